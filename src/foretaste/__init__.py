@@ -1,0 +1,1 @@
+"""Keep backdoors out of image classifiers."""

@@ -1,0 +1,141 @@
+"""What every attack is: a frozen dataclass that can poison a training set and stamp its trigger on inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from foretaste.errors import UsageError
+from foretaste.samples import Labels, Mask, Samples
+
+Inputs = NDArray[Any]
+"""``uint8 (N, H, W, C)`` images or ``float32 (N, D)`` features."""
+
+
+@dataclass(frozen=True, eq=False)
+class Poisoned:
+    """A poisoned training set with the ground truth.
+
+    Attributes:
+        samples: the set to train on; same ids and order as the set it was made from.
+        poison: ``bool (N,)``, samples that plant the backdoor.
+        cover: ``bool (N,)``, samples that carry the trigger under their true label; disjoint from ``poison``.
+        original_labels: ``int64 (N,)``, labels before the attack; they differ from ``samples.labels`` only in ``poison``.
+    """
+
+    samples: Samples
+    poison: Mask
+    cover: Mask
+    original_labels: Labels
+
+    @classmethod
+    def from_stamped(
+        cls,
+        clean: Samples,
+        poison: NDArray[np.intp],
+        stamped: Inputs,
+        labels: Labels | int,
+        cover: NDArray[np.intp] | None = None,
+        covered: Inputs | None = None,
+    ) -> Poisoned:
+        """Put stamped inputs in the place of the chosen samples.
+
+        Args:
+            clean: the set before the attack; not modified.
+            poison: indices of the poison, ``(P,)``.
+            stamped: their new inputs, ``(P, …)``.
+            labels: their new labels: one for all, or ``int64 (P,)``.
+            cover: indices of the cover samples, ``(Q,)``, which keep their labels.
+            covered: their new inputs, ``(Q, …)``.
+        """
+        inputs, new_labels = np.array(clean.inputs), clean.labels.copy()
+        inputs[poison], new_labels[poison] = stamped, labels
+        masks = np.zeros((2, len(clean)), dtype=np.bool_)
+        masks[0, poison] = True
+        if cover is not None:
+            assert covered is not None
+            inputs[cover] = covered
+            masks[1, cover] = True
+        kind = "images" if clean.images is not None else "features"
+        samples = Samples(new_labels, clean.classes, clean.ids, **{kind: inputs})
+        return cls(samples, masks[0], masks[1], clean.labels)
+
+
+@runtime_checkable
+class Attack(Protocol):
+    """A backdoor attack: a frozen dataclass whose fields are its hyperparameters.
+
+    Poisoning and stamping are separate because many attacks use another trigger at test time than in training. Both draw
+    what is random per sample from ``rng``; what must be the same in training and at test (the picture of a trigger) follows
+    from the fields alone.
+    """
+
+    summary: ClassVar[str]
+    """One line for ``foretaste poison --list``."""
+
+    def poison(self, samples: Samples, rng: Generator) -> Poisoned:
+        """Poison a training set.
+
+        Raises:
+            UsageError: the attack cannot apply to these samples.
+        """
+        ...
+
+    def stamp(self, inputs: Inputs, rng: Generator) -> Inputs:
+        """Return copies of the inputs, each with the test-time trigger."""
+        ...
+
+    def victims(self, labels: Labels) -> Mask:
+        """Return which inputs, by their true label, the trigger is meant to turn: ``bool (N,)``."""
+        ...
+
+    def forced(self, labels: Labels, n_classes: int) -> Labels:
+        """Return the label that the trigger forces on inputs of these true labels: ``int64 (N,)``."""
+        ...
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """An attack with a part that must be trained first (a generator, an encoder, a surrogate)."""
+
+    def fit(self, samples: Samples, rng: Generator) -> Self:
+        """Return the attack with its trained part, ready to poison and stamp."""
+        ...
+
+
+def choose(candidates: Mask, count: int, rng: Generator) -> NDArray[np.intp]:
+    """Choose ``count`` of the candidates at random: sorted indices ``(count,)``.
+
+    Raises:
+        UsageError: there are fewer candidates, or ``count`` is 0.
+    """
+    pool = np.flatnonzero(candidates)
+    if count < 1:
+        raise UsageError("the poison rate leaves no sample to poison; raise --rate or use a larger set")
+    if count > len(pool):
+        raise UsageError(f"the attack needs {count} samples to poison, but only {len(pool)} can be used")
+    return np.sort(rng.choice(pool, count, replace=False))
+
+
+def check_range(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
+    """Refuse a hyperparameter outside [low, high], or outside (low, high] with ``open_low``.
+
+    Raises:
+        UsageError: it is outside, or not a number.
+    """
+    if not (low < value <= high if open_low else low <= value <= high):
+        raise UsageError(f"{name} must be in {'(' if open_low else '['}{low:g}, {high:g}], not {value:g}")
+
+
+def check_target(target: int, samples: Samples) -> None:
+    """Refuse a target class that the samples do not have.
+
+    Raises:
+        UsageError: ``target`` is outside [0, K).
+    """
+    if not 0 <= target < len(samples.classes):
+        raise UsageError(f"target {target} is not one of the {len(samples.classes)} classes")

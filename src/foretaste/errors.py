@@ -1,0 +1,16 @@
+"""The two ways a run can fail, each with the exit code that the command line gives it."""
+
+
+class ForetasteError(Exception):
+    """The run cannot go on: one sentence that names what is wrong and, where it helps, what to do.
+
+    The command line prints it without a traceback and ends with ``exit_code``.
+    """
+
+    exit_code = 2
+
+
+class UsageError(ForetasteError):
+    """What was asked for makes no sense (an unknown name, a value out of range, an option that does not apply)."""
+
+    exit_code = 4
