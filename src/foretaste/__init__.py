@@ -1,1 +1,63 @@
-"""Keep backdoors out of image classifiers."""
+"""Keep backdoors out of image classifiers: find the poison in the training data before a model learns from it.
+
+>>> import foretaste
+>>> samples = foretaste.load("train.parquet")
+>>> verdict = foretaste.cleanse(samples, clean=foretaste.load("trusted.parquet"))
+>>> safe = samples[~verdict.flagged]
+
+Importing this package is quick: what each name needs (torch above all) is loaded when the name is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from foretaste.errors import ForetasteError, UsageError
+
+if TYPE_CHECKING:
+    from foretaste.attacks import ATTACKS
+    from foretaste.attacks.attack import Poisoned
+    from foretaste.cleansers import CLEANSERS, cleanse
+    from foretaste.cleansers.verdict import Verdict
+    from foretaste.io import load
+    from foretaste.samples import Samples
+    from foretaste.training import train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ATTACKS",
+    "CLEANSERS",
+    "ForetasteError",
+    "Poisoned",
+    "Samples",
+    "UsageError",
+    "Verdict",
+    "__version__",
+    "cleanse",
+    "load",
+    "train",
+]
+
+_HOME = {
+    "ATTACKS": "foretaste.attacks",
+    "CLEANSERS": "foretaste.cleansers",
+    "Poisoned": "foretaste.attacks.attack",
+    "Samples": "foretaste.samples",
+    "Verdict": "foretaste.cleansers.verdict",
+    "cleanse": "foretaste.cleansers",
+    "load": "foretaste.io",
+    "train": "foretaste.training",
+}
+"""The module that each lazy name is loaded from (PEP 562)."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
