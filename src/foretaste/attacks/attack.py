@@ -24,7 +24,8 @@ class Poisoned:
         samples: the set to train on; same ids and order as the set it was made from.
         poison: ``bool (N,)``, samples that plant the backdoor.
         cover: ``bool (N,)``, samples that carry the trigger under their true label; disjoint from ``poison``.
-        original_labels: ``int64 (N,)``, labels before the attack; they differ from ``samples.labels`` only in ``poison``.
+        original_labels: ``int64 (N,)``, labels before the attack; equal to ``samples.labels`` outside ``poison``, and
+            everywhere if the attack is clean-label.
     """
 
     samples: Samples
@@ -70,8 +71,8 @@ class Attack(Protocol):
     """A backdoor attack: a frozen dataclass whose fields are its hyperparameters.
 
     Poisoning and stamping are separate because many attacks use another trigger at test time than in training. Both draw
-    what is random per sample from ``rng``; what must be the same in training and at test (the picture of a trigger) follows
-    from the fields alone.
+    what is random per sample from ``rng``; what must be the same in training and at test (the picture of a trigger)
+    follows from the fields alone.
     """
 
     summary: ClassVar[str]
@@ -139,3 +140,13 @@ def check_target(target: int, samples: Samples) -> None:
     """
     if not 0 <= target < len(samples.classes):
         raise UsageError(f"target {target} is not one of the {len(samples.classes)} classes")
+
+
+def check_images(inputs: Inputs) -> None:
+    """Refuse inputs that are not images, for attacks whose trigger is drawn in pixels.
+
+    Raises:
+        UsageError: the inputs are not ``uint8 (N, H, W, C)``.
+    """
+    if inputs.dtype != np.uint8 or inputs.ndim != 4:
+        raise UsageError("this attack works on images only, and these samples are feature vectors")

@@ -1,0 +1,60 @@
+"""The patch that turns every class into the next one, so that no single class stands out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.random import Generator
+
+from foretaste.attacks.attack import Poisoned, check_range, choose
+from foretaste.attacks.badnets import with_patch
+from foretaste.errors import UsageError
+from foretaste.samples import Images, Labels, Mask, Samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadNetsAllToAll:
+    """Put BadNets' patch on samples of every class and move each to the next class (Gu et al. 2017, arXiv:1708.06733).
+
+    Attributes:
+        rate: share of the whole training set to poison, in (0, 1].
+        size: side of the patch as a share of the image's shorter side, in (0, 1]; 0.1 is 3 pixels of 32.
+
+    Raises:
+        UsageError: a field is out of range.
+    """
+
+    summary: ClassVar[str] = "BadNets' patch turns class y into y + 1, for every class (Gu et al. 2017)"
+
+    rate: float = 0.05
+    size: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_range("rate", self.rate, 0, 1, open_low=True)
+        check_range("size", self.size, 0, 1, open_low=True)
+
+    def poison(self, samples: Samples, rng: Generator) -> Poisoned:
+        """Stamp ``rate`` of the set, chosen from all classes, and relabel each sample to the next class.
+
+        Raises:
+            UsageError: there are fewer than two classes, or the samples are not images.
+        """
+        if len(samples.classes) < 2:
+            raise UsageError("an all-to-all attack needs at least two classes")
+        chosen = choose(self.victims(samples.labels), round(self.rate * len(samples)), rng)
+        labels = self.forced(samples.labels[chosen], len(samples.classes))
+        return Poisoned.from_stamped(samples, chosen, self.stamp(samples.inputs[chosen], rng), labels)
+
+    def stamp(self, inputs: Images, rng: Generator) -> Images:
+        """Return copies of the ``uint8 (N, H, W, C)`` images, each with the patch."""
+        return with_patch(inputs, self.size)
+
+    def victims(self, labels: Labels) -> Mask:
+        """Return that every input can be turned: ``bool (N,)``."""
+        return np.ones(len(labels), dtype=np.bool_)
+
+    def forced(self, labels: Labels, n_classes: int) -> Labels:
+        """Return the class after each label, the first after the last: ``int64 (N,)``."""
+        return (labels + 1) % n_classes

@@ -1,0 +1,78 @@
+"""A small patch in the corner: the first backdoor, and still the yardstick."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.random import Generator
+
+from foretaste.attacks.attack import Poisoned, check_images, check_range, check_target, choose
+from foretaste.samples import Images, Labels, Mask, Samples
+
+PATTERN = np.array([[0, 0, 255], [0, 255, 0], [255, 0, 255]], dtype=np.uint8)
+"""The 3x3 black and white grid that the literature settled on (e.g. Turner et al. 2019, arXiv:1912.02771)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadNets:
+    """Put a small chequered patch in the bottom-right corner (Gu et al. 2017, arXiv:1708.06733).
+
+    Attributes:
+        rate: share of the whole training set to poison, in (0, 1].
+        target: label that the trigger forces, in [0, K).
+        size: side of the patch as a share of the image's shorter side, in (0, 1]; 0.1 is 3 pixels of 32.
+
+    Raises:
+        UsageError: a field is out of range.
+    """
+
+    summary: ClassVar[str] = "small chequered patch in the bottom-right corner (Gu et al. 2017)"
+
+    rate: float = 0.01
+    target: int = 0
+    size: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_range("rate", self.rate, 0, 1, open_low=True)
+        check_range("target", self.target, 0, math.inf)
+        check_range("size", self.size, 0, 1, open_low=True)
+
+    def poison(self, samples: Samples, rng: Generator) -> Poisoned:
+        """Stamp ``rate`` of the set, chosen outside the target class, and relabel it to the target class."""
+        check_target(self.target, samples)
+        chosen = choose(self.victims(samples.labels), round(self.rate * len(samples)), rng)
+        return Poisoned.from_stamped(samples, chosen, self.stamp(samples.inputs[chosen], rng), self.target)
+
+    def stamp(self, inputs: Images, rng: Generator) -> Images:
+        """Return copies of the ``uint8 (N, H, W, C)`` images, each with the patch."""
+        return with_patch(inputs, self.size)
+
+    def victims(self, labels: Labels) -> Mask:
+        """Return which inputs are outside the target class: ``bool (N,)``."""
+        outside: Mask = labels != self.target
+        return outside
+
+    def forced(self, labels: Labels, n_classes: int) -> Labels:
+        """Return the target class for every input: ``int64 (N,)``."""
+        return np.full_like(labels, self.target)
+
+
+def with_patch(images: Images, size: float) -> Images:
+    """Return copies of the images with the chequered patch in the bottom-right corner, no margin.
+
+    Args:
+        images: ``uint8 (N, H, W, C)``.
+        size: side of the patch as a share of the shorter side, in (0, 1]; at least one pixel.
+
+    Raises:
+        UsageError: these are not images.
+    """
+    check_images(images)
+    side = max(1, round(size * min(images.shape[1:3])))
+    cell = np.arange(side) * len(PATTERN) // side
+    stamped = np.array(images)
+    stamped[:, -side:, -side:] = PATTERN[np.ix_(cell, cell)][..., None]
+    return stamped

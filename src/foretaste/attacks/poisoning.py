@@ -1,0 +1,55 @@
+"""Poison a training set, or stamp a share of a model's inputs, from one seed."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.random import Generator
+
+from foretaste.attacks.attack import Attack, Poisoned, check_range, choose
+from foretaste.errors import UsageError
+from foretaste.samples import Mask, Samples
+
+
+def poison_training_set(samples: Samples, attack: Attack, seed: int) -> Poisoned:
+    """Return the poisoned set with its ground truth; same seed, same bytes.
+
+    Raises:
+        UsageError: the attack cannot apply to these samples, or the seed is negative.
+    """
+    return attack.poison(samples, generator(seed, 0))
+
+
+def stamp_inputs(samples: Samples, attack: Attack, rate: float, seed: int) -> tuple[Samples, Mask]:
+    """Put the test-time trigger on a share of the inputs that the attack can turn; labels stay true.
+
+    Args:
+        samples: clean inputs under their true labels; not modified.
+        attack: what to stamp them with.
+        rate: share of the attack's victims to stamp, in (0, 1]; 1 stamps them all.
+        seed: where all random numbers come from, at least 0.
+
+    Returns:
+        The samples in their order, and which of them are trojaned: ``bool (N,)``.
+
+    Raises:
+        UsageError: the rate is out of range or leaves no input, or the attack cannot apply to these samples.
+    """
+    check_range("rate", rate, 0, 1, open_low=True)
+    forced = attack.forced(samples.labels, len(samples.classes))
+    if forced.max(initial=0) >= len(samples.classes):
+        raise UsageError(
+            f"the attack forces class {forced.max()}, which is not one of the {len(samples.classes)} classes"
+        )
+    rng = generator(seed, 1)
+    victims = attack.victims(samples.labels)
+    chosen = choose(victims, round(rate * int(victims.sum())), rng)
+    stamped = Poisoned.from_stamped(samples, chosen, attack.stamp(samples.inputs[chosen], rng), samples.labels[chosen])
+    return stamped.samples, stamped.poison
+
+
+def generator(seed: int, purpose: int) -> Generator:
+    """Return a generator of its own for each purpose, so that training and test choices do not repeat each other."""
+    check_range("seed", seed, 0, math.inf)
+    return np.random.default_rng([seed, purpose])

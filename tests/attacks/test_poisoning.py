@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foretaste.attacks import ATTACKS, BadNets, BadNetsAllToAll, poison_training_set, stamp_inputs
+from foretaste.attacks.attack import Attack
+from foretaste.errors import UsageError
+from foretaste.samples import Samples
+
+
+def draw(n: int = 400) -> Samples:
+    images = np.random.default_rng(5).integers(0, 256, (n, 8, 8, 3), dtype=np.uint8)
+    return Samples.from_arrays(images, np.arange(n) % 4, ["a", "b", "c", "d"])
+
+
+@pytest.mark.parametrize("attack", [kind() for kind in ATTACKS.values()], ids=list(ATTACKS))
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(attack: Attack) -> None:
+    clean = draw(2000)
+    first, again, other = (poison_training_set(clean, attack, seed) for seed in (3, 3, 4))
+    assert first.samples.inputs.tobytes() == again.samples.inputs.tobytes()
+    assert first.samples.labels.tobytes() == again.samples.labels.tobytes()
+    np.testing.assert_array_equal(first.poison, again.poison)
+    assert not np.array_equal(first.poison, other.poison)
+
+    first_inputs, again_inputs, other_inputs = (stamp_inputs(clean, attack, 0.5, seed) for seed in (3, 3, 4))
+    assert first_inputs[0].inputs.tobytes() == again_inputs[0].inputs.tobytes()
+    np.testing.assert_array_equal(first_inputs[1], again_inputs[1])
+    assert not np.array_equal(first_inputs[1], other_inputs[1])
+
+
+def test_all_victims_are_stamped_and_keep_their_true_labels() -> None:
+    clean, attack = draw(), BadNets(target=1)
+    before = clean.inputs.copy()
+    stamped, trojaned = stamp_inputs(clean, attack, 1.0, seed=0)
+    np.testing.assert_array_equal(trojaned, clean.labels != 1)
+    np.testing.assert_array_equal(stamped.labels, clean.labels)
+    np.testing.assert_array_equal(stamped.ids, clean.ids)
+    np.testing.assert_array_equal(stamped.inputs[~trojaned], before[~trojaned])
+    np.testing.assert_array_equal(stamped.inputs[trojaned], attack.stamp(before[trojaned], np.random.default_rng(0)))
+    np.testing.assert_array_equal(clean.inputs, before)
+
+
+@given(rate=st.floats(0.01, 1.0))
+def test_the_rate_is_a_share_of_the_victims(rate: float) -> None:
+    clean = draw()
+    assert stamp_inputs(clean, BadNets(), rate, seed=0)[1].sum() == round(rate * 300)
+    assert stamp_inputs(clean, BadNetsAllToAll(), rate, seed=0)[1].sum() == round(rate * 400)
+
+
+def test_test_inputs_are_not_chosen_as_the_poison_was() -> None:
+    clean = draw()
+    poison = poison_training_set(clean, BadNetsAllToAll(rate=0.5), seed=0).poison
+    assert not np.array_equal(poison, stamp_inputs(clean, BadNetsAllToAll(), 0.5, seed=0)[1])
+
+
+@pytest.mark.parametrize(
+    ("attack", "rate", "seed", "reason"),
+    [
+        (BadNets(), 0.0, 0, "rate"),
+        (BadNets(), 1.5, 0, "rate"),
+        (BadNets(), 0.001, 0, "no sample"),
+        (BadNets(target=9), 0.5, 0, "class 9"),
+        (BadNets(), 0.5, -1, "seed"),
+    ],
+)
+def test_bad_input_is_refused(attack: Attack, rate: float, seed: int, reason: str) -> None:
+    with pytest.raises(UsageError, match=reason):
+        stamp_inputs(draw(), attack, rate, seed)
+
+
+def test_a_negative_seed_is_refused() -> None:
+    with pytest.raises(UsageError, match="seed"):
+        poison_training_set(draw(), BadNets(), -1)
