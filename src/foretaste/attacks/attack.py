@@ -70,9 +70,9 @@ class Poisoned:
 class Attack(Protocol):
     """A backdoor attack: a frozen dataclass whose fields are its hyperparameters.
 
-    Poisoning and stamping are separate because many attacks use another trigger at test time than in training. Both draw
-    what is random per sample from ``rng``; what must be the same in training and at test (the picture of a trigger)
-    follows from the fields alone.
+    Poisoning and stamping are separate because many attacks use another trigger at test time than in training. Both
+    draw what is random per sample from ``rng``; what must be the same in training and at test (the picture of a
+    trigger) follows from the fields alone.
     """
 
     summary: ClassVar[str]
