@@ -1,0 +1,107 @@
+"""The command line: one file per verb; each parses, calls the API, and prints."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+from typer.main import get_command
+
+from foretaste import __version__
+from foretaste.cli.cleanse import cleanse
+from foretaste.cli.demo import demo
+from foretaste.cli.poison import poison
+from foretaste.cli.train import train
+from foretaste.errors import ForetasteError, UsageError
+
+INTERRUPTED = 130
+"""What shells expect of a program that Ctrl-C stopped."""
+
+app = typer.Typer(
+    help="Find backdoor poison in image-classifier training data, before a model learns from it.",
+    epilog="Exit codes: 0 nothing found, 1 poison found, 2 the run failed, 4 bad usage.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for verb in (demo, cleanse, poison, train):
+    app.command()(verb)
+
+
+@dataclass
+class Session:
+    """What the global options set."""
+
+    debug: bool = False
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and end, if wanted."""
+    if wanted:
+        typer.echo(f"foretaste {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Take the options that stand before the verb."""
+    context.obj.debug = debug
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Args:
+        arguments: what to run, without the program's name; the process's own arguments when left out.
+
+    Returns:
+        0 nothing found, 1 poison found, 2 the run failed, 4 bad usage, 130 interrupted.
+    """
+    session = Session()
+    try:
+        status: int | None = get_command(app).main(
+            args=arguments, prog_name="foretaste", standalone_mode=False, obj=session
+        )
+    except typer.TyperException as error:
+        message = error.format_message()
+        if "\n" in message:  # no verb at all: the message is the help page
+            typer.echo(message, err=True)
+            return UsageError.exit_code
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "foretaste"
+        return fail(f"{message.rstrip('.')}; see {command} --help", UsageError.exit_code)
+    except SystemExit:  # typer's answer to a closed pipe is exit code 1, which would read as "poison found"
+        return ForetasteError.exit_code
+    except Exception as error:
+        if session.debug:
+            traceback.print_exc(file=sys.stderr)
+        return fail(sentence(error), error.exit_code if isinstance(error, ForetasteError) else ForetasteError.exit_code)
+    if status == INTERRUPTED:
+        typer.echo("interrupted; start again with the same arguments to go on", err=True)
+    return status or 0
+
+
+def sentence(error: Exception) -> str:
+    """Say in one sentence what went wrong."""
+    if isinstance(error, ForetasteError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return f"unexpected {type(error).__name__}: {error} (run foretaste --debug … for the traceback)"
+
+
+def fail(message: str, exit_code: int) -> int:
+    """Print one line to standard error and return the exit code."""
+    typer.echo(f"foretaste: error: {message}", err=True)
+    return exit_code

@@ -1,0 +1,122 @@
+"""``foretaste cleanse``: find the poison in a training set and take it out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from foretaste.cli.options import Bad, Json, OnBad, Out, Resize, Seed, Settings, Source
+
+if TYPE_CHECKING:
+    from foretaste.cleansers.verdict import Verdict
+    from foretaste.samples import Samples
+
+WORK = ".work"
+"""The folder under ``--out`` where a run keeps what it needs to go on after it was killed."""
+
+POISON_FOUND = 1
+
+
+def list_methods(wanted: bool) -> None:
+    """Print the methods and end, if wanted."""
+    if wanted:
+        from foretaste import cleansers
+
+        for name in cleansers.names():
+            typer.echo(f"{name:24}{cleansers.find(name).summary}")
+        raise typer.Exit
+
+
+def cleanse(
+    source: Source,
+    out: Out,
+    clean: Annotated[
+        str | None,
+        typer.Option("--clean", metavar="C", help="Samples that you trust; a few hundred do.", show_default=False),
+    ] = None,
+    method: Annotated[
+        str, typer.Option("--method", metavar="NAME", help="How to look for poison; see --list.")
+    ] = "confusion-training",
+    truth: Annotated[
+        Path | None,
+        typer.Option("--truth", metavar="FILE", help="truth.json, to compare the verdict with.", show_default=False),
+    ] = None,
+    seed: Seed = 0,
+    settings: Settings = None,
+    resize: Resize = None,
+    on_bad: Bad = OnBad.STOP,
+    as_json: Json = False,
+    listing: Annotated[
+        bool, typer.Option("--list", help="List the methods.", callback=list_methods, is_eager=True)
+    ] = False,
+) -> int:
+    """Find the poison in a training set and take it out.
+
+    The exit code is 1 if there is poison and 0 if not.
+
+    A run that was stopped goes on where it was when it is started again with the same arguments.
+    """
+    from foretaste import cleansers, io, report
+    from foretaste.cli.fields import parse_settings
+    from foretaste.cli.output import prepare
+    from foretaste.cli.progress import bars
+    from foretaste.io.truth import read_truth
+
+    hyperparameters = parse_settings(cleansers.find(method), settings or ())
+    prepare(out)
+    poison = cover = None
+    with bars(quiet=as_json) as show:
+        inspected = io.read(source, resize=resize, on_bad=on_bad.value, on_progress=show)
+        samples = inspected.samples
+        if truth is not None:
+            known = read_truth(truth)
+            poison, cover = known.mask(samples, "poison"), known.mask(samples, "cover")
+        trusted = None
+        if clean is not None:
+            trusted = io.read(clean, resize=resize, on_bad=on_bad.value, on_progress=show).samples
+        work = out / WORK
+        work.mkdir(exist_ok=True)
+        verdict = cleansers.cleanse(
+            samples, trusted, method=method, seed=seed, workdir=work, on_progress=show, **hyperparameters
+        )
+    summary = report.save_cleanse(
+        out,
+        samples,
+        verdict,
+        clean_size=0 if trusted is None else len(trusted),
+        skipped=inspected.skipped,
+        truth_poison=poison,
+        truth_cover=cover,
+        settings=hyperparameters,
+        source=source,
+    )
+    shutil.rmtree(work)
+    if as_json:
+        typer.echo(json.dumps(summary, indent=2))
+    else:
+        tell(samples, verdict, summary, out)
+    return POISON_FOUND if verdict.flagged.any() else 0
+
+
+def tell(samples: Samples, verdict: Verdict, summary: dict[str, Any], out: Path) -> None:
+    """Print the verdict for people."""
+    found = int(verdict.flagged.sum())
+    if found:
+        typer.echo(f"poison found: {found} of {len(samples)} samples, taken out to {out / 'quarantine.parquet'}")
+    else:
+        typer.echo(f"nothing found in {len(samples)} samples")
+    for evidence in verdict.classes:
+        if evidence.condemned:
+            typer.echo(
+                f"  class {samples.classes[evidence.label]}: {evidence.n_flagged} of {evidence.n_samples} samples; "
+                f"{evidence.reason}"
+            )
+    for note in verdict.notes:
+        typer.echo(f"note: {note}")
+    if "tpr" in summary:
+        typer.echo(f"against the truth: {summary['tpr']:.2%} of the poison found, {summary['fpr']:.2%} false alarms")
+    typer.echo(f"report: {out / 'report.html'}")

@@ -1,0 +1,36 @@
+"""The options that several verbs share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+SOURCES = (
+    "a .parquet or .npz file, a folder with one subfolder per class, a saved datasets folder, or cifar10, gtsrb, signs"
+)
+
+
+class OnBad(StrEnum):
+    """What to do with a sample that cannot be read."""
+
+    STOP = "stop"
+    SKIP = "skip"
+
+
+Source = Annotated[str, typer.Argument(metavar="SRC", show_default=False, help=f"Samples: {SOURCES}.")]
+Out = Annotated[
+    Path, typer.Option("--out", metavar="DIR", show_default=False, help="Where to write; made if it is missing.")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Where all random numbers come from.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", show_default=False, help="Set a hyperparameter; may be repeated."),
+]
+Resize = Annotated[
+    int | None, typer.Option("--resize", metavar="N", min=1, help="Scale images to N x N pixels.", show_default=False)
+]
+Bad = Annotated[OnBad, typer.Option("--on-bad", help="Stop at a sample that cannot be read, or skip and count it.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")]

@@ -1,0 +1,54 @@
+"""``foretaste train``: the reference trainer."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from foretaste.cli.options import Bad, Json, OnBad, Out, Resize, Seed, Source
+
+
+def train(
+    source: Source,
+    out: Out,
+    test: Annotated[
+        str | None, typer.Option("--test", metavar="T", help="Samples to measure accuracy on.", show_default=False)
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="Passes over the training set.", show_default=False)
+    ] = None,
+    net: Annotated[str, typer.Option("--net", metavar="NAME", help="The network.")] = "compact-resnet",
+    seed: Seed = 0,
+    resize: Resize = None,
+    on_bad: Bad = OnBad.STOP,
+    as_json: Json = False,
+) -> int:
+    """Train a classifier with the reference trainer."""
+    from foretaste import io, training
+    from foretaste.cli.output import prepare
+    from foretaste.cli.progress import bars
+    from foretaste.io.atomic import atomic_path
+    from foretaste.nets.export import export_onnx, save
+
+    prepare(out)
+    plan = training.TrainingPlan() if epochs is None else training.TrainingPlan(epochs=epochs)
+    with bars(quiet=as_json) as show:
+        samples = io.read(source, resize=resize, on_bad=on_bad.value, on_progress=show).samples
+        held_out = None
+        if test is not None:
+            held_out = io.read(test, split="test", resize=resize, on_bad=on_bad.value, on_progress=show).samples
+        trained = training.train(samples, test=held_out, net=net, plan=plan, seed=seed, on_progress=show)
+    save(trained.net, out / "model.safetensors")
+    export_onnx(trained.net, out / "model.onnx")
+    metrics = json.dumps(trained.metrics, indent=2)
+    with atomic_path(out / "metrics.json") as path:
+        path.write_text(metrics + "\n")
+    if as_json:
+        typer.echo(metrics)
+    else:
+        for name, value in trained.metrics.items():
+            typer.echo(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
+        typer.echo(f"model: {out / 'model.onnx'}")
+    return 0
