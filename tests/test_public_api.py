@@ -2,9 +2,12 @@ import importlib.metadata
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import foretaste
+from foretaste.cleansers.verdict import Cleanser
+from foretaste.progress import silent
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,3 +34,21 @@ def test_the_python_example_of_the_readme_runs(capsys: pytest.CaptureFixture[str
     [example] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     exec(compile(example, "README.md", "exec"), {})
     assert capsys.readouterr().out
+
+
+def test_the_method_of_the_docs_works() -> None:
+    """The page on writing a method shows one; it catches what it was made for."""
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, object] = {"__name__": "my_package.brightness"}
+    exec(compile(example, "extending.md", "exec", dont_inherit=True), names)
+    method = names["Brightness"]
+    assert isinstance(method, type)
+    assert isinstance(method(), Cleanser)
+
+    images = np.full((60, 4, 4, 1), 100, dtype=np.uint8)
+    images[7] = 255
+    samples = foretaste.Samples.from_arrays(images, np.arange(60) % 2)
+    verdict = method(limit=3).inspect(samples, None, seed=0, workdir=None, on_progress=silent)
+    assert np.flatnonzero(verdict.flagged).tolist() == [7]
+    assert verdict.suspect_classes == (1,)

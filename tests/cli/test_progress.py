@@ -1,5 +1,7 @@
 import io
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -12,33 +14,35 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+@contextmanager
+def streams(out: io.StringIO, err: io.StringIO) -> Iterator[None]:
+    """Put these in the place of standard output and error; pytest's capture undoes what a fixture would put there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", err)
+        patch.setenv("TERM", "xterm")
+        patch.setenv("COLUMNS", "120")
+        yield
+
+
+def test_each_phase_has_a_bar_with_its_note() -> None:
     screen = Terminal()
-    monkeypatch.setattr(sys, "stdout", Terminal())
-    monkeypatch.setattr(sys, "stderr", screen)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "120")
-    return screen
-
-
-def test_each_phase_has_a_bar_with_its_note(terminal: Terminal) -> None:
-    with bars(quiet=False) as show:
+    with streams(Terminal(), screen), bars(quiet=False) as show:
         show(Progress(phase="read", done=10, total=10))
         show(Progress(phase="round [1]: confuse", done=1, total=4, note="loss 0.31"))
         show(Progress(phase="round [1]: confuse", done=4, total=4, note="loss 0.29"))
-    text = terminal.getvalue()
-    for word in ("read", "round [1]: confuse", "loss 0.29"):
-        assert word in text
+    last = screen.getvalue().split("read")[-1]
+    for word in ("round [1]: confuse", "loss 0.29"):
+        assert word in last
+    assert last.count("round [1]: confuse") == 1
 
 
-def test_quiet_draws_nothing(terminal: Terminal) -> None:
-    with bars(quiet=True) as show:
+@pytest.mark.parametrize(
+    ("out", "err", "quiet"),
+    [(Terminal, Terminal, True), (io.StringIO, Terminal, False), (Terminal, io.StringIO, False)],
+)
+def test_quiet_or_a_pipe_draws_nothing(out: type[io.StringIO], err: type[io.StringIO], quiet: bool) -> None:
+    screen = err()
+    with streams(out(), screen), bars(quiet=quiet) as show:
         assert show is silent
-    assert terminal.getvalue() == ""
-
-
-def test_a_pipe_draws_nothing(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdout", io.StringIO())
-    with bars(quiet=False) as show:
-        assert show is silent
+    assert screen.getvalue() == ""

@@ -87,7 +87,7 @@ def cleanse(
         out,
         samples,
         verdict,
-        clean_size=0 if trusted is None else len(trusted),
+        clean_size=None if trusted is None else len(trusted),
         skipped=inspected.skipped,
         truth_poison=poison,
         truth_cover=cover,
@@ -118,5 +118,10 @@ def tell(samples: Samples, verdict: Verdict, summary: dict[str, Any], out: Path)
     for note in verdict.notes:
         typer.echo(f"note: {note}")
     if "tpr" in summary:
-        typer.echo(f"against the truth: {summary['tpr']:.2%} of the poison found, {summary['fpr']:.2%} false alarms")
+        typer.echo(f"against the truth: {share(summary['tpr'])} of the poison found, {share(summary['fpr'])} false alarms")
     typer.echo(f"report: {out / 'report.html'}")
+
+
+def share(value: float | None) -> str:
+    """Write a share in percent; None is a share of nothing."""
+    return "none" if value is None else f"{value:.2%}"

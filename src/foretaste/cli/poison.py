@@ -66,7 +66,7 @@ def poison(
     from foretaste import attacks, io
     from foretaste.cli.fields import parse_settings
     from foretaste.cli.output import prepare
-    from foretaste.io.atomic import atomic_path
+    from foretaste.io.atomic import atomic_text
     from foretaste.io.truth import Truth, write_truth
 
     kind = attacks.find(attack)
@@ -89,8 +89,8 @@ def poison(
         io.write_parquet(stamped, out / "test.parquet")
         write_truth(Truth.of_inputs(stamped, trojaned), out / "truth.json")
         count, what = int(trojaned.sum()), f"trojaned inputs of {len(samples)} in {out / 'test.parquet'}"
-    with atomic_path(out / "attack.toml") as path:
-        path.write_text(as_toml({"attack": attack, "at": at.value, "seed": seed, "source": source}, values))
+    head = {"attack": attack, "at": at.value, "seed": seed, "source": source}
+    atomic_text(out / "attack.toml", as_toml(head, values))
     typer.echo(f"{count} {what}")
     return 0
 

@@ -29,7 +29,7 @@ def train(
     from foretaste import io, training
     from foretaste.cli.output import prepare
     from foretaste.cli.progress import bars
-    from foretaste.io.atomic import atomic_path
+    from foretaste.io.atomic import atomic_json
     from foretaste.nets.export import export_onnx, save
 
     prepare(out)
@@ -42,11 +42,9 @@ def train(
         trained = training.train(samples, test=held_out, net=net, plan=plan, seed=seed, on_progress=show)
     save(trained.net, out / "model.safetensors")
     export_onnx(trained.net, out / "model.onnx")
-    metrics = json.dumps(trained.metrics, indent=2)
-    with atomic_path(out / "metrics.json") as path:
-        path.write_text(metrics + "\n")
+    atomic_json(out / "metrics.json", trained.metrics)
     if as_json:
-        typer.echo(metrics)
+        typer.echo(json.dumps(trained.metrics, indent=2))
     else:
         for name, value in trained.metrics.items():
             typer.echo(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
