@@ -1,0 +1,142 @@
+"""The files that a run leaves behind, each written to a temporary name and renamed."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from foretaste import __version__
+from foretaste.cleansers.verdict import Verdict
+from foretaste.io import Skipped, atomic_json, atomic_path, atomic_text, write_parquet
+from foretaste.progress import OnProgress, silent
+from foretaste.report.page import cleanse_page
+from foretaste.samples import Mask, Samples
+
+
+def save_cleanse(
+    out: Path,
+    samples: Samples,
+    verdict: Verdict,
+    *,
+    source: str,
+    settings: Mapping[str, object],
+    clean_size: int | None = None,
+    skipped: Sequence[Skipped] = (),
+    truth_poison: Mask | None = None,
+    truth_cover: Mask | None = None,
+    peak_bytes: int | None = None,
+    on_progress: OnProgress = silent,
+) -> dict[str, Any]:
+    """Write ``verdicts.parquet``, ``cleansed.parquet``, ``quarantine.parquet``, ``report.html`` and ``summary.json``.
+
+    ``summary.json`` comes last: where it is, the rest is complete. Run twice on the same verdict, the files are the same but
+    for ``created``.
+
+    Args:
+        out: the folder to write into; made if missing.
+        samples: the N inspected samples.
+        verdict: what the cleanser said of them.
+        source: where the samples came from, for people.
+        settings: the method's hyperparameters and whatever else shaped the run.
+        clean_size: number of trusted samples the method had, None for none.
+        skipped: what could not be read and so was not inspected.
+        truth_poison: ``bool (N,)``, which samples are poison, where that is known.
+        truth_cover: ``bool (N,)``, which carry the trigger under their true label; with ``truth_poison`` only. They count
+            as clean in the rates.
+        peak_bytes: the most memory the run took.
+        on_progress: called while the samples are written.
+
+    Returns:
+        What ``summary.json`` holds.
+
+    Raises:
+        ForetasteError: a file cannot be written.
+    """
+    summary = _summary(samples, verdict, source, settings, clean_size, skipped, truth_poison, truth_cover, peak_bytes)
+    page = cleanse_page(samples, verdict, summary, truth_poison=truth_poison)
+    with atomic_path(out / "verdicts.parquet") as path:
+        pq.write_table(_verdicts(samples, verdict), path)
+    write_parquet(samples[~verdict.flagged], out / "cleansed.parquet", on_progress=on_progress)
+    write_parquet(samples[verdict.flagged], out / "quarantine.parquet", on_progress=on_progress)
+    atomic_text(out / "report.html", page)
+    atomic_json(out / "summary.json", summary)
+    return summary
+
+
+def _verdicts(samples: Samples, verdict: Verdict) -> pa.Table:
+    return pa.table(
+        {
+            "id": pa.array(samples.ids.tolist(), pa.string()),
+            "label": pa.array(samples.labels, pa.int64()),
+            "score": pa.array(verdict.scores, pa.float32()),
+            "flagged": pa.array(verdict.flagged, pa.bool_()),
+        }
+    )
+
+
+def _summary(
+    samples: Samples,
+    verdict: Verdict,
+    source: str,
+    settings: Mapping[str, object],
+    clean_size: int | None,
+    skipped: Sequence[Skipped],
+    truth_poison: Mask | None,
+    truth_cover: Mask | None,
+    peak_bytes: int | None,
+) -> dict[str, Any]:
+    n_flagged = int(verdict.flagged.sum())
+    summary: dict[str, Any] = {
+        "version": __version__,
+        "method": verdict.method,
+        "seed": verdict.seed,
+        "seconds": round(verdict.seconds, 3),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "source": source,
+        "n_samples": len(samples),
+        "n_flagged": n_flagged,
+        "poisoned": n_flagged > 0,
+        "suspect_classes": [{"label": label, "name": samples.classes[label]} for label in verdict.suspect_classes],
+        "clean_size": clean_size,
+        "n_skipped": len(skipped),
+        "skipped": [{"name": one.name, "reason": one.reason} for one in skipped],
+        "settings": {name: _plain(value) for name, value in settings.items()},
+        "notes": list(verdict.notes),
+        "peak_bytes": peak_bytes,
+        "versions": {"python": platform.python_version()}
+        | {name: metadata.version(name) for name in ("torch", "numpy", "scikit-learn")},
+    }
+    if truth_poison is not None:
+        cover = np.zeros_like(truth_poison) if truth_cover is None else truth_cover
+        detection = verdict.compare(truth_poison)
+        summary |= {
+            "tpr": _plain(detection.tpr),
+            "fpr": _plain(detection.fpr),
+            "auroc": _plain(detection.auroc),
+            "n_poison": int(truth_poison.sum()),
+            "n_cover": int(cover.sum()),
+            "n_cover_flagged": int((cover & verdict.flagged).sum()),
+        }
+    return summary
+
+
+def _plain(value: object) -> object:
+    """Turn a setting into what strict JSON can hold: NaN and infinities become null, unknown types their text."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return value if value is None or isinstance(value, str | int) else str(value)
