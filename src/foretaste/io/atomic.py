@@ -1,0 +1,64 @@
+"""Files that appear whole or not at all: written under a temporary name beside the target, then renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from foretaste.errors import ForetasteError
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` that takes its name when the block ends; if it fails, it is removed.
+
+    Missing parent folders are made. Whoever reads ``path`` sees the old file or the whole new one.
+
+    Raises:
+        ForetasteError: the disk is full, the place cannot be written, or any other ``OSError`` in the block.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:12]}.partial")
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an ``OSError`` in the block into a ``ForetasteError`` that names what could not be written."""
+    try:
+        yield
+    except OSError as error:
+        raise ForetasteError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def atomic_text(path: str | Path, text: str) -> None:
+    """Write a UTF-8 text file whole or not at all.
+
+    Raises:
+        ForetasteError: as for ``atomic_path``.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def atomic_json(path: str | Path, value: Any) -> None:
+    """Write a JSON file whole or not at all, indented, without NaN (which JSON does not have).
+
+    Raises:
+        ForetasteError: as for ``atomic_path``.
+        ValueError: ``value`` holds NaN or infinity.
+    """
+    atomic_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

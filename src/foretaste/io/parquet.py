@@ -1,0 +1,103 @@
+"""Parquet in the Hugging Face layout, read and written; ``datasets.load_dataset("parquet", …)`` reads it too."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from foretaste.io.arrow_rows import ArrowRows, arrow_errors, hub_features, read_rows
+from foretaste.io.atomic import atomic_path
+from foretaste.io.cache import file_identity
+from foretaste.io.decoding import Loaded, OnBad, Size
+from foretaste.io.images import encode_png
+from foretaste.io.parallel import map_ordered
+from foretaste.progress import OnProgress, Progress, silent
+from foretaste.samples import Samples
+
+BATCH_ROWS = 256
+"""Rows read at a time."""
+GROUP_BYTES = 32 * 2**20
+"""Decoded bytes of one written row group; nothing larger is held."""
+
+_HUB_FEATURES = {"feature": {"dtype": "float32", "_type": "Value"}, "_type": "Sequence"}
+
+
+def read_parquet(path: Path, *, resize: Size | None, on_bad: OnBad, on_progress: OnProgress) -> Loaded:
+    """Read images or feature vectors.
+
+    Raises:
+        ForetasteError: it is no parquet file or a damaged one, or as for ``read_rows``.
+    """
+    with arrow_errors(str(path)):
+        file = pq.ParquetFile(path, pre_buffer=False)
+        schema, identity = file.schema_arrow, file_identity(path)
+
+    def batches(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        return iter(file.iter_batches(BATCH_ROWS, columns=list(columns)))
+
+    with file:
+        rows = ArrowRows(
+            origin=str(path),
+            folder=path.parent,
+            schema=schema,
+            features=hub_features((schema.metadata or {}).get(b"huggingface"), str(path)),
+            batches=batches,
+            identity=identity,
+        )
+        return read_rows(rows, resize=resize, on_bad=on_bad, on_progress=on_progress)
+
+
+def write_parquet(samples: Samples, path: str | Path, *, on_progress: OnProgress = silent) -> None:
+    """Write samples so that reading the file gives them back bit for bit, ids included.
+
+    Images: column ``image``, a struct of ``bytes`` (PNG) and ``path`` (the id), and ``label``. Feature vectors: columns
+    ``features``, ``label`` and ``id``. The class names are in the schema metadata under ``huggingface``.
+
+    Raises:
+        ForetasteError: the file cannot be written; an older file of the name is left as it was.
+    """
+    schema = _schema(samples)
+    size = max(1, min(10_000, GROUP_BYTES // max(1, samples.inputs.itemsize * int(np.prod(samples.sample_shape)))))
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for start in range(0, len(samples), size):
+            part = samples[start : start + size]
+            writer.write_table(_table(part, schema))
+            on_progress(Progress(phase=f"writing {Path(path).name}", done=start + len(part), total=len(samples)))
+
+
+def _schema(samples: Samples) -> pa.Schema:
+    label = {"_type": "ClassLabel", "names": list(samples.classes)}
+    if samples.images is not None:
+        fields = {"image": pa.struct([("bytes", pa.binary()), ("path", pa.string())]), "label": pa.int64()}
+        features = {"image": {"_type": "Image"}, "label": label}
+    else:
+        fields = {"features": pa.list_(pa.float32()), "label": pa.int64(), "id": pa.string()}
+        features = {"features": _HUB_FEATURES, "label": label, "id": {"dtype": "string", "_type": "Value"}}
+    return pa.schema(list(fields.items()), {"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def _table(part: Samples, schema: pa.Schema) -> pa.Table:
+    ids, labels = pa.array(part.ids.tolist(), pa.string()), pa.array(part.labels)
+    if part.images is not None:
+        images = part.images
+        blocks = (images[start : start + 64] for start in range(0, len(images), 64))
+        encoded = [png for block in map_ordered(_encode_block, blocks) for png in block]
+        column = pa.StructArray.from_arrays(
+            [pa.array(encoded, pa.binary()), ids], fields=list(schema.field("image").type)
+        )
+        return pa.Table.from_arrays([column, labels], schema=schema)
+    assert part.features is not None
+    width = part.features.shape[1]
+    offsets = pa.array(np.arange(len(part) + 1, dtype=np.int32) * width)
+    column = pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(part.features).reshape(-1)))
+    return pa.Table.from_arrays([column, labels, ids], schema=schema)
+
+
+def _encode_block(images: NDArray[np.uint8]) -> list[bytes]:
+    return [encode_png(image) for image in images]
