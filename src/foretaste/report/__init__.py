@@ -1,0 +1,1 @@
+"""What a run leaves behind: result files and the self-contained HTML page."""

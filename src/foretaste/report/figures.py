@@ -1,7 +1,7 @@
 """The report's charts: matplotlib, as inline SVG that takes its colours from the page.
 
-Text and lines are drawn in placeholder colours that become CSS variables, so one chart serves light, dark and print. No chart
-shows a class name or an id: those come from the inspected files, and the page escapes them in HTML.
+Text and lines are drawn in placeholder colours that become CSS variables, so one chart serves light, dark and print.
+No chart shows a class name or an id: those come from the inspected files, and the page escapes them in HTML.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import io
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
@@ -27,7 +28,7 @@ _CSS = {_INK: "--ink-2", _RULE: "--rule", _REST: "--rest", _KEPT: "--kept", _FLA
 # Pixels cannot follow the page's colours: these two read well on white and on near-black.
 _REST_PIXELS, _FLAG_PIXELS = "#8b93a1", "#d9661a"
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.size": 11,
     "text.color": _INK,
@@ -55,7 +56,7 @@ def _canvas(name: str, width: int = 360, height: int = 240) -> Iterator[tuple[Ax
 
     ``name`` keeps the ids inside the SVG apart from those of the page's other charts, and the same from run to run.
     """
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
+    with style.context(["default", {**_STYLE, "svg.hashsalt": name}]):
         figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
         yield figure.subplots(), lambda: _svg(figure)
 
@@ -132,11 +133,11 @@ def scores(name: str, scores: Curve, flagged: Mask) -> str:
     Scores of one sign that span more than three powers of ten are drawn on a logarithmic axis.
     """
     finite = np.isfinite(scores)
-    scores, flagged = scores[finite].astype(np.float64), flagged[finite]
-    sizes = np.abs(scores)
+    flagged, values = flagged[finite], scores[finite].astype(np.float64)
+    sizes = np.abs(values)
     smallest, largest = float(sizes[sizes > 0].min(initial=np.inf)), float(sizes.max(initial=0))
-    sign = -1.0 if (scores < 0).any() else 1.0
-    wide = not (sign * scores < 0).any() and largest > 1000 * smallest
+    sign = -1.0 if (values < 0).any() else 1.0
+    wide = not (sign * values < 0).any() and largest > 1000 * smallest
     with _canvas(name) as (axes, svg):
         if wide:
             values = sign * np.maximum(sizes, max(smallest, 1e-6 * largest))
@@ -146,8 +147,7 @@ def scores(name: str, scores: Curve, flagged: Mask) -> str:
             axes.set_xlim(bins[0], bins[-1])
             axes.xaxis.set_minor_locator(NullLocator())
         else:
-            values = scores
-            low, high = (float(scores.min()), float(scores.max())) if scores.size else (0.0, 1.0)
+            low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
             bins = np.linspace(low, high if high > low else low + 1, 61)
         _fill(axes, values[~flagged], bins)
         _hatch(axes, values[flagged], bins)
@@ -166,17 +166,8 @@ def scatter(name: str, points: Curve, flagged: Mask) -> str:
     rest, flags = points[~flagged], points[flagged]
     with _canvas(name, height=300) as (axes, svg):
         axes.set_rasterization_zorder(0)  # thousands of points: pixels are smaller than vectors
-        axes.scatter(rest[:, 0], rest[:, 1], s=9, color=_REST_PIXELS, alpha=0.6, linewidths=0, zorder=-2)
-        axes.scatter(
-            flags[:, 0],
-            flags[:, 1],
-            s=22,
-            marker="^",
-            facecolors="none",
-            edgecolors=_FLAG_PIXELS,
-            linewidths=1,
-            zorder=-1,
-        )
+        axes.scatter(*rest.T, s=9, color=_REST_PIXELS, alpha=0.6, linewidths=0, zorder=-2)
+        axes.scatter(*flags.T, s=22, marker="^", facecolors="none", edgecolors=_FLAG_PIXELS, linewidths=1, zorder=-1)
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set_xlabel("first component")

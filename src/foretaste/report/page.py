@@ -60,8 +60,8 @@ def cleanse_page(
 ) -> str:
     """Return the HTML report of a ``cleanse`` run.
 
-    Everything that comes from the inspected files (ids, class names, file names) is escaped. The page runs no script and
-    loads nothing: style, charts and pictures are inside.
+    Everything that comes from the inspected files (ids, class names, file names) is escaped. The page runs no script
+    and loads nothing: style, charts and pictures are inside.
 
     Args:
         samples: the N inspected samples.

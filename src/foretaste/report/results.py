@@ -38,8 +38,8 @@ def save_cleanse(
 ) -> dict[str, Any]:
     """Write ``verdicts.parquet``, ``cleansed.parquet``, ``quarantine.parquet``, ``report.html`` and ``summary.json``.
 
-    ``summary.json`` comes last: where it is, the rest is complete. Run twice on the same verdict, the files are the same but
-    for ``created``.
+    ``summary.json`` comes last: where it is, the rest is complete. Written twice from the same verdict, the files
+    are the same but for ``created``.
 
     Args:
         out: the folder to write into; made if missing.
@@ -50,8 +50,8 @@ def save_cleanse(
         clean_size: number of trusted samples the method had, None for none.
         skipped: what could not be read and so was not inspected.
         truth_poison: ``bool (N,)``, which samples are poison, where that is known.
-        truth_cover: ``bool (N,)``, which carry the trigger under their true label; with ``truth_poison`` only. They count
-            as clean in the rates.
+        truth_cover: ``bool (N,)``, which carry the trigger under their true label; with ``truth_poison`` only. They
+            count as clean in the rates.
         peak_bytes: the most memory the run took.
         on_progress: called while the samples are written.
 
