@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foretaste.cli.options import Bad, Json, OnBad, Out, Resize, Seed, Settings, Source
+from foretaste.cli.options import Json, OnBad, Out, Resize, Seed, Settings, Source
+from foretaste.errors import UsageError
 
 if TYPE_CHECKING:
     from foretaste.cleansers.verdict import Verdict
@@ -48,7 +49,7 @@ def cleanse(
     seed: Seed = 0,
     settings: Settings = None,
     resize: Resize = None,
-    on_bad: Bad = OnBad.STOP,
+    on_bad: OnBad = "stop",
     as_json: Json = False,
     listing: Annotated[
         bool, typer.Option("--list", help="List the methods.", callback=list_methods, is_eager=True)
@@ -70,14 +71,17 @@ def cleanse(
     prepare(out)
     poison = cover = None
     with bars(quiet=as_json) as show:
-        inspected = io.read(source, resize=resize, on_bad=on_bad.value, on_progress=show)
+        inspected = io.read(source, resize=resize, on_bad=on_bad, on_progress=show)
         samples = inspected.samples
         if truth is not None:
             known = read_truth(truth)
-            poison, cover = known.mask(samples, "poison"), known.mask(samples, "cover")
+            if known.trojaned is not None:
+                raise UsageError(f"{truth} is about test inputs, not about a training set")
+            marks = known.mark(samples)
+            poison, cover = marks.poison, marks.cover
         trusted = None
         if clean is not None:
-            trusted = io.read(clean, resize=resize, on_bad=on_bad.value, on_progress=show).samples
+            trusted = io.read(clean, resize=resize, on_bad=on_bad, on_progress=show).samples
         work = out / WORK
         work.mkdir(exist_ok=True)
         verdict = cleansers.cleanse(
@@ -88,7 +92,7 @@ def cleanse(
         samples,
         verdict,
         clean_size=None if trusted is None else len(trusted),
-        skipped=inspected.skipped,
+        skipped=[f"{bad.name}: {bad.reason}" for bad in inspected.skipped],
         truth_poison=poison,
         truth_cover=cover,
         settings=hyperparameters,
@@ -118,7 +122,9 @@ def tell(samples: Samples, verdict: Verdict, summary: dict[str, Any], out: Path)
     for note in verdict.notes:
         typer.echo(f"note: {note}")
     if "tpr" in summary:
-        typer.echo(f"against the truth: {share(summary['tpr'])} of the poison found, {share(summary['fpr'])} false alarms")
+        typer.echo(
+            f"against the truth: {share(summary['tpr'])} of the poison found, {share(summary['fpr'])} false alarms"
+        )
     typer.echo(f"report: {out / 'report.html'}")
 
 

@@ -17,17 +17,17 @@ def demo(
 
     from foretaste.cli.output import prepare
     from foretaste.cli.progress import bars
-    from foretaste.demo import run
+    from foretaste.demo import tell
 
     prepare(out)
     with bars(quiet=False) as show:
-        story = run(out, on_progress=show)
+        story = tell(out, on_progress=show)
     table = Table("model trained on", "accuracy", "attack success", title="Synthetic traffic signs, BadNets at 1 %")
     for name, outcome in (("the poisoned set", story.before), ("the cleansed set", story.after)):
         table.add_row(name, f"{outcome.accuracy:.1%}", f"{outcome.attack_success:.1%}")
     Console().print(table)
     typer.echo(
-        f"{story.found} of {story.poison} poison samples found, {story.false_alarms} false alarms "
+        f"{story.n_found} of {story.n_poison} poison samples found, {story.n_false_alarms} false alarms "
         f"in {story.n_samples} samples"
     )
     typer.echo(f"report: {out / 'report.html'}")

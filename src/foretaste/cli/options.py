@@ -1,23 +1,15 @@
-"""The options that several verbs share."""
+"""The arguments that several verbs share."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 SOURCES = (
     "a .parquet or .npz file, a folder with one subfolder per class, a saved datasets folder, or cifar10, gtsrb, signs"
 )
-
-
-class OnBad(StrEnum):
-    """What to do with a sample that cannot be read."""
-
-    STOP = "stop"
-    SKIP = "skip"
 
 
 Source = Annotated[str, typer.Argument(metavar="SRC", show_default=False, help=f"Samples: {SOURCES}.")]
@@ -32,5 +24,8 @@ Settings = Annotated[
 Resize = Annotated[
     int | None, typer.Option("--resize", metavar="N", min=1, help="Scale images to N x N pixels.", show_default=False)
 ]
-Bad = Annotated[OnBad, typer.Option("--on-bad", help="Stop at a sample that cannot be read, or skip and count it.")]
+OnBad = Annotated[
+    Literal["stop", "skip"],
+    typer.Option("--on-bad", help="Stop at a sample that cannot be read, or skip and count it."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from foretaste.cli.options import Bad, OnBad, Out, Resize, Seed, Settings, Source
+from foretaste.cli.options import OnBad, Out, Resize, Seed, Settings, Source
 from foretaste.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,13 +16,6 @@ if TYPE_CHECKING:
 
 TEST_RATE = 0.5
 """Share of the inputs that ``--at test`` stamps unless told otherwise: as many trojaned as clean ones."""
-
-
-class At(StrEnum):
-    """Which side of the attack to make."""
-
-    TRAIN = "train"
-    TEST = "test"
 
 
 def list_attacks(wanted: bool) -> None:
@@ -52,12 +45,13 @@ def poison(
         typer.Option("--target", help="Class that the trigger forces: its name or its number.", show_default=False),
     ] = None,
     at: Annotated[
-        At, typer.Option("--at", help="Poison a training set, or stamp test inputs and keep their labels.")
-    ] = At.TRAIN,
+        Literal["train", "test"],
+        typer.Option("--at", help="Poison a training set, or stamp test inputs and keep their labels."),
+    ] = "train",
     seed: Seed = 0,
     settings: Settings = None,
     resize: Resize = None,
-    on_bad: Bad = OnBad.STOP,
+    on_bad: OnBad = "stop",
     listing: Annotated[
         bool, typer.Option("--list", help="List the attacks.", callback=list_attacks, is_eager=True)
     ] = False,
@@ -66,32 +60,37 @@ def poison(
     from foretaste import attacks, io
     from foretaste.cli.fields import parse_settings
     from foretaste.cli.output import prepare
+    from foretaste.cli.parts import part
+    from foretaste.cli.progress import bars
     from foretaste.io.atomic import atomic_text
     from foretaste.io.truth import Truth, write_truth
 
     kind = attacks.find(attack)
     values = parse_settings(kind, settings or ())
     prepare(out)
-    samples = io.read(source, split=at.value, resize=resize, on_bad=on_bad.value).samples
+    with bars(quiet=False) as show:
+        samples = io.read(source, split=part(source, at), resize=resize, on_bad=on_bad, on_progress=show).samples
+    options: dict[str, Any] = {}
     if target is not None:
-        values["target"] = class_number(target, samples.classes)
-    if rate is not None and at is At.TRAIN:
-        values["rate"] = rate
-    chosen = build(kind, attack, values)
+        options["target"] = class_number(target, samples.classes)
+    if rate is not None and at == "train":
+        options["rate"] = rate
+    chosen = build(kind, attack, values, options)
 
-    if at is At.TRAIN:
+    if at == "train":
         poisoned = attacks.poison_training_set(samples, chosen, seed)
-        io.write_parquet(poisoned.samples, out / "train.parquet")
-        write_truth(Truth.of_training(poisoned), out / "truth.json")
-        count, what = int(poisoned.poison.sum()), f"poison samples of {len(samples)} in {out / 'train.parquet'}"
+        result, count = poisoned.samples, int(poisoned.poison.sum())
+        truth = Truth.of_training_set(poisoned.samples, poisoned.poison, poisoned.cover, poisoned.original_labels)
     else:
-        stamped, trojaned = attacks.stamp_inputs(samples, chosen, TEST_RATE if rate is None else rate, seed)
-        io.write_parquet(stamped, out / "test.parquet")
-        write_truth(Truth.of_inputs(stamped, trojaned), out / "truth.json")
-        count, what = int(trojaned.sum()), f"trojaned inputs of {len(samples)} in {out / 'test.parquet'}"
-    head = {"attack": attack, "at": at.value, "seed": seed, "source": source}
-    atomic_text(out / "attack.toml", as_toml(head, values))
-    typer.echo(f"{count} {what}")
+        result, trojaned = attacks.stamp_inputs(samples, chosen, TEST_RATE if rate is None else rate, seed)
+        truth, count = Truth.of_inputs(result, trojaned), int(trojaned.sum())
+    path = out / f"{at}.parquet"
+    io.write_parquet(result, path)
+    write_truth(truth, out / "truth.json")
+    head = {"attack": attack, "at": at, "seed": seed, "source": source}
+    atomic_text(out / "attack.toml", as_toml(head, {field: getattr(chosen, field) for field in names(kind)}))
+    what = "poison samples" if at == "train" else "trojaned inputs"
+    typer.echo(f"{count} {what} among {len(result)} in {path}")
     return 0
 
 
@@ -108,25 +107,33 @@ def class_number(target: str, classes: tuple[str, ...]) -> int:
     raise UsageError(f"--target {target} is neither a class name nor a number below {len(classes)}")
 
 
-def build(kind: type[Attack], name: str, values: dict[str, Any]) -> Attack:
-    """Make the attack, refusing ``--rate`` and ``--target`` where it has no such hyperparameter.
+def build(kind: type[Attack], name: str, settings: dict[str, Any], options: dict[str, Any]) -> Attack:
+    """Make the attack from what ``--set`` says and what ``--rate`` and ``--target`` say.
 
     Raises:
-        UsageError: it has not, or a value is out of range.
+        UsageError: the attack has no such hyperparameter, it is given twice, or a value is out of range.
     """
-    import dataclasses
-
-    known = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    for option in ("rate", "target"):
-        if option in values and option not in known:
+    for option in options:
+        if option not in names(kind):
             raise UsageError(f"the attack {name} has no {option}")
-    return kind(**values)
+        if option in settings:
+            raise UsageError(f"{option} is given twice, by --{option} and by --set")
+    return kind(**settings, **options)
 
 
-def as_toml(head: dict[str, Any], fields: dict[str, Any]) -> str:
-    """Write flat values as TOML, whose strings, numbers, booleans and arrays are JSON's."""
+def names(kind: type[Any]) -> list[str]:
+    """Return the names of an attack's hyperparameters."""
+    return [field.name for field in fields(kind) if field.init]
+
+
+def as_toml(head: dict[str, Any], settings: dict[str, Any]) -> str:
+    """Write flat values as TOML, whose texts, numbers, booleans and arrays are JSON's; None is left out."""
 
     def lines(values: dict[str, Any]) -> str:
-        return "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items() if value is not None)
+        return "".join(
+            f"{name} = {json.dumps(value, ensure_ascii=False, default=str)}\n"
+            for name, value in values.items()
+            if value is not None
+        )
 
-    return lines(head) + "\n[settings]\n" + lines(fields)
+    return lines(head) + "\n[settings]\n" + lines(settings)

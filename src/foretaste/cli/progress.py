@@ -20,7 +20,7 @@ def bars(*, quiet: bool) -> Iterator[OnProgress]:
         yield silent
         return
     from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Display
 
     display = Display(
@@ -31,7 +31,7 @@ def bars(*, quiet: bool) -> Iterator[OnProgress]:
         TextColumn("{task.fields[note]}", markup=False, style="dim"),
         console=Console(stderr=True),
     )
-    current = None
+    current: TaskID | None = None
 
     def show(progress: Progress) -> None:
         nonlocal current

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from foretaste.cli.options import Bad, Json, OnBad, Out, Resize, Seed, Source
+from foretaste.cli.options import Json, OnBad, Out, Resize, Seed, Source
 
 
 def train(
@@ -22,12 +22,13 @@ def train(
     net: Annotated[str, typer.Option("--net", metavar="NAME", help="The network.")] = "compact-resnet",
     seed: Seed = 0,
     resize: Resize = None,
-    on_bad: Bad = OnBad.STOP,
+    on_bad: OnBad = "stop",
     as_json: Json = False,
 ) -> int:
     """Train a classifier with the reference trainer."""
     from foretaste import io, training
     from foretaste.cli.output import prepare
+    from foretaste.cli.parts import part
     from foretaste.cli.progress import bars
     from foretaste.io.atomic import atomic_json
     from foretaste.nets.export import export_onnx, save
@@ -35,10 +36,10 @@ def train(
     prepare(out)
     plan = training.TrainingPlan() if epochs is None else training.TrainingPlan(epochs=epochs)
     with bars(quiet=as_json) as show:
-        samples = io.read(source, resize=resize, on_bad=on_bad.value, on_progress=show).samples
+        samples = io.read(source, resize=resize, on_bad=on_bad, on_progress=show).samples
         held_out = None
         if test is not None:
-            held_out = io.read(test, split="test", resize=resize, on_bad=on_bad.value, on_progress=show).samples
+            held_out = io.read(test, split=part(test, "test"), resize=resize, on_bad=on_bad, on_progress=show).samples
         trained = training.train(samples, test=held_out, net=net, plan=plan, seed=seed, on_progress=show)
     save(trained.net, out / "model.safetensors")
     export_onnx(trained.net, out / "model.onnx")

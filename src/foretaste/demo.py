@@ -1,0 +1,128 @@
+"""The whole story on synthetic traffic signs: poison a training set, train on it, find the poison, train again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from foretaste import training
+from foretaste.attacks import Attack, BadNets, poison_training_set, stamp_inputs
+from foretaste.cleansers import cleanse
+from foretaste.io import write_parquet
+from foretaste.io.signs import draw_signs
+from foretaste.io.truth import Truth, write_truth
+from foretaste.nets.export import export_onnx, save
+from foretaste.progress import OnProgress, Progress, silent
+from foretaste.report import save_cleanse
+from foretaste.samples import Samples
+
+N_TRAINING, N_TEST, N_CLEAN = 6000, 1600, 320
+PLAN = training.TrainingPlan(epochs=6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one model.
+
+    Attributes:
+        accuracy: share of the clean test inputs it gets right, in [0, 1].
+        attack_success: share of the stamped victims it gives the label that the trigger forces, in [0, 1].
+    """
+
+    accuracy: float
+    attack_success: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Story:
+    """What the demo found.
+
+    Attributes:
+        before: the model trained on the poisoned set.
+        after: the model trained on the cleansed set.
+        n_samples: size of the poisoned set.
+        n_poison: poison samples in it.
+        n_found: poison samples that were flagged.
+        n_false_alarms: other samples that were flagged.
+    """
+
+    before: Outcome
+    after: Outcome
+    n_samples: int
+    n_poison: int
+    n_found: int
+    n_false_alarms: int
+
+
+def tell(out: Path, *, seed: int = 0, on_progress: OnProgress = silent) -> Story:
+    """Poison 1 % of a set of synthetic signs with BadNets, cleanse it, and train before and after.
+
+    Args:
+        out: the folder for what ``foretaste poison``, ``train`` and ``cleanse`` leave; the two models are in ``before``
+            and ``after``.
+        seed: where all random numbers come from, at least 0.
+        on_progress: called as the work goes on.
+
+    Raises:
+        ForetasteError: a file cannot be written.
+    """
+    phase = "draw traffic signs"
+    on_progress(Progress(phase=phase, done=0, total=3))
+    clean = draw_signs(N_TRAINING, seed=3 * seed)
+    on_progress(Progress(phase=phase, done=1, total=3))
+    test = draw_signs(N_TEST, seed=3 * seed + 1)
+    on_progress(Progress(phase=phase, done=2, total=3))
+    trusted = draw_signs(N_CLEAN, seed=3 * seed + 2)
+    on_progress(Progress(phase=phase, done=3, total=3))
+
+    attack = BadNets(rate=0.01, target=0)
+    poisoned = poison_training_set(clean, attack, seed)
+    write_parquet(poisoned.samples, out / "train.parquet")
+    truth = Truth.of_training_set(poisoned.samples, poisoned.poison, poisoned.cover, poisoned.original_labels)
+    write_truth(truth, out / "truth.json")
+
+    before = outcome_of(poisoned.samples, test, attack, seed, out / "before", on_progress)
+    verdict = cleanse(poisoned.samples, trusted, seed=seed, on_progress=on_progress)
+    save_cleanse(
+        out,
+        poisoned.samples,
+        verdict,
+        source="synthetic traffic signs, 1 % of them poisoned with BadNets",
+        settings={},
+        clean_size=len(trusted),
+        truth_poison=poisoned.poison,
+        truth_cover=poisoned.cover,
+    )
+    after = outcome_of(poisoned.samples[~verdict.flagged], test, attack, seed, out / "after", on_progress)
+    return Story(
+        before=before,
+        after=after,
+        n_samples=len(poisoned.samples),
+        n_poison=int(poisoned.poison.sum()),
+        n_found=int((verdict.flagged & poisoned.poison).sum()),
+        n_false_alarms=int((verdict.flagged & ~poisoned.poison).sum()),
+    )
+
+
+def outcome_of(
+    samples: Samples, test: Samples, attack: Attack, seed: int, out: Path, on_progress: OnProgress
+) -> Outcome:
+    """Train a model on the samples, write it to ``out``, and try the attack on it."""
+    net = training.train(samples, plan=PLAN, seed=seed, on_progress=named(f"train {out.name}", on_progress)).net
+    out.mkdir(exist_ok=True)
+    save(net, out / "model.safetensors")
+    export_onnx(net, out / "model.onnx")
+    stamped, trojaned = stamp_inputs(test, attack, rate=1, seed=seed)
+    answers = training.predict(net, test.inputs).argmax(axis=1)
+    fooled = training.predict(net, stamped.inputs[trojaned]).argmax(axis=1)
+    forced = attack.forced(test.labels[trojaned], len(test.classes))
+    return Outcome(accuracy=float(np.mean(answers == test.labels)), attack_success=float(np.mean(fooled == forced)))
+
+
+def named(name: str, on_progress: OnProgress) -> OnProgress:
+    """Return a listener that puts a name before each phase, so that the two trainings have bars of their own."""
+    return lambda report: on_progress(
+        Progress(phase=f"{name}: {report.phase}", done=report.done, total=report.total, note=report.note)
+    )

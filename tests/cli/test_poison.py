@@ -1,0 +1,101 @@
+import json
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from foretaste import cli, io
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Return a folder's worth of 200 grey images in 4 classes, as .npz."""
+    rng = np.random.default_rng(0)
+    path = tmp_path / "set.npz"
+    np.savez(path, x=rng.integers(40, 200, (200, 8, 8, 1), dtype=np.uint8), y=np.arange(200) % 4)
+    return path
+
+
+def test_a_poisoned_training_set_comes_with_its_truth_and_recipe(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "poisoned"
+    options = ["--attack", "badnets", "--rate", "0.05", "--target", "3", "--set", "size=0.25", "--seed", "7"]
+    assert cli.main(["poison", str(source), *options, "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"10 poison samples among 200 in {out / 'train.parquet'}\n"
+
+    before, after = io.load(source), io.load(out / "train.parquet")
+    marks = io.read_truth(out / "truth.json").mark(after)
+    changed = (before.inputs != after.inputs).any(axis=(1, 2, 3))
+    assert marks.poison.sum() == 10
+    assert (changed == marks.poison).all()
+    assert (after.labels[marks.poison] == 3).all()
+    assert (marks.original_labels == before.labels).all()
+    assert tomllib.loads((out / "attack.toml").read_text()) == {
+        "attack": "badnets",
+        "at": "train",
+        "seed": 7,
+        "source": str(source),
+        "settings": {"rate": 0.05, "target": 3, "size": 0.25},
+    }
+
+
+def test_test_inputs_keep_their_labels(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "stamped"
+    options = ["--at", "test", "--attack", "badnets", "--rate", "0.2"]
+    assert cli.main(["poison", str(source), *options, "--out", str(out)]) == 0
+    before, after = io.load(source), io.load(out / "test.parquet")
+    trojaned = io.read_truth(out / "truth.json").mark(after).trojaned
+    assert (before.labels == after.labels).all()
+    assert trojaned.sum() == 30  # a fifth of the 150 inputs outside the target class
+    assert json.loads((out / "truth.json").read_text()).keys() == {"trojaned"}
+
+
+def test_the_same_seed_gives_the_same_bytes(source: Path, tmp_path: Path) -> None:
+    for out in ("a", "b"):
+        cli.main(["poison", str(source), "--attack", "blend", "--rate", "0.1", "--out", str(tmp_path / out)])
+    for name in ("train.parquet", "truth.json", "attack.toml"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_the_target_may_be_a_class_name(tmp_path: Path) -> None:
+    source = tmp_path / "set.parquet"
+    samples = io.draw_signs(64)
+    io.write_parquet(samples, source)
+    out = tmp_path / "out"
+    options = ["--attack", "badnets", "--rate", "0.1", "--target", "no entry"]
+    assert cli.main(["poison", str(source), *options, "--out", str(out)]) == 0
+    after = io.load(out / "train.parquet")
+    poison = io.read_truth(out / "truth.json").mark(after).poison
+    assert {after.classes[label] for label in after.labels[poison]} == {"no entry"}
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--attack", "badnets", "--target", "4"], "--target 4 is neither a class name nor a number below 4"),
+        (["--attack", "badnets", "--target", "-1"], "--target -1 is neither"),
+        (["--attack", "badnets", "--rate", "1.5"], "rate must be in (0, 1], not 1.5"),
+        (["--attack", "badnets", "--rate", "nan"], "rate must be in (0, 1], not nan"),
+        (["--attack", "badnets", "--rate", "0.001"], "leaves no sample to poison"),
+        (["--attack", "badnets", "--rate", "0.9"], "needs 180 samples to poison, but only 150 can be used"),
+        (["--attack", "badnets", "--rate", "0.1", "--set", "rate=0.2"], "rate is given twice"),
+        (["--attack", "badnets-all-to-all", "--target", "1"], "the attack badnets-all-to-all has no target"),
+    ],
+)
+def test_what_does_not_fit_the_set_is_bad_usage(
+    options: list[str], complaint: str, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["poison", str(source), *options, "--out", str(tmp_path / "out")]) == 4
+    assert complaint in capsys.readouterr().err
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_the_list_names_every_attack(capsys: pytest.CaptureFixture[str]) -> None:
+    from foretaste.attacks import ATTACKS
+
+    assert cli.main(["poison", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in lines} >= set(ATTACKS)
+    assert all(len(line.split()) > 3 for line in lines)
