@@ -52,3 +52,8 @@ def test_the_method_of_the_docs_works() -> None:
     verdict = method(limit=3).inspect(samples, None, seed=0, workdir=None, on_progress=silent)
     assert np.flatnonzero(verdict.flagged).tolist() == [7]
     assert verdict.suspect_classes == (1,)
+
+
+def test_the_docs_name_every_attack() -> None:
+    page = (ROOT / "docs" / "attacks.md").read_text(encoding="utf-8")
+    assert [name for name in foretaste.ATTACKS if f"| `{name}` |" not in page] == []

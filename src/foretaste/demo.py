@@ -15,7 +15,7 @@ from foretaste.io.signs import draw_signs
 from foretaste.io.truth import Truth, write_truth
 from foretaste.nets.export import export_onnx, save
 from foretaste.progress import OnProgress, Progress, silent
-from foretaste.report import save_cleanse
+from foretaste.report.results import save_cleanse
 from foretaste.samples import Samples
 
 N_TRAINING, N_TEST, N_CLEAN = 6000, 1600, 320

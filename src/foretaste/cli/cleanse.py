@@ -61,11 +61,12 @@ def cleanse(
 
     A run that was stopped goes on where it was when it is started again with the same arguments.
     """
-    from foretaste import cleansers, io, report
+    from foretaste import cleansers, io
     from foretaste.cli.fields import parse_settings
     from foretaste.cli.output import prepare
     from foretaste.cli.progress import bars
     from foretaste.io.truth import read_truth
+    from foretaste.report.results import save_cleanse
 
     hyperparameters = parse_settings(cleansers.find(method), settings or ())
     prepare(out)
@@ -87,7 +88,7 @@ def cleanse(
         verdict = cleansers.cleanse(
             samples, trusted, method=method, seed=seed, workdir=work, on_progress=show, **hyperparameters
         )
-    summary = report.save_cleanse(
+    summary = save_cleanse(
         out,
         samples,
         verdict,
