@@ -162,12 +162,12 @@ def scores(name: str, scores: Curve, flagged: Mask) -> str:
 def scatter(name: str, points: Curve, flagged: Mask) -> str:
     """Draw where samples lie, ``(N, 2)``: dots for those that passed, triangles for those that were flagged."""
     finite = np.isfinite(points).all(axis=1)
-    points, flagged = points[finite], flagged[finite]
-    rest, flags = points[~flagged], points[flagged]
+    (x, y), flagged = points[finite].T, flagged[finite]
     with _canvas(name, height=300) as (axes, svg):
         axes.set_rasterization_zorder(0)  # thousands of points: pixels are smaller than vectors
-        axes.scatter(*rest.T, s=9, color=_REST_PIXELS, alpha=0.6, linewidths=0, zorder=-2)
-        axes.scatter(*flags.T, s=22, marker="^", facecolors="none", edgecolors=_FLAG_PIXELS, linewidths=1, zorder=-1)
+        axes.scatter(x[~flagged], y[~flagged], s=9, color=_REST_PIXELS, alpha=0.6, linewidths=0, zorder=-2)
+        triangles = axes.scatter(x[flagged], y[flagged], s=22, marker="^", linewidths=1, zorder=-1)
+        triangles.set(facecolor="none", edgecolor=_FLAG_PIXELS)
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set_xlabel("first component")

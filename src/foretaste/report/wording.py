@@ -36,12 +36,12 @@ def figure(value: float | None) -> str:
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
     text = f"{value:.2e}" if 0 < abs(value) < 0.001 else f"{value:.3g}"
-    return text.replace("e-0", "e-").replace("e+0", "e").replace("-", "−")
+    return text.replace("e-0", "e-").replace("e+0", "e").replace("e+", "e").replace("-", "−")
 
 
 def duration(seconds: float) -> str:
     """Write 12.3 s, 9 min 37 s, 2 h 5 min."""
-    if seconds < 60:
+    if seconds < 59.5:
         return f"{seconds:.3g}{_NBSP}s" if seconds < 10 else f"{seconds:.0f}{_NBSP}s"
     minutes = round(seconds) // 60
     if minutes < 60:
