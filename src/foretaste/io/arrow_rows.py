@@ -83,34 +83,23 @@ def read_rows(rows: ArrowRows, *, resize: Size | None, on_bad: OnBad, on_progres
         ForetasteError: columns are missing or of the wrong type, labels are out of range, ids repeat, or as for
             ``decode``.
     """
-    if len(set(rows.schema.names)) != len(rows.schema.names):
-        raise ForetasteError(f"{rows.origin} has several columns of one name")
-    label = _column(rows, LABEL_COLUMNS, "label")
-    if "features" in rows.schema.names:
-        return Loaded(_read_features(rows, label, resize, on_progress))
-    image = _column(rows, IMAGE_COLUMNS, "image")
-    kind = rows.schema.field(image).type
-    fields = (
-        {kind.field(i).name: kind.field(i).type for i in range(kind.num_fields)} if pa.types.is_struct(kind) else {}
-    )
-    if not (_is_binary(kind) or _is_binary(fields.get("bytes")) or _is_string(fields.get("path"))):
-        raise ForetasteError(
-            f"{rows.origin}: column {image} holds {kind}, not images (bytes, or a struct of bytes and path)"
-        )
-    has_path = _is_string(fields.get("path"))
-    labels, ids, paths = _keys(rows, label, f"{image}.path" if has_path else None)
+    with arrow_errors(rows.origin):
+        if len(set(rows.schema.names)) != len(rows.schema.names):
+            raise ForetasteError(f"{rows.origin} has several columns of one name")
+        label = _column(rows, LABEL_COLUMNS, "label")
+        if "features" in rows.schema.names:
+            return Loaded(_read_features(rows, label, resize, on_progress))
+        image = _column(rows, IMAGE_COLUMNS, "image")
+        plain, parts = _image_parts(rows, image)
+        labels, ids, paths = _keys(rows, label, f"{image}.path" if "path" in parts else None)
 
     def payloads() -> Iterator[bytes | Path | BadImageError]:
-        wanted = [image] if _is_binary(kind) else [f"{image}.{name}" for name in ("bytes", "path") if name in fields]
-        for batch in _guarded(rows, wanted):
-            column = batch.column(image)
-            if _is_binary(kind):
-                data, where = column.to_pylist(), [None] * len(column)
-            else:
-                data = _field(column, "bytes") if "bytes" in fields else [None] * len(column)
-                where = _field(column, "path") if has_path else [None] * len(column)
-            for content, path in zip(data, where, strict=True):
-                yield content if content else _local_file(rows.folder, path)
+        for batch in _guarded(rows, [image] if plain else [f"{image}.{part}" for part in parts]):
+            column, nothing = batch.column(image), [None] * batch.num_rows
+            contents = column.to_pylist() if plain else _field(column, "bytes") if "bytes" in parts else nothing
+            places = _field(column, "path") if "path" in parts else nothing
+            for content, place in zip(contents, places, strict=True):
+                yield content if content else _local_file(rows.folder, place)
 
     def name(row: int) -> str:
         return f"{rows.origin}, row {row}" + (f" ({paths[row]})" if paths and paths[row] else "")
@@ -127,12 +116,22 @@ def read_rows(rows: ArrowRows, *, resize: Size | None, on_bad: OnBad, on_progres
     return decode(encoded, resize=resize, on_bad=on_bad, on_progress=on_progress)
 
 
-def _is_binary(kind: pa.DataType | None) -> bool:
-    return kind is not None and (pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def _is_string(kind: pa.DataType | None) -> bool:
-    return kind is not None and (pa.types.is_string(kind) or pa.types.is_large_string(kind))
+def _image_parts(rows: ArrowRows, image: str) -> tuple[bool, list[str]]:
+    """Return whether the column holds bytes as such, and else which of "bytes" and "path" its structs have."""
+    kind = rows.schema.field(image).type
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        return True, []
+    fields = [kind.field(i) for i in range(kind.num_fields)] if pa.types.is_struct(kind) else []
+    allowed = {
+        "bytes": (pa.types.is_binary, pa.types.is_large_binary),
+        "path": (pa.types.is_string, pa.types.is_large_string),
+    }
+    parts = [field.name for field in fields if any(check(field.type) for check in allowed.get(field.name, ()))]
+    if not parts or len(set(parts)) != len(parts):
+        raise ForetasteError(
+            f"{rows.origin}: column {image} holds {kind}, not images (bytes, or a struct of bytes and path)"
+        )
+    return False, parts
 
 
 def _field(column: pa.Array, name: str) -> list[Any]:

@@ -51,12 +51,13 @@ def decode_image(data: bytes | Path, size: tuple[int, int] | None = None) -> NDA
     except BadImageError:
         raise
     except UnidentifiedImageError as error:
-        raise BadImageError(f"is not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from error
+        raise BadImageError(f"is not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image, or is damaged") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImageError(f"has more than the {MAX_PIXELS} pixels allowed") from error
     except OSError as error:
         raise BadImageError(f"cannot be decoded: {error.strerror or error}") from error
     except (
+        Warning,
         ArithmeticError,
         LookupError,
         RuntimeError,
@@ -66,7 +67,7 @@ def decode_image(data: bytes | Path, size: tuple[int, int] | None = None) -> NDA
         EOFError,
         struct.error,
     ) as error:
-        # Pillow's parsers raise whatever they stumble on in a damaged file.
+        # Pillow's parsers raise whatever they stumble on in a damaged file; a warning if the host makes it an error.
         raise BadImageError(f"cannot be decoded: {error}") from error
 
 

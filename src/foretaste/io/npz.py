@@ -70,7 +70,7 @@ def _header(file: IO[bytes], name: str, path: Path) -> tuple[tuple[int, ...], bo
     shape, fortran, dtype = read(file)
     if dtype.hasobject:
         raise ForetasteError(f"{path}: array {name} holds Python objects, which are never loaded")
-    if dtype.itemsize == 0 or any(not isinstance(side, int) or side < 0 for side in shape):
+    if dtype.itemsize == 0 or any(type(side) is not int or side < 0 for side in shape):
         raise ForetasteError(f"{path}: array {name} has an impossible shape")
     return shape, fortran, dtype
 

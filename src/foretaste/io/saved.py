@@ -52,6 +52,8 @@ def read_saved(folder: Path, split: str, *, resize: Size | None, on_bad: OnBad, 
     def batches(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         for file in files:
             with pa.OSFile(str(file)) as source, pa.ipc.open_stream(source) as stream:
+                if not stream.schema.equals(schema):
+                    raise ValueError(f"the columns of {file.name} differ from those of {files[0].name}")
                 yield from stream
 
     rows = ArrowRows(
