@@ -328,3 +328,16 @@ def test_large_sets_and_large_images_make_a_small_page(tmp_path: Path) -> None:
     summary |= {"n_samples": n, "n_flagged": int(flagged.sum()), "auroc": 0.5, "tpr": 0.0, "fpr": 0.1}
     page = cleanse_page(samples, verdict, summary, truth_poison=~flagged)
     assert len(page) < 3_000_000
+
+
+def test_the_caption_of_the_scores_counts_those_that_passed_above_the_cut(
+    render: Render, samples: Samples, verdict: Verdict
+) -> None:
+    assert "No sample above it passed." in render(samples, verdict)[1].words()
+    scores = verdict.scores.copy()
+    scores[0] = 9
+    words = render(samples, replace(verdict, scores=scores))[1].words()
+    assert "1 sample above it passed: their classes were cleared." in words
+    scores[np.flatnonzero((samples.labels == 2) & ~verdict.flagged)[0]] = 9
+    words = render(samples, replace(verdict, scores=scores))[1].words()
+    assert "2 samples above it passed." in words

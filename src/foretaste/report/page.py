@@ -96,7 +96,7 @@ def cleanse_page(
         sheets=_sheets(samples, verdict),
         space=_space(samples, verdict),
         rounds=_rounds(verdict),
-        scores=_scores(verdict),
+        scores=_scores(samples, verdict),
         mistakes=[] if truth_poison is None else _mistakes(samples, verdict, truth_poison),
         roc=None if truth_poison is None else _roc(verdict, truth_poison, summary),
     )
@@ -186,7 +186,7 @@ def _sheets(samples: Samples, verdict: Verdict) -> list[Sheet]:
                 verdict,
                 _highest(verdict, passed, _CLOSEST if n_flagged else _FLAGGED),
                 title="Passed, with the highest scores",
-                note="Suspicious one by one, but their classes show no sign of a backdoor."
+                note="The closest to being flagged: their classes were cleared, or their scores fell short."
                 if n_flagged
                 else "The most suspicious of all, and yet their classes show no sign of a backdoor.",
                 total=int(passed.sum()),
@@ -234,18 +234,20 @@ def _rounds(verdict: Verdict) -> list[Chart]:
     return charts
 
 
-def _scores(verdict: Verdict) -> Chart:
+def _scores(samples: Samples, verdict: Verdict) -> Chart:
     """Draw the scores with the flagged ones apart."""
     text = f"Histogram of {wording.plural(len(verdict.scores), 'score')}."
     caption = "No sample was flagged."
     if verdict.flagged.any():
         lowest = float(verdict.scores[verdict.flagged].min())
-        above = int((verdict.scores[~verdict.flagged] >= lowest).sum())
-        caption = f"The dashed line is the lowest flagged score, {wording.figure(lowest)}. " + (
-            f"{wording.plural(above, 'sample')} above it passed: their classes were cleared."
-            if above
-            else "No sample above it passed."
-        )
+        above = ~verdict.flagged & (verdict.scores >= lowest)
+        caption = f"The dashed line is the lowest flagged score, {wording.figure(lowest)}. "
+        if not above.any():
+            caption += "No sample above it passed."
+        else:
+            caption += f"{wording.plural(int(above.sum()), 'sample')} above it passed"
+            cleared = not np.isin(samples.labels[above], verdict.suspect_classes).any()
+            caption += ": their classes were cleared." if cleared else "."
     return Chart(svg=Markup(figures.scores("scores", verdict.scores, verdict.flagged)), caption=caption, alt=text)
 
 
