@@ -162,7 +162,8 @@ def _sheets(samples: Samples, verdict: Verdict) -> list[Sheet]:
                 verdict,
                 _in_turn(samples, verdict, _FLAGGED),
                 title="Flagged",
-                note="Highest scores first. Look for what they share: a patch, a tint, a pattern.",
+                note="Highest scores first. Look for what they share"
+                + (": values that repeat." if samples.images is None else ": a patch, a tint, a pattern."),
                 total=n_flagged,
             )
         )
