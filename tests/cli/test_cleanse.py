@@ -196,7 +196,7 @@ def test_what_was_skipped_is_counted(tmp_path: Path, out: Path) -> None:
     assert cli.main([*arguments, "--on-bad", "skip"]) == 0
     summary = json.loads((out / "summary.json").read_text())
     assert summary["n_skipped"] == 1
-    assert "torn.png" in summary["skipped"][0]
+    assert "torn.png" in summary["skipped"][0]["name"]
 
 
 def test_an_interrupted_run_keeps_its_checkpoints_and_goes_on(poisoned: str, out: Path) -> None:

@@ -93,7 +93,7 @@ def cleanse(
         samples,
         verdict,
         clean_size=None if trusted is None else len(trusted),
-        skipped=[f"{bad.name}: {bad.reason}" for bad in inspected.skipped],
+        skipped=inspected.skipped,
         truth_poison=poison,
         truth_cover=cover,
         settings=hyperparameters,
