@@ -25,8 +25,8 @@ Mask = NDArray[np.bool_]
 class Samples:
     """Labelled images or labelled feature vectors; exactly one of ``images`` and ``features`` is given.
 
-    Indexing with a slice, an integer array or a boolean mask gives ``Samples`` again. Nothing is copied that need not be,
-    so arrays may be memory-mapped and larger than memory.
+    Indexing with a slice, an integer array or a boolean mask gives ``Samples`` again. Nothing is copied that need not
+    be, so arrays may be memory-mapped and larger than memory.
 
     Attributes:
         images: ``uint8 (N, H, W, C)`` with C = 1 or 3, or None.
@@ -66,7 +66,8 @@ class Samples:
         if outside.size:
             row = int(outside[0])
             raise ForetasteError(
-                f"sample {self.ids[row]} (row {row}) has label {self.labels[row]}, outside the {len(self.classes)} classes"
+                f"sample {self.ids[row]} (row {row}) has label {self.labels[row]}, "
+                f"outside the {len(self.classes)} classes"
             )
 
     @classmethod
