@@ -2,8 +2,9 @@
 
 ``train`` is the reference trainer. Methods that need batches or losses of their own call ``optimise`` with them.
 
-Everything random in a step follows from the seed and the step's number (see ``draws``), never from what was drawn before.
-So a checkpoint is the weights, the momentum and a number, and a run that was killed ends in the same weights, bit for bit.
+Everything random in a step follows from the seed and the step's number (see ``draws``), never from what was drawn
+before. So a checkpoint is the weights, the momentum and a number, and a run that was killed ends in the same weights,
+bit for bit.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -179,15 +181,13 @@ class Batches:
     def __call__(self, step: int) -> Tensor:
         """Return the indices of one step's batch: CPU ``int64 (min(size, n),)``."""
         epoch, place = divmod(step, self.per_epoch)
-        return self.permutation(epoch)[place * self.size : (place + 1) * self.size]
+        return permutation(self.n, self.seed, epoch)[place * self.size : (place + 1) * self.size]
 
-    def permutation(self, epoch: int) -> Tensor:
-        """Return the order of one epoch, CPU ``int64 (n,)``; the last one asked for is kept."""
-        kept: tuple[int, Tensor] | None = self.__dict__.get("_kept")
-        if kept is None or kept[0] != epoch:
-            kept = (epoch, torch.randperm(self.n, generator=draws(self.seed, 1, epoch)))
-            object.__setattr__(self, "_kept", kept)
-        return kept[1]
+
+@lru_cache(maxsize=2)
+def permutation(n: int, seed: int, epoch: int) -> Tensor:
+    """Return the order of one epoch, CPU ``int64 (n,)``, not to be written to."""
+    return torch.randperm(n, generator=draws(seed, 1, epoch))
 
 
 def augment(images: Tensor, generator: torch.Generator, *, shift: int, flip: bool) -> Tensor:
@@ -249,7 +249,11 @@ def optimise(
     net.train()
     parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(
-        parameters, lr=sgd.learning_rate, momentum=sgd.momentum, weight_decay=sgd.weight_decay, nesterov=sgd.momentum > 0
+        parameters,
+        lr=sgd.learning_rate,
+        momentum=sgd.momentum,
+        weight_decay=sgd.weight_decay,
+        nesterov=sgd.momentum > 0,
     )
     key = f"{key} {sgd} {steps}"
     first = 0 if checkpoint is None else read_checkpoint(checkpoint, key, net, optimizer)
@@ -325,9 +329,9 @@ def fingerprint(*parts: Samples | object) -> str:
     for part in parts:
         if isinstance(part, Samples):
             digest.update(repr((part.inputs.shape, part.classes)).encode())
-            digest.update(np.ascontiguousarray(part.labels))
-            digest.update(np.ascontiguousarray(part.ids))
-            digest.update(np.ascontiguousarray(part.inputs[:: max(len(part) // 1000, 1)]))
+            digest.update(part.labels.tobytes())
+            digest.update(part.ids.tobytes())
+            digest.update(part.inputs[:: max(len(part) // 1000, 1)].tobytes())
         else:
             digest.update(repr(part).encode())
     return digest.hexdigest()[:32]
@@ -408,7 +412,8 @@ def train(
         test: samples of the same classes and shape to measure accuracy on.
         net: a key of ``foretaste.nets.NETS``; None is the one for the samples' kind.
         plan: how; the default plan suits small images on a CPU.
-        seed: where all random numbers come from, ≥ 0; same seed, same machine kind: the same weights on a CPU, bit for bit.
+        seed: where all random numbers come from, ≥ 0; same seed, same machine kind: the same weights on a CPU, bit for
+            bit.
         workdir: an existing folder for a checkpoint, so that a run started again with the same arguments goes on.
         on_progress: called as the work goes on.
 
@@ -451,9 +456,7 @@ def train(
     return Trained(net=model.cpu().eval(), metrics=metrics, leads=compute.leads)
 
 
-def supervised(
-    data: DeviceSet, plan: TrainingPlan, seed: int, compute: Compute
-) -> Callable[[nn.Module, int], Tensor]:
+def supervised(data: DeviceSet, plan: TrainingPlan, seed: int, compute: Compute) -> Callable[[nn.Module, int], Tensor]:
     """Return ``loss_of_step`` for ordinary training: cross-entropy on augmented batches in a fresh order per epoch."""
     batches = Batches(len(data), plan.batch_size, seed)
 

@@ -41,6 +41,8 @@ def train(
         if test is not None:
             held_out = io.read(test, split=part(test, "test"), resize=resize, on_bad=on_bad, on_progress=show).samples
         trained = training.train(samples, test=held_out, net=net, plan=plan, seed=seed, on_progress=show)
+    if not trained.leads:
+        return 0
     save(trained.net, out / "model.safetensors")
     export_onnx(trained.net, out / "model.onnx")
     atomic_json(out / "metrics.json", trained.metrics)

@@ -17,9 +17,7 @@ NETS: dict[str, type[Net]] = {net.name: net for net in (CompactResNet, ResNet18,
 """The architectures by name."""
 
 
-def outline(
-    name: str | None, sample_shape: tuple[int, ...], classes: Sequence[str], width: int | None = None
-) -> Net:
+def outline(name: str | None, sample_shape: tuple[int, ...], classes: Sequence[str], width: int | None = None) -> Net:
     """Return a net on the meta device: its shapes, without memory or values. Arguments are as for ``build``."""
     if name is None:
         name = CompactResNet.name if len(sample_shape) == 3 else MLP.name
@@ -54,4 +52,5 @@ def build(
     """
     net = outline(name, sample_shape, classes, width).to_empty(device="cpu")
     net.initialise(generator)
-    return net.to(memory_format=torch.channels_last)
+    net.channels_last()
+    return net

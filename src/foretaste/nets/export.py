@@ -70,7 +70,8 @@ def load(path: str | Path) -> Net:
         raise ForetasteError(f"{path} is not a model that foretaste wrote") from None
     except (SafetensorError, OSError, ValidationError, RuntimeError) as error:
         raise ForetasteError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
-    return net.to(memory_format=torch.channels_last).eval()
+    net.channels_last()
+    return net.eval()
 
 
 def export_onnx(net: Net, path: str | Path) -> None:

@@ -86,7 +86,7 @@ class Net(nn.Module):
         raise NotImplementedError
 
     def features(self, inputs: Tensor) -> Tensor:
-        """Return what the head sees, ``float32 (N, F)``, of raw inputs: ``uint8 (N, H, W, C)`` or ``float32 (N, D)``."""
+        """Return what the head sees, ``float32 (N, F)``, of raw ``uint8 (N, H, W, C)`` or ``float32 (N, D)`` inputs."""
         features: Tensor = self.body(self.preprocess(inputs))
         return features
 
@@ -95,6 +95,12 @@ class Net(nn.Module):
         logits: Tensor = self.head(self.features(inputs))
         return logits
 
+    def channels_last(self) -> None:
+        """Put the convolutions' weights in the memory order that the images come in."""
+        for parameter in self.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
         """Draw all weights anew (He et al. 2015, arXiv:1502.01852), from the generator alone."""
@@ -102,8 +108,10 @@ class Net(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
             elif isinstance(module, nn.Linear):
-                gain = "linear" if module is self.head else "relu"
-                nn.init.kaiming_normal_(module.weight, nonlinearity=gain, generator=generator)
+                if module is self.head:
+                    nn.init.kaiming_normal_(module.weight, nonlinearity="linear", generator=generator)
+                else:
+                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
                 if module.bias is not None:
                     module.bias.zero_()
             elif isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):

@@ -16,9 +16,7 @@ SMALLEST_SIDE = 16
 
 def conv_norm(n_in: int, n_out: int, side: int, stride: int = 1) -> nn.Sequential:
     """Return a convolution with batch normalisation; ``side`` is the kernel's, odd."""
-    return nn.Sequential(
-        nn.Conv2d(n_in, n_out, side, stride, padding=side // 2, bias=False), nn.BatchNorm2d(n_out)
-    )
+    return nn.Sequential(nn.Conv2d(n_in, n_out, side, stride, padding=side // 2, bias=False), nn.BatchNorm2d(n_out))
 
 
 class BasicBlock(nn.Module):
