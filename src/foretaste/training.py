@@ -87,7 +87,8 @@ def check(holds: bool, complaint: str) -> None:
 
 def draws(seed: int, *place: int) -> torch.Generator:
     """Return the CPU generator for one place in a run, such as (purpose, step): the same place, the same numbers."""
-    word = np.random.SeedSequence([seed, *place]).generate_state(1, np.uint64)[0]
+    # Its length goes before the place, because trailing zeros would change nothing.
+    word = np.random.SeedSequence([seed, len(place), *place]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(word))
 
 

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
@@ -61,7 +63,12 @@ def test_cleanse_runs_the_method_with_its_hyperparameters() -> None:
         (some(25, n_classes=3), None, {}, "class yield has 8 samples"),
         (some(), some(0), {}, "the clean set is empty"),
         (some(), some(side=9), {}, r"shape \(9, 9, 3\), those of the set to inspect \(8, 8, 3\)"),
-        (some(), Samples.from_arrays(np.zeros((5, 8, 8, 3), np.uint8), np.zeros(5, int), ["a"]), {}, "clean set's classes"),
+        (
+            some(),
+            Samples.from_arrays(np.zeros((5, 8, 8, 3), np.uint8), np.zeros(5, int), ["a"]),
+            {},
+            "clean set's classes",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_bad_usage(
@@ -78,6 +85,11 @@ def test_another_package_can_add_a_cleanser(monkeypatch: pytest.MonkeyPatch) -> 
     ]
     monkeypatch.setattr(cleansers, "entry_points", lambda **wanted: EntryPoints(added).select(**wanted))
     assert cleansers.names() == ["added", "broken", "nod"]
-    assert cleansers.find("added") is Verdict
+    assert cleansers.find("added").__name__ == "Verdict"
     with pytest.raises(ForetasteError, match="broken from no_such_module:Thing cannot be loaded"):
         cleansers.find("broken")
+
+
+def test_importing_the_registry_does_not_load_torch() -> None:
+    code = "import sys, foretaste.cleansers; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

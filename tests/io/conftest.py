@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def encode() -> Encode:
     """Return a function that encodes a picture of one colour."""
 
-    def encode(mode: str = "RGB", colour: object = 7, size: tuple[int, int] = (6, 4), form: str = "PNG") -> bytes:
+    def encode(mode: str = "RGB", colour: Any = 7, size: tuple[int, int] = (6, 4), form: str = "PNG") -> bytes:
         buffer = BytesIO()
         Image.new(mode, size, colour).save(buffer, form)
         return buffer.getvalue()

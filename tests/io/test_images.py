@@ -2,6 +2,7 @@ import struct
 import zlib
 from contextlib import suppress
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ def test_refuses_formats_that_are_not_allowed() -> None:
         ("RGBA", (1, 2, 3, 0), (1, 2, 3)),
     ],
 )
-def test_reduces_every_mode_to_grey_or_rgb(mode: str, colour: object, expected: object) -> None:
+def test_reduces_every_mode_to_grey_or_rgb(mode: str, colour: Any, expected: object) -> None:
     pixels = decode_image(encoded(Image.new(mode, (6, 4), colour), "PNG"))
     assert pixels.shape == ((4, 6) if isinstance(expected, int) else (4, 6, 3))
     assert (pixels == expected).all()

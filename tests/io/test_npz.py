@@ -22,7 +22,12 @@ def test_reads_images_classes_and_ids(
     tmp_path: Path, pictures: Samples, same: Callable[[Samples, Samples], None]
 ) -> None:
     assert pictures.images is not None
-    arrays = {"x": pictures.images, "y": pictures.labels, "classes": np.array(pictures.classes), "ids": pictures.ids}
+    arrays: dict[str, Any] = {
+        "x": pictures.images,
+        "y": pictures.labels,
+        "classes": np.array(pictures.classes),
+        "ids": pictures.ids,
+    }
     same(io.load(save(tmp_path / "a.npz", **arrays)), pictures)
     np.savez_compressed(tmp_path / "b.npz", **arrays)
     same(io.load(tmp_path / "b.npz"), pictures)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from foretaste import ForetasteError, Samples, io
-from foretaste.io import atomic, decoding
+from foretaste.io import decoding
 
 Same = Callable[[Samples, Samples], None]
 
@@ -76,7 +76,7 @@ def test_grey_then_colour(tree: Path, encode: Callable[..., bytes]) -> None:
 
 @pytest.mark.usefixtures("small_memory")
 def test_npz_and_features(tmp_path: Path, pictures: Samples, same: Same) -> None:
-    np.savez(tmp_path / "a.npz", x=pictures.images, y=pictures.labels, classes=pictures.classes, ids=pictures.ids)
+    np.savez(tmp_path / "a.npz", x=pictures.inputs, y=pictures.labels, classes=pictures.classes, ids=pictures.ids)
     assert isinstance(io.load(tmp_path / "a.npz").images, np.memmap)
     same(io.load(tmp_path / "a.npz"), pictures)
     rows = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
@@ -95,7 +95,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
     def full(*_: Any) -> Any:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(atomic.os, "fsync", full)
+    monkeypatch.setattr("foretaste.io.atomic.os.fsync", full)
     with pytest.raises(ForetasteError, match=r"cannot write .*\.raw: No space left on device"):
         io.load(file)
     assert cached(own_cache) == []

@@ -22,7 +22,7 @@ def used(name: str, shape: tuple[int, ...]) -> Net:
     with torch.no_grad():
         for tensor in net.state_dict().values():
             if tensor.dtype == torch.float32:
-                tensor += 0.1 * torch.rand(tensor.shape, generator=generator)
+                tensor += 0.05 * (torch.rand(tensor.shape, generator=generator) - 0.5)
     return net
 
 
@@ -76,8 +76,15 @@ def test_files_that_are_no_nets_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ForetasteError, match="not a model that foretaste wrote"):
         load(path)
 
-    card = {"net": "mlp", "width": 8, "sample_shape": [7], "classes": ["a", "é", "c"]}
-    for change in ({"width": 9}, {"width": 10**9}, {"net": "nonesuch"}, {"classes": []}, {"sample_shape": [7, 7]}):
+    card: dict[str, object] = {"net": "mlp", "width": 8, "sample_shape": [7], "classes": ["a", "é", "c"]}
+    changes: tuple[dict[str, object], ...] = (
+        {"width": 9},
+        {"width": 10**9},
+        {"net": "nonesuch"},
+        {"classes": []},
+        {"sample_shape": [7, 7]},
+    )
+    for change in changes:
         save_file(tensors, path, {"foretaste": json.dumps(card | change)})
         with pytest.raises(ForetasteError):
             load(path)

@@ -19,7 +19,12 @@ def train(
     epochs: Annotated[
         int | None, typer.Option("--epochs", min=1, help="Passes over the training set.", show_default=False)
     ] = None,
-    net: Annotated[str, typer.Option("--net", metavar="NAME", help="The network.")] = "compact-resnet",
+    net: Annotated[
+        str | None,
+        typer.Option(
+            "--net", metavar="NAME", help="The network; chosen by the samples if left out.", show_default=False
+        ),
+    ] = None,
     seed: Seed = 0,
     resize: Resize = None,
     on_bad: OnBad = "stop",
