@@ -51,9 +51,7 @@ class Samples:
         if self.images is not None and (
             self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[3] not in (1, 3)
         ):
-            raise ForetasteError(
-                f"images must be uint8 (N, H, W, 1 or 3), not {self.images.dtype} {self.images.shape}"
-            )
+            raise ForetasteError(f"images must be uint8 (N, H, W, 1 or 3), not {self.images.dtype} {self.images.shape}")
         if self.features is not None and (self.features.dtype != np.float32 or self.features.ndim != 2):
             raise ForetasteError(f"features must be float32 (N, D), not {self.features.dtype} {self.features.shape}")
         if self.labels.dtype != np.int64 or self.labels.shape != (len(self.inputs),):
