@@ -216,7 +216,7 @@ def augment(images: Tensor, generator: torch.Generator, *, shift: int, flip: boo
 
 
 def optimise(
-    net: Net,
+    net: nn.Module,
     loss_of_step: Callable[[nn.Module, int], Tensor],
     *,
     steps: int,
@@ -457,12 +457,23 @@ def train(
     return Trained(net=model.cpu().eval(), metrics=metrics, leads=compute.leads)
 
 
-def supervised(data: DeviceSet, plan: TrainingPlan, seed: int, compute: Compute) -> Callable[[nn.Module, int], Tensor]:
-    """Return ``loss_of_step`` for ordinary training: cross-entropy on augmented batches in a fresh order per epoch."""
-    batches = Batches(len(data), plan.batch_size, seed)
+def supervised(
+    data: DeviceSet, plan: TrainingPlan, seed: int, compute: Compute, *, rows: Tensor | None = None
+) -> Callable[[nn.Module, int], Tensor]:
+    """Return ``loss_of_step`` for ordinary training: cross-entropy on augmented batches in a fresh order per epoch.
+
+    Args:
+        data: the samples.
+        plan: how to train.
+        seed: where the order and the augmentation come from.
+        compute: where to work.
+        rows: CPU indices ``int64 (M,)`` of the samples to train on; None is all.
+    """
+    batches = Batches(len(data) if rows is None else len(rows), plan.batch_size, seed)
 
     def loss_of_step(net: nn.Module, step: int) -> Tensor:
-        inputs, labels = data.batch(compute.share(batches(step)))
+        chosen = compute.share(batches(step))
+        inputs, labels = data.batch(chosen if rows is None else rows[chosen])
         if inputs.ndim == 4 and (plan.shift or plan.flip):
             inputs = augment(inputs, draws(seed, 2, step, compute.rank), shift=plan.shift, flip=plan.flip)
         return nn.functional.cross_entropy(net(inputs), labels)
