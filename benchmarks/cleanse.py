@@ -1,8 +1,9 @@
 """Measure `foretaste cleanse` on real data: detection, time, memory, and what a model retrained on the rest does.
 
-Run as ``python benchmarks/cleanse.py gtsrb`` or ``cifar10`` with FORETASTE_DATA naming the folder of the data sets. Every
-case goes through the command line as a user's would. Results are kept in ``benchmarks/results/cleanse-NAME.json``, one
-entry per case; a case that is there already is not run again, so a stopped benchmark goes on.
+Run as ``python benchmarks/cleanse.py gtsrb`` or ``cifar10`` with FORETASTE_DATA naming the folder of the data sets.
+Every case goes through the command line as a user's would. Results are kept in
+``benchmarks/results/cleanse-NAME.json``, one entry per case; a case that is there already is not run again, so a stopped
+benchmark goes on.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 from torch import Tensor, nn
 
 from foretaste.cleansers.verdict import ClassEvidence, Round, Verdict
@@ -49,11 +50,11 @@ class ConfusionTraining:
     Each round has three steps.
 
     1. A *base model* is trained briefly on what is not suspect yet. It says which label is natural.
-    2. A *confused model* is trained on the set's own labels, robbed of nature twice over. Its output is added to the base
-       model's, so that nothing is gained by repeating what nature says; and every batch brings clean samples with random
-       labels, so that what clean features say is unlearnt. What it can still gain by is a mark that goes with a label for
-       no natural reason: a trigger. Its last output is for marks that go with *any* unnatural label, as in all-to-all
-       attacks.
+    2. A *confused model* is trained on the set's own labels, robbed of nature twice over. Its output is added to the
+       base model's, so that nothing is gained by repeating what nature says; and every batch brings clean samples with
+       random labels, so that what clean features say is unlearnt. What it can still gain by is a mark that goes with a
+       label for no natural reason: a trigger. Its last output is for marks that go with *any* unnatural label, as in
+       all-to-all attacks.
     3. Every sample is *scored* by a confused model that was trained without it: by how many times its own label has
        become likelier. Memory helps nobody here; only a mark that others share does.
 
@@ -61,10 +62,10 @@ class ConfusionTraining:
     the trigger. The rounds end when the verdict no longer moves; without suspects the first is the last.
 
     It differs from the paper in three ways, each because it measured better on the sets it was developed on: nature is
-    also taken out by subtraction, not by confusion alone; samples are judged out of fold; and the confused model looks at
-    each pixel against its neighbours, at its place, which learns a fixed trigger from a few dozen poison samples in
-    seconds. The price: a trigger that moves about or is drawn anew for every image has no place of its own, and poison that
-    keeps its natural label gains nothing, so neither is found.
+    also taken out by subtraction, not by confusion alone; samples are judged out of fold; and the confused model looks
+    at each pixel against its neighbours, at its place, which learns a fixed trigger from a few dozen poison samples in
+    seconds. The price: a trigger that moves about or is drawn anew for every image has no place of its own, and poison
+    that keeps its natural label gains nothing, so neither can be expected to be found.
 
     Attributes:
         rounds: at most this many, ≥ 1.
@@ -80,8 +81,8 @@ class ConfusionTraining:
         weight_decay: the confused model's, ≥ 0.
         substitute: how many of the set's own, most natural samples stand in for a missing clean set, ≥ 1.
         cut: a sample is a suspect if its own label became more than e^cut times likelier; > 0.
-        mode: a class is condemned if the middle one of its suspects scores above this, ≥ ``cut``: poison forms a hump of
-            its own far above the cut, and what strays over it from the clean samples is densest at the cut.
+        mode: a class is condemned if the middle one of its suspects scores above this, ≥ ``cut``: poison forms a hump
+            of its own far above the cut, and what strays over it from the clean samples is densest at the cut.
         fewest: a class with fewer suspects than this is not condemned, ≥ 1.
         settled: the rounds end when this share of the flagged samples or less changed, in [0, 1].
 
@@ -178,8 +179,8 @@ class ConfusionTraining:
             if condemned:
                 flagged |= suspects
                 reason = (
-                    f"{n_suspects} samples carry a mark that makes the label {name} more than {math.exp(self.cut):.0f} times "
-                    f"likelier than nature does, {math.exp(min(middle, 10)):,.0f} times in the middle"
+                    f"{n_suspects} samples carry a mark that has nothing to do with what {name} looks like, and that "
+                    f"makes this label more than {math.exp(self.cut):.0f} times likelier"
                 )
             elif n_suspects:
                 reason = f"{n_suspects} suspects, too few or too close to the clean samples to be a group of their own"
@@ -226,8 +227,8 @@ class Run:
             return ()
         count = min(self.method.substitute, len(self.samples))
         return (
-            f"no clean set was given: {count:,} of the set's own samples, those whose label looked most natural, stood in "
-            "for it",
+            f"no clean set was given: {count:,} of the set's own samples, those whose label looked most natural, "
+            "stood in for it",
         )
 
     def checkpoint(self, name: str) -> Path | None:
@@ -320,8 +321,8 @@ class Run:
 class ConfusedModel(nn.Module):
     """A linear map of each pixel's difference from its neighbours, or of standardised features, to K + 1 outputs.
 
-    The first K are added to nature's logits; the last is taken from the logit of nature's answer. All weights start at 0,
-    as somebody who knows nothing.
+    The first K are added to nature's logits; the last is taken from the logit of nature's answer. All weights start at
+    0: it knows nothing yet.
     """
 
     def __init__(self, sample_shape: tuple[int, ...], n_classes: int) -> None:
@@ -352,11 +353,12 @@ class ConfusedModel(nn.Module):
     @torch.inference_mode()
     def outputs(self, inputs: Tensor) -> NDArray[np.float32]:
         """Return the outputs as an array."""
-        return self(inputs).float().cpu().numpy()
+        outputs: NDArray[np.float32] = self(inputs).float().cpu().numpy()
+        return outputs
 
 
 def contrast(images: Tensor) -> Tensor:
-    """Return each pixel less the mean of its four neighbours at distance ``REACH``, edges repeated: ``(N, C, H, W)``."""
+    """Return each pixel of ``(N, C, H, W)`` less the mean of its four neighbours at ``REACH``, edges repeated."""
     padded = nn.functional.pad(images, (REACH,) * 4, mode="replicate")
     up, down = padded[:, :, : -2 * REACH, REACH:-REACH], padded[:, :, 2 * REACH :, REACH:-REACH]
     left, right = padded[:, :, REACH:-REACH, : -2 * REACH], padded[:, :, REACH:-REACH, 2 * REACH :]
@@ -380,8 +382,8 @@ def score(residual: NDArray[np.float32], natural: NDArray[np.float32], labels: N
 
 def cross_entropy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return the cross-entropy of each label in nats, ``float32 (N,)``."""
-    losses = nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels), reduction="none")
-    return losses.numpy()
+    own = logits[np.arange(len(labels)), labels]
+    return np.asarray(logsumexp(logits, axis=1) - own, dtype=np.float32)
 
 
 def principal_plane(points: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -391,4 +393,5 @@ def principal_plane(points: NDArray[np.float32]) -> NDArray[np.float32]:
     axes = vectors[:, np.argsort(values)[::-1][:2]]
     # The sign of an eigenvector is arbitrary; fix it.
     axes *= np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
-    return (centred @ axes).astype(np.float32)
+    plane: NDArray[np.float32] = (centred @ axes).astype(np.float32)
+    return plane
