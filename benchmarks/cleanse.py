@@ -2,8 +2,8 @@
 
 Run as ``python benchmarks/cleanse.py gtsrb`` or ``cifar10`` with FORETASTE_DATA naming the folder of the data sets.
 Every case goes through the command line as a user's would. Results are kept in
-``benchmarks/results/cleanse-NAME.json``, one entry per case; a case that is there already is not run again, so a stopped
-benchmark goes on.
+``benchmarks/results/cleanse-NAME.json``, one entry per case; a case that is there already is not run again, so a
+stopped benchmark goes on.
 """
 
 from __future__ import annotations

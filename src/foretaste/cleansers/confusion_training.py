@@ -383,7 +383,8 @@ def score(residual: NDArray[np.float32], natural: NDArray[np.float32], labels: N
 def cross_entropy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float32]:
     """Return the cross-entropy of each label in nats, ``float32 (N,)``."""
     own = logits[np.arange(len(labels)), labels]
-    return np.asarray(logsumexp(logits, axis=1) - own, dtype=np.float32)
+    losses: NDArray[np.float32] = np.asarray(logsumexp(logits, axis=1) - own, dtype=np.float32)
+    return losses
 
 
 def principal_plane(points: NDArray[np.float32]) -> NDArray[np.float32]:
