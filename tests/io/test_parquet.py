@@ -223,3 +223,23 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, pictures: Samples, m
         io.write_parquet(pictures, path)
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["x.parquet"]
+
+
+def test_only_the_chosen_rows_are_written(
+    tmp_path: Path, pictures: Samples, same: Same, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foretaste.io.parquet.GROUP_BYTES", 5000)
+    chosen = np.arange(len(pictures)) % 3 == 0
+    io.write_parquet(pictures, tmp_path / "x.parquet", rows=chosen)
+    same(io.load(tmp_path / "x.parquet"), pictures[chosen])
+
+
+def test_writing_takes_the_samples_in_pieces(
+    tmp_path: Path, pictures: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foretaste.io.parquet.GROUP_BYTES", 10 * pictures.inputs[0].nbytes)
+    taken: list[int] = []
+    take = Samples.__getitem__
+    monkeypatch.setattr(Samples, "__getitem__", lambda self, rows: (taken.append(len(rows)), take(self, rows))[1])
+    io.write_parquet(pictures, tmp_path / "x.parquet", rows=np.arange(len(pictures)) != 7)
+    assert (max(taken), sum(taken)) == (10, len(pictures) - 1)

@@ -4,6 +4,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from foretaste.errors import UsageError
 from foretaste.io.signs import SIGNS, draw_plate, draw_signs
 from foretaste.samples import Samples
 
@@ -69,3 +70,9 @@ def test_drawing_is_quick() -> None:
     draw_signs(300, seed=2)
     # 6,000 in 20 s leaves 1 s for 300; twice that for a busy machine.
     assert time.perf_counter() - start < 2
+
+
+@pytest.mark.parametrize(("n", "seed"), [(-1, 0), (1, -1)])
+def test_negative_numbers_are_refused(n: int, seed: int) -> None:
+    with pytest.raises(UsageError, match="0 or more"):
+        draw_signs(n, seed)

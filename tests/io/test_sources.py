@@ -40,3 +40,21 @@ def test_progress_ends_at_the_total(tree: Path) -> None:
     io.load(str(tree), on_progress=seen.append)
     assert (seen[-1].done, seen[-1].total) == (6, 6)
     assert [one.done for one in seen] == sorted(one.done for one in seen)
+
+
+@pytest.mark.parametrize("which", ["ids", "classes"])
+def test_names_that_are_no_unicode_are_refused(tmp_path: Path, pictures: Samples, which: str) -> None:
+    names = {"ids": pictures.ids.tolist(), "classes": list(pictures.classes)}
+    names[which][1] = "b\udcff"
+    np.savez(tmp_path / "a.npz", x=pictures.inputs, y=pictures.labels, ids=names["ids"], classes=names["classes"])
+    with pytest.raises(ForetasteError, match=r"a\.npz: the (id|class name) 'b\\udcff' \(number 1\) is not valid Unicode"):
+        io.read(tmp_path / "a.npz")
+
+
+def test_a_folder_whose_names_are_not_utf8_is_read_with_escapes(tree: Path) -> None:
+    stray = bytes(tree) + b"/stray\xff.txt"
+    Path(os.fsdecode(stray)).write_text("x")
+    Path(os.fsdecode(bytes(tree) + b"/cat/\xff.png")).write_bytes((tree / "cat" / "0.png").read_bytes())
+    loaded = io.read(tree)
+    assert "cat/\\xff.png" in loaded.samples.ids.tolist()
+    assert [one.name for one in loaded.skipped] == ["stray\\xff.txt"]

@@ -377,7 +377,8 @@ def score(residual: NDArray[np.float32], natural: NDArray[np.float32], labels: N
     rows = np.arange(len(labels))
     gain = named[rows, labels] - named.mean(axis=1)
     denied = np.where(natural.argmax(axis=1) != labels, np.maximum(residual[:, -1], 0), 0)
-    return (gain + denied).astype(np.float32)
+    scores: Scores = (gain + denied).astype(np.float32)
+    return scores
 
 
 def cross_entropy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -46,13 +46,15 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def atomic_text(path: str | Path, text: str) -> None:
-    """Write a UTF-8 text file whole or not at all.
+    r"""Write a UTF-8 text file whole or not at all.
+
+    Half of a surrogate pair, as file names that are not UTF-8 hold, is written as an escape, ``\udc80``.
 
     Raises:
         ForetasteError: as for ``atomic_path``.
     """
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def atomic_json(path: str | Path, value: Any) -> None:

@@ -27,7 +27,7 @@ def read_folder(folder: Path, *, resize: Size | None, on_bad: OnBad, on_progress
         files, labels, skipped = [], [], []
         for entry in sorted(folder.iterdir()):
             if entry.is_file() and not entry.name.startswith("."):
-                skipped.append(Skipped(entry.name, "lies outside the class folders"))
+                skipped.append(Skipped(_printable(entry.name), "lies outside the class folders"))
         for label, name in enumerate(classes):
             for path in _files(folder / name):
                 if path.suffix.lower() in SUFFIXES and path.is_file():

@@ -18,7 +18,7 @@ from foretaste.io.decoding import Loaded, OnBad, Size
 from foretaste.io.images import encode_png
 from foretaste.io.parallel import map_ordered
 from foretaste.progress import OnProgress, Progress, silent
-from foretaste.samples import Samples
+from foretaste.samples import Mask, Samples
 
 BATCH_ROWS = 256
 """Rows read at a time."""
@@ -53,22 +53,33 @@ def read_parquet(path: Path, *, resize: Size | None, on_bad: OnBad, on_progress:
         return read_rows(rows, resize=resize, on_bad=on_bad, on_progress=on_progress)
 
 
-def write_parquet(samples: Samples, path: str | Path, *, on_progress: OnProgress = silent) -> None:
+def write_parquet(
+    samples: Samples, path: str | Path, *, rows: Mask | None = None, on_progress: OnProgress = silent
+) -> None:
     """Write samples so that reading the file gives them back bit for bit, ids included.
 
     Images: column ``image``, a struct of ``bytes`` (PNG) and ``path`` (the id), and ``label``. Feature vectors: columns
     ``features``, ``label`` and ``id``. The class names are in the schema metadata under ``huggingface``.
+
+    The samples are taken in pieces, so they may be larger than memory.
+
+    Args:
+        samples: the N samples.
+        path: the file; missing parent folders are made.
+        rows: ``bool (N,)``, which of them to write; None is all.
+        on_progress: called as the work goes on.
 
     Raises:
         ForetasteError: the file cannot be written; an older file of the name is left as it was.
     """
     schema = _schema(samples)
     size = max(1, min(10_000, GROUP_BYTES // max(1, samples.inputs.itemsize * int(np.prod(samples.sample_shape)))))
+    chosen = np.arange(len(samples)) if rows is None else np.flatnonzero(rows)
     with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        for start in range(0, len(samples), size):
-            part = samples[start : start + size]
+        for start in range(0, len(chosen), size):
+            part = samples[chosen[start : start + size]]
             writer.write_table(_table(part, schema))
-            on_progress(Progress(phase=f"writing {Path(path).name}", done=start + len(part), total=len(samples)))
+            on_progress(Progress(phase=f"writing {Path(path).name}", done=start + len(part), total=len(chosen)))
 
 
 def _schema(samples: Samples) -> pa.Schema:

@@ -10,6 +10,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from foretaste.errors import UsageError
 from foretaste.samples import Images, Samples
 
 SIDE = 32
@@ -34,7 +35,12 @@ def draw_signs(n: int = 6000, seed: int = 0) -> Samples:
 
     Returns:
         ``uint8 (n, 32, 32, 3)`` images of the 16 classes of ``SIGNS``, balanced, with ids like "signs/0-00042".
+
+    Raises:
+        UsageError: ``n`` or ``seed`` is negative.
     """
+    if n < 0 or seed < 0:
+        raise UsageError(f"n and seed must be 0 or more, not {n} and {seed}")
     plates = [draw_plate(draw) for draw in SIGNS.values()]
     images = np.empty((n, SIDE, SIDE, 3), dtype=np.uint8)
     for row in range(n):

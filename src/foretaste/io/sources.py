@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-from foretaste.errors import UsageError
+from foretaste.errors import ForetasteError, UsageError
 from foretaste.io.decoding import Loaded, OnBad, Size
 from foretaste.io.folder import read_folder
 from foretaste.io.images import MAX_PIXELS
@@ -49,7 +49,20 @@ def read(
     loaded = _read(source, split, size, on_bad, on_progress)
     if len(loaded.samples.classes) < 2:
         raise UsageError(f"{source} has only one class; a classifier needs at least two")
+    _check_names(loaded.samples, source)
     return loaded
+
+
+def _check_names(samples: Samples, source: str | Path) -> None:
+    """Refuse ids and class names that are no Unicode text: no result file could hold them."""
+    for kind, names in (("id", samples.ids.tolist()), ("class name", samples.classes)):
+        for place, name in enumerate(names):
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                raise ForetasteError(
+                    f"{source}: the {kind} {ascii(name)} (number {place}) is not valid Unicode text; rename it"
+                ) from None
 
 
 def _read(source: str | Path, split: str, size: Size | None, on_bad: OnBad, on_progress: OnProgress) -> Loaded:

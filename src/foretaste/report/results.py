@@ -65,8 +65,8 @@ def save_cleanse(
     page = cleanse_page(samples, verdict, summary, truth_poison=truth_poison)
     with atomic_path(out / "verdicts.parquet") as path:
         pq.write_table(_verdicts(samples, verdict), path)
-    write_parquet(samples[~verdict.flagged], out / "cleansed.parquet", on_progress=on_progress)
-    write_parquet(samples[verdict.flagged], out / "quarantine.parquet", on_progress=on_progress)
+    write_parquet(samples, out / "cleansed.parquet", rows=~verdict.flagged, on_progress=on_progress)
+    write_parquet(samples, out / "quarantine.parquet", rows=verdict.flagged, on_progress=on_progress)
     atomic_text(out / "report.html", page)
     atomic_json(out / "summary.json", summary)
     return summary
