@@ -59,3 +59,9 @@ def test_permissions_follow_the_umask(tmp_path: Path) -> None:
     io.atomic_text(tmp_path / "a", "x")
     (tmp_path / "b").write_text("x")
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == stat.S_IMODE((tmp_path / "b").stat().st_mode)
+
+
+def test_names_that_are_no_unicode_are_escaped(tmp_path: Path) -> None:
+    io.atomic_json(tmp_path / "a.json", {"source": "b\udcff"})
+    assert "b\\udcff" in (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"source": "b\udcff"}

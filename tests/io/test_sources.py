@@ -1,8 +1,10 @@
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from foretaste import Samples, UsageError, io
+from foretaste import ForetasteError, Samples, UsageError, io
 from foretaste.progress import Progress
 
 
@@ -47,7 +49,9 @@ def test_names_that_are_no_unicode_are_refused(tmp_path: Path, pictures: Samples
     names = {"ids": pictures.ids.tolist(), "classes": list(pictures.classes)}
     names[which][1] = "b\udcff"
     np.savez(tmp_path / "a.npz", x=pictures.inputs, y=pictures.labels, ids=names["ids"], classes=names["classes"])
-    with pytest.raises(ForetasteError, match=r"a\.npz: the (id|class name) 'b\\udcff' \(number 1\) is not valid Unicode"):
+    with pytest.raises(
+        ForetasteError, match=r"a\.npz: the (id|class name) 'b\\udcff' \(number 1\) is not valid Unicode"
+    ):
         io.read(tmp_path / "a.npz")
 
 

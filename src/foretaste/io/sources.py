@@ -61,7 +61,7 @@ def _check_names(samples: Samples, source: str | Path) -> None:
                 name.encode()
             except UnicodeEncodeError:
                 raise ForetasteError(
-                    f"{source}: the {kind} {ascii(name)} (number {place}) is not valid Unicode text; rename it"
+                    f"{source}: the {kind} {name!a} (number {place}) is not valid Unicode text; rename it"
                 ) from None
 
 
