@@ -38,7 +38,7 @@ LARGEST_SIDE = 64
 """The confused model sees larger images shrunk to this side, in pixels, which bounds its size."""
 REACH = 2
 """Distance, in pixels, of the neighbours that the confused model compares a pixel with."""
-PREDICTED_AT_ONCE = 2000
+PREDICTED_AT_ONCE = 500
 
 Scores = NDArray[np.float32]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -36,9 +36,17 @@ class Standardise(nn.Module):
 
     def measure(self, inputs: NDArray[Any]) -> None:
         """Set mean and standard deviation from inputs ``(N, …)``, which may be memory-mapped; N ≥ 1."""
-        some = inputs[:: -(-len(inputs) // MOST_MEASURED)].astype(np.float32)
+        some = inputs[:: -(-len(inputs) // MOST_MEASURED)]
         axes = tuple(range(some.ndim - 1))
-        mean, std = some.mean(axis=axes, dtype=np.float64), some.std(axis=axes, dtype=np.float64)
+        count = some[..., 0].size
+
+        def total(term: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> NDArray[np.float64]:
+            # In pieces, because in float64 the whole would be many times as large as the images are.
+            pieces = (some[start : start + 250] for start in range(0, len(some), 250))
+            return np.sum([term(piece.astype(np.float64)).sum(axis=axes) for piece in pieces], axis=0)
+
+        mean = total(lambda piece: piece) / count
+        std = np.sqrt(total(lambda piece: (piece - mean) ** 2) / count)
         # What never changes carries no information, and must not divide by zero.
         std[std < 1e-6 * np.maximum(np.abs(mean), 1.0)] = 1.0
         self.mean.copy_(torch.from_numpy(mean).reshape(self.mean.shape))
