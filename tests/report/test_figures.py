@@ -67,3 +67,9 @@ def test_every_score_is_counted_on_the_logarithmic_axis(sign: int, monkeypatch: 
     values = sign * np.concatenate([[0.0], np.geomspace(1e-9, 1e3, 299)])
     figures.scores("x", values, FLAGGED)
     assert counted == 300
+
+
+def test_the_smallest_losses_are_drawn_at_the_edge() -> None:
+    nobody = np.zeros(5, dtype=np.bool_)
+    smallest = figures.losses("x", np.zeros(5, dtype=np.float32), nobody, nobody)
+    assert smallest == figures.losses("x", np.full(5, 1.01e-8), nobody, nobody)

@@ -47,7 +47,7 @@ _STYLE: dict[Any, Any] = {
     "lines.linewidth": 1.6,
 }
 
-_LEAST_LOSS, _MOST_LOSS = 1e-4, 30.0
+_LEAST_LOSS, _MOST_LOSS = 1e-8, 30.0
 
 
 @contextmanager
@@ -103,7 +103,7 @@ def _hatch(axes: Axes, values: Curve, bins: Curve) -> None:
 
 
 def losses(name: str, losses: Curve, kept: Mask, flagged: Mask) -> str:
-    """Draw how the losses of one round are spread: everything, what the round kept, what was flagged in the end.
+    """Draw how the losses of one round are spread: everything, what the round suspected, what was flagged in the end.
 
     Args:
         name: of the chart, distinct on the page.
@@ -111,7 +111,7 @@ def losses(name: str, losses: Curve, kept: Mask, flagged: Mask) -> str:
         kept: ``(N,)``.
         flagged: ``(N,)``.
     """
-    clipped = np.clip(np.nan_to_num(losses, nan=_MOST_LOSS), _LEAST_LOSS, _MOST_LOSS)
+    clipped = np.clip(np.nan_to_num(losses.astype(np.float64), nan=_MOST_LOSS), _LEAST_LOSS, _MOST_LOSS)
     bins = np.geomspace(_LEAST_LOSS, _MOST_LOSS, 49)
     with _canvas(name, width=320, height=200) as (axes, svg):
         _fill(axes, clipped, bins)
@@ -121,7 +121,7 @@ def losses(name: str, losses: Curve, kept: Mask, flagged: Mask) -> str:
         axes.set_xscale("log")
         axes.set_xlim(_LEAST_LOSS, _MOST_LOSS)
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xticks([1e-4, 1e-3, 1e-2, 1e-1, 1, 10], ["≤0.0001", "0.001", "0.01", "0.1", "1", "10"])
+        axes.set_xticks([1e-8, 1e-6, 1e-4, 1e-2, 1], ["≤1e−8", "1e−6", "0.0001", "0.01", "1"])
         axes.set_xlabel("loss on its own label (nats)")
         _log_counts(axes)
         return svg()

@@ -96,6 +96,7 @@ def cleanse_page(
         sheets=_sheets(samples, verdict),
         space=_space(samples, verdict),
         rounds=_rounds(verdict),
+        ignorance=wording.figure(float(np.log(len(samples.classes)))),
         scores=_scores(samples, verdict),
         mistakes=[] if truth_poison is None else _mistakes(samples, verdict, truth_poison),
         roc=None if truth_poison is None else _roc(verdict, truth_poison, summary),
@@ -112,11 +113,11 @@ def _run(summary: Mapping[str, Any]) -> dict[str, object]:
 
 
 def _by_suspicion(verdict: Verdict) -> list[ClassEvidence]:
-    """Order the classes: condemned first, then by how near the statistic came to the threshold."""
+    """Order the classes: condemned first, then by suspects, then by how near the statistic came to the threshold."""
 
-    def key(entry: ClassEvidence) -> tuple[bool, float, int]:
+    def key(entry: ClassEvidence) -> tuple[bool, int, float, int]:
         margin = entry.statistic - entry.threshold
-        return not entry.condemned, np.inf if np.isnan(margin) else -margin, entry.label
+        return not entry.condemned, -entry.n_suspects, np.inf if np.isnan(margin) else -margin, entry.label
 
     return sorted(verdict.classes, key=key)
 
@@ -189,7 +190,7 @@ def _sheets(samples: Samples, verdict: Verdict) -> list[Sheet]:
                 title="Passed, with the highest scores",
                 note="The closest to being flagged: their classes were cleared, or their scores fell short."
                 if n_flagged
-                else "The most suspicious of all, and yet their classes show no sign of a backdoor.",
+                else "The most suspicious of all; in no class do they add up to a backdoor.",
                 total=int(passed.sum()),
             )
         )
@@ -227,8 +228,8 @@ def _rounds(verdict: Verdict) -> list[Chart]:
         charts.append(
             Chart(
                 svg=Markup(figures.losses(f"round-{number}", stage.losses, stage.kept, verdict.flagged)),
-                caption=f"{stage.name.capitalize()}: kept {wording.count(int(stage.kept.sum()))} "
-                f"in {wording.duration(stage.seconds)}",
+                caption=f"{stage.name.capitalize()}: {wording.count(int(stage.kept.sum()))} flagged, "
+                f"{wording.duration(stage.seconds)}",
                 alt=f"Histogram of losses. {medians}.",
             )
         )
