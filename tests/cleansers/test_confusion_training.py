@@ -1,0 +1,423 @@
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from foretaste import training
+from foretaste.attacks import BadNets, BadNetsAllToAll, Poisoned, poison_training_set
+from foretaste.cleansers.confusion_training import (
+    REACH,
+    ConfusionTraining,
+    contrast,
+    principal_plane,
+    score,
+    unnatural,
+)
+from foretaste.cleansers.verdict import Verdict
+from foretaste.errors import UsageError
+from foretaste.io.signs import draw_signs
+from foretaste.progress import OnProgress, Progress
+from foretaste.samples import Samples
+
+TARGET = 3
+SMALL = ConfusionTraining(rounds=2, folds=2, base_epochs=1, base_steps=60, epochs=1, steps=250, batch_size=128)
+"""Seconds on a thousand images of 16 pixels."""
+TINY = ConfusionTraining(
+    folds=2,
+    rounds=2,
+    base_epochs=1,
+    base_steps=4,
+    epochs=1,
+    steps=4,
+    batch_size=32,
+    clean_batch_size=8,
+    # Some of those who gained are flagged, so that there is a second round.
+    cut=0.1,
+    mode=0.1,
+    fewest=1,
+)
+"""Learns next to nothing, but goes through everything."""
+
+
+def halved(samples: Samples) -> Samples:
+    """Return the 32-pixel images at half their side."""
+    assert samples.images is not None
+    blocks = samples.images.reshape(len(samples), 16, 2, 16, 2, 3).mean(axis=(2, 4))
+    return Samples.from_arrays(blocks.round().astype(np.uint8), samples.labels, samples.classes, samples.ids)
+
+
+def hills(n: int, seed: int = 0, side: int = 16, channels: int = 3, n_classes: int = 4) -> Samples:
+    """Return images whose class is where their bright spot is: quick to draw and to learn."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % n_classes
+    angle = 2 * np.pi * labels / n_classes
+    x = side * (0.5 + 0.25 * np.cos(angle)) + rng.normal(0, 0.7, n)
+    y = side * (0.5 + 0.25 * np.sin(angle)) + rng.normal(0, 0.7, n)
+    places = np.arange(side)
+    distance = (places[:, None] - y[:, None, None]) ** 2 + (places - x[:, None, None]) ** 2
+    spot = np.exp(-distance / (2 * (side / 6) ** 2))[..., None]
+    noise = rng.normal(0, 12, (n, side, side, channels))
+    images = 60 + 120 * spot * rng.uniform(0.6, 1.2, (n, 1, 1, channels)) + noise
+    return Samples.from_arrays(images.clip(0, 255).astype(np.uint8), labels)
+
+
+def blobs(n: int, seed: int = 0) -> Samples:
+    """Return Gaussian feature vectors, far apart."""
+    labels = np.arange(n) % 5
+    centres = np.random.default_rng(7).normal(0, 1.5, (5, 20))
+    rows = centres[labels] + np.random.default_rng([seed, 1]).normal(size=(n, 20))
+    return Samples.from_arrays(rows.astype(np.float32), labels)
+
+
+# What it finds.
+
+
+@pytest.fixture(scope="module")
+def signs() -> Samples:
+    return halved(draw_signs(1200))
+
+
+@pytest.fixture(scope="module")
+def trusted() -> Samples:
+    return halved(draw_signs(200, seed=9))
+
+
+@pytest.fixture(scope="module")
+def poisoned(signs: Samples) -> Poisoned:
+    return poison_training_set(signs, BadNets(rate=0.03, target=TARGET, size=0.2), seed=0)
+
+
+@pytest.fixture(scope="module")
+def verdict(poisoned: Poisoned, trusted: Samples) -> Verdict:
+    return SMALL.inspect(poisoned.samples, trusted)
+
+
+def test_badnets_is_found(verdict: Verdict, poisoned: Poisoned) -> None:
+    detection = verdict.compare(poisoned.poison)
+    # All 36 are found with every seed that was tried, with at most 12 false alarms among 1164 clean samples.
+    assert detection.tpr >= 0.9
+    assert detection.fpr <= 0.02
+    assert detection.auroc >= 0.99
+    assert set(poisoned.samples.labels[verdict.flagged]) == {TARGET}
+    assert verdict.suspect_classes == (TARGET,)
+
+
+def test_the_evidence_says_why(verdict: Verdict, signs: Samples) -> None:
+    assert [evidence.label for evidence in verdict.classes] == list(range(16))
+    for evidence in verdict.classes:
+        assert evidence.condemned == (evidence.label == TARGET)
+        assert evidence.threshold == SMALL.mode
+        assert evidence.reason
+    guilty = verdict.classes[TARGET]
+    assert guilty.n_flagged == guilty.n_suspects == verdict.flagged.sum()
+    assert guilty.statistic > guilty.threshold
+    assert f"{guilty.n_suspects} samples carry a mark" in guilty.reason
+    assert signs.classes[TARGET] in guilty.reason
+    assert sum(evidence.n_samples for evidence in verdict.classes) == len(signs)
+
+
+def test_the_verdict_is_whole(verdict: Verdict, signs: Samples) -> None:
+    assert verdict.scores.dtype == np.float32
+    assert verdict.scores.shape == verdict.flagged.shape == signs.labels.shape
+    assert verdict.flagged.dtype == np.bool_
+    assert (verdict.method, verdict.seed, verdict.notes) == ("confusion-training", 0, ())
+    assert verdict.seconds > 0
+    assert [one.name for one in verdict.rounds] == ["round 1", "round 2"]
+    assert np.array_equal(verdict.rounds[-1].kept, verdict.flagged)
+    for one in verdict.rounds:
+        assert one.losses.dtype == np.float32
+        assert (one.losses >= 0).all()
+    assert verdict.embedding is not None
+    assert verdict.embedding.shape == (len(signs), 2)
+    assert verdict.embedding.dtype == np.float32
+
+
+def test_no_clean_set_will_do_and_is_noted(poisoned: Poisoned) -> None:
+    verdict = SMALL.inspect(poisoned.samples, None)
+    detection = verdict.compare(poisoned.poison)
+    assert detection.tpr >= 0.9
+    assert detection.fpr <= 0.02
+    assert verdict.suspect_classes == (TARGET,)
+    assert len(verdict.notes) == 1
+    assert verdict.notes[0].startswith("no clean set was given: 500 ")
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_nothing_is_found_where_nothing_is(signs: Samples, trusted: Samples, seed: int) -> None:
+    verdict = SMALL.inspect(signs, trusted, seed=seed)
+    assert not verdict.flagged.any()
+    assert verdict.suspect_classes == ()
+    assert len(verdict.rounds) == 1
+    assert all(evidence.n_flagged == 0 for evidence in verdict.classes)
+
+
+def test_a_trigger_for_every_class_is_found() -> None:
+    poisoned = poison_training_set(hills(1600), BadNetsAllToAll(rate=0.05, size=0.2), seed=0)
+    # A base model that is trained for longer learns so frequent a trigger itself.
+    verdict = replace(SMALL, base_steps=40).inspect(poisoned.samples, hills(100, seed=9))
+    detection = verdict.compare(poisoned.poison)
+    assert detection.tpr >= 0.9
+    assert detection.fpr <= 0.02
+    assert verdict.suspect_classes == (0, 1, 2, 3)
+
+
+def test_clean_feature_vectors_are_cleared() -> None:
+    verdict = SMALL.inspect(blobs(1000), blobs(100, seed=1))
+    assert verdict.scores.shape == (1000,)
+    assert np.isfinite(verdict.scores).all()
+    assert not verdict.flagged.any()
+
+
+@pytest.mark.xfail(reason="the base model learns a mark in feature vectors as nature: no shift hides it from it")
+def test_a_mark_in_feature_vectors_is_found() -> None:
+    samples = blobs(1000)
+    poison = np.zeros(1000, dtype=np.bool_)
+    poison[np.flatnonzero(samples.labels != 2)[::20]] = True
+    rows, labels = samples.inputs.copy(), np.where(poison, 2, samples.labels)
+    rows[poison, 4], rows[poison, 11] = 4, -4
+    verdict = SMALL.inspect(Samples.from_arrays(rows, labels), blobs(100, seed=1))
+    assert verdict.compare(poison).auroc >= 0.95
+
+
+# Same arguments, same verdict.
+
+
+def bits(verdict: Verdict) -> tuple[bytes, bytes, int]:
+    return verdict.scores.tobytes(), verdict.flagged.tobytes(), len(verdict.rounds)
+
+
+@pytest.fixture(scope="module")
+def few() -> Samples:
+    return hills(131)
+
+
+@pytest.fixture(scope="module")
+def fewer() -> Samples:
+    return hills(20, seed=1)
+
+
+def test_the_seed_decides_bit_for_bit(few: Samples, fewer: Samples) -> None:
+    state = torch.random.get_rng_state()
+    one, two, other = (TINY.inspect(few, fewer, seed=seed) for seed in (1, 1, 2))
+    assert bits(one) == bits(two)
+    assert len(one.rounds) == 2
+    assert one.scores.tobytes() != other.scores.tobytes()
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_a_set_on_disk_gets_the_same_verdict(few: Samples, fewer: Samples, tmp_path: Path) -> None:
+    assert few.images is not None
+    few.images.tofile(tmp_path / "images")
+    mapped = np.memmap(tmp_path / "images", dtype=np.uint8, mode="r", shape=few.images.shape)
+    samples = Samples(few.labels, few.classes, few.ids, images=mapped)
+    assert bits(TINY.inspect(samples, fewer, workdir=tmp_path)) == bits(TINY.inspect(few, fewer))
+
+
+class KilledError(Exception):
+    """Stands for a signal."""
+
+
+def killed_in(phase: str, step: int) -> OnProgress:
+    def listen(progress: Progress) -> None:
+        if progress.phase.startswith(phase) and progress.done >= step:
+            raise KilledError
+
+    return listen
+
+
+@pytest.fixture
+def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write a checkpoint and report after every step."""
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(training, "REPORT_SECONDS", 0.0)
+
+
+KILLS = [
+    ("round 1: learn", 2),
+    ("round 1: learn", 4),
+    ("round 1: confuse, part 1", 0),
+    ("round 1: confuse, part 2", 3),
+    ("round 2: learn", 1),
+    ("round 2: confuse, part 2", 2),
+]
+
+
+@pytest.mark.usefixtures("_eager")
+@pytest.mark.parametrize("trust", [True, False])
+def test_a_killed_run_ends_in_the_same_verdict(few: Samples, fewer: Samples, tmp_path: Path, trust: bool) -> None:
+    clean = fewer if trust else None
+    whole = TINY.inspect(few, clean)
+    for phase, step in KILLS:
+        once = tmp_path / f"{phase} {step}"
+        once.mkdir()
+        for workdir in (once, tmp_path):  # afresh, and from the kill before
+            with pytest.raises(KilledError):
+                TINY.inspect(few, clean, workdir=workdir, on_progress=killed_in(phase, step))
+        assert bits(TINY.inspect(few, clean, workdir=once)) == bits(whole)
+    assert bits(TINY.inspect(few, clean, workdir=tmp_path)) == bits(whole)
+
+
+def test_a_finished_run_is_not_trained_again(few: Samples, fewer: Samples, tmp_path: Path) -> None:
+    whole = TINY.inspect(few, fewer, workdir=tmp_path)
+    seen: list[Progress] = []
+    again = TINY.inspect(few, fewer, workdir=tmp_path, on_progress=seen.append)
+    assert bits(again) == bits(whole)
+    assert len({progress.phase for progress in seen}) == len(seen) == 6
+    assert all(progress.done == progress.total for progress in seen)
+
+
+def test_a_workdir_of_other_arguments_is_not_used(few: Samples, fewer: Samples, tmp_path: Path) -> None:
+    TINY.inspect(few, fewer, workdir=tmp_path)
+    others: list[tuple[ConfusionTraining, Samples, Samples | None, int]] = [
+        (TINY, few, fewer, 1),
+        (TINY, few, None, 0),
+        (TINY, few, fewer[:10], 0),
+        (TINY, few[:120], fewer, 0),
+        (replace(TINY, learning_rate=0.03), few, fewer, 0),
+        (replace(TINY, base_steps=5), few, fewer, 0),
+    ]
+    for method, samples, clean, seed in others:
+        fresh = method.inspect(samples, clean, seed=seed)
+        assert bits(method.inspect(samples, clean, seed=seed, workdir=tmp_path)) == bits(fresh)
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.001, 0.5, 0.99])
+def test_half_a_checkpoint_is_not_used(few: Samples, fewer: Samples, tmp_path: Path, keep: float) -> None:
+    whole = TINY.inspect(few, fewer, workdir=tmp_path)
+    files = list(tmp_path.iterdir())
+    assert len(files) == 6
+    for file in files:
+        content = file.read_bytes()
+        file.write_bytes(content[: int(keep * len(content))])
+    assert bits(TINY.inspect(few, fewer, workdir=tmp_path)) == bits(whole)
+
+
+# What it accepts.
+
+
+@pytest.mark.parametrize(("side", "channels"), [(72, 3), (96, 1), (16, 1), (17, 3)])
+def test_any_size_and_colour_will_do(side: int, channels: int) -> None:
+    samples = hills(41, side=side, channels=channels)
+    method = replace(TINY, rounds=1, folds=3, base_steps=1, steps=2, batch_size=16)
+    verdict = method.inspect(samples, None)
+    assert verdict.scores.shape == (41,)
+    assert np.isfinite(verdict.scores).all()
+    assert np.count_nonzero(verdict.scores) == 41  # each part was judged
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"rounds": 0},
+        {"folds": 1},
+        {"base_epochs": 0},
+        {"base_steps": 0},
+        {"epochs": 0},
+        {"steps": 0},
+        {"batch_size": 0},
+        {"clean_batch_size": 0},
+        {"lambda_": 1.0},
+        {"lambda_": math.nan},
+        {"learning_rate": 0.0},
+        {"learning_rate": math.nan},
+        {"weight_decay": -1e-9},
+        {"substitute": 0},
+        {"cut": 0.0},
+        {"cut": math.nan},
+        {"mode": 1.9},
+        {"mode": math.nan},
+        {"fewest": 0},
+        {"settled": -0.1},
+        {"settled": 1.1},
+        {"settled": math.nan},
+    ],
+    ids=str,
+)
+def test_values_out_of_range_are_refused(field: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(field))):
+        ConfusionTraining(**field)
+
+
+# Its parts.
+
+
+def judged(scores: list[float]) -> tuple[NDArray[np.bool_], Any]:
+    """Return the verdict on these scores of class b's samples, beside twenty unsuspicious ones of class a."""
+    labels = np.array([0] * 20 + [1] * len(scores))
+    samples = Samples.from_arrays(np.zeros((len(labels), 2), dtype=np.float32), labels, ("a", "b"))
+    flagged, evidence = ConfusionTraining().verdict(samples, np.array([0.5] * 20 + scores, dtype=np.float32))
+    assert evidence[0].reason == "no suspects"
+    assert not flagged[:20].any()
+    return flagged[20:], evidence[1]
+
+
+def test_a_hump_far_above_the_cut_is_condemned() -> None:
+    flagged, evidence = judged([0.0, 1.9, 2.1, 5.0, 6.0, 7.0])
+    assert flagged.tolist() == [False, False, True, True, True, True]
+    assert evidence.condemned
+    assert (evidence.n_samples, evidence.n_suspects, evidence.n_flagged) == (6, 4, 4)
+    assert (evidence.statistic, evidence.threshold) == (5.5, 3.0)
+    assert evidence.reason.startswith("4 samples carry a mark that has nothing to do with what b looks like")
+    assert evidence.reason.endswith("more than 7 times likelier")
+
+
+@pytest.mark.parametrize("scores", [[9.0, 9.0], [2.1, 2.2, 2.3, 2.6, 5.0], [2.5, 3.0, 9.0]], ids=str)
+def test_too_few_or_a_tail_at_the_cut_is_cleared(scores: list[float]) -> None:
+    flagged, evidence = judged([0.0, *scores])
+    assert not flagged.any()
+    assert not evidence.condemned
+    assert (evidence.n_suspects, evidence.n_flagged) == (len(scores), 0)
+    assert "too few or too close" in evidence.reason
+
+
+def test_an_absent_class_is_cleared() -> None:
+    flagged, evidence = judged([])
+    assert len(flagged) == 0
+    assert not evidence.condemned
+    assert evidence.reason == "no suspects"
+
+
+def test_contrast_sees_what_differs_from_its_neighbours() -> None:
+    flat = torch.full((2, 3, 6, 9), 0.7)
+    assert torch.allclose(contrast(flat), torch.zeros_like(flat), atol=1e-6)
+    ramp = torch.arange(9.0).expand(1, 1, 6, 9)
+    assert torch.allclose(contrast(ramp)[..., REACH:-REACH], torch.zeros(1, 1, 6, 5))
+    dot = torch.zeros(1, 1, 9, 9)
+    dot[0, 0, 4, 4] = 1
+    expected = torch.zeros(9, 9)
+    expected[4, 4] = 1
+    expected[4 - REACH, 4] = expected[4 + REACH, 4] = expected[4, 4 - REACH] = expected[4, 4 + REACH] = -0.25
+    assert torch.equal(contrast(dot)[0, 0], expected)
+
+
+def test_the_last_output_is_taken_from_natures_answer() -> None:
+    nature = torch.tensor([[2.0, 0.0, 1.0], [0.0, 0.0, 3.0]])
+    outputs = torch.tensor([[0.5, 0.25, 0.0, 1.0], [0.0, 1.0, 0.0, -2.0]])
+    assert unnatural(nature, outputs).tolist() == [[1.5, 0.25, 1.0], [0.0, 1.0, 5.0]]
+    assert torch.equal(unnatural(nature, torch.zeros(2, 4)), nature)
+
+
+def test_the_score_is_what_the_own_label_gained() -> None:
+    residual = np.array([[3, 0, 0, 2], [3, 0, 0, 2], [3, 0, 0, -2], [0, 0, 0, 4]], dtype=np.float32)
+    natural = np.array([[0, 1, 0]] * 4, dtype=np.float32)
+    scores = score(residual, natural, np.array([0, 1, 2, 1]))
+    assert scores.dtype == np.float32
+    # Nature answers 1: who is labelled so is denied nothing, and a negative last output takes nothing away.
+    assert scores.tolist() == [2 + 2, -1, -1, 0]
+
+
+def test_the_principal_plane_is_where_the_points_spread() -> None:
+    rng = np.random.default_rng(0)
+    flat = rng.normal(size=(200, 2)) * [5, 2]
+    flat -= flat.mean(axis=0)
+    basis = np.linalg.qr(rng.normal(size=(6, 6)))[0][:2]
+    plane = principal_plane((flat @ basis + 3).astype(np.float32))
+    assert plane.dtype == np.float32
+    assert np.allclose(np.linalg.norm(plane, axis=1), np.linalg.norm(flat, axis=1), atol=1e-4)
+    assert plane[:, 0].std() > plane[:, 1].std()
+    assert np.isfinite(principal_plane(np.zeros((5, 3), dtype=np.float32))).all()
