@@ -65,6 +65,7 @@ def cleanse(
     from foretaste.cli.fields import parse_settings
     from foretaste.cli.output import prepare
     from foretaste.cli.progress import bars
+    from foretaste.io.atomic import remove_unfinished
     from foretaste.io.truth import read_truth
     from foretaste.report.results import save_cleanse
 
@@ -100,6 +101,7 @@ def cleanse(
         source=source,
     )
     shutil.rmtree(work)
+    remove_unfinished(out)
     if as_json:
         typer.echo(json.dumps(summary, indent=2))
     else:

@@ -36,6 +36,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Remove what killed runs left of ``atomic_path``'s temporary files; nobody else may be writing to the folder."""
+    for path in folder.glob(f".*.{'[0-9a-f]' * 12}.partial"):
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn an ``OSError`` in the block into a ``ForetasteError`` that names what could not be written."""
