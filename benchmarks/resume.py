@@ -3,7 +3,7 @@
 Run as ``python benchmarks/resume.py``. One run on a poisoned set of drawn signs goes undisturbed. Then, ten times in a
 new folder, a run is killed with SIGKILL at a moment drawn from the whole of the first run's time, start and writing
 included, and the same command is given again; its ``verdicts.parquet`` must be the undisturbed one, byte for byte.
-Results are kept in ``benchmarks/results/resume.json``. Exits with 1 if a verdict differs or anything unfinished is left.
+Results are kept in ``benchmarks/results/resume.json``. Exits with 1 if a verdict differs or half a file is left.
 """
 
 from __future__ import annotations
