@@ -31,7 +31,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from foretaste import io
+from foretaste import io, training
 from foretaste.cleansers import confusion_training
 from foretaste.cleansers.confusion_training import ConfusionTraining, Run
 from foretaste.io import atomic_json
@@ -52,13 +52,13 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=200_000, help="images")
     parser.add_argument("--out", type=Path, default=RESULT, help="where to write the result")
     options = parser.parse_args()
+    head = {"command": shlex.join(["python", "benchmarks/out_of_core.py", *sys.argv[1:]]), **machine()}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FORETASTE_CACHE"] = str(Path(folder, "cache"))
         write_images(Path(folder, "images.npz"), options.n)
         result = measure(Path(folder, "images.npz"))
-    command = shlex.join(["python", "benchmarks/out_of_core.py", *sys.argv[1:]])
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    atomic_json(options.out, {"command": command, **machine(), **result})
+    atomic_json(options.out, {**head, **result})
     print(options.out.read_text(), end="")
 
 
@@ -97,10 +97,9 @@ def measure(source: Path) -> dict[str, Any]:
 
 def score(samples: Samples) -> None:
     """Run one round, its trainings cut short."""
-    optimise = confusion_training.optimise
 
     def shortened(*arguments: Any, steps: int, **options: Any) -> None:
-        optimise(*arguments, steps=min(steps, STEPS), **options)
+        training.optimise(*arguments, steps=min(steps, STEPS), **options)
 
     with patch.object(confusion_training, "optimise", shortened):
         run = Run(ConfusionTraining(), samples, None, 0, None, silent)

@@ -38,6 +38,8 @@ LARGEST_SIDE = 64
 """The confused model sees larger images shrunk to this side, in pixels, which bounds its size."""
 REACH = 2
 """Distance, in pixels, of the neighbours that the confused model compares a pixel with."""
+HIDDEN_UNITS = 256
+"""Width of the confused model's hidden layer, for feature vectors."""
 PREDICTED_AT_ONCE = 500
 
 Scores = NDArray[np.float32]
@@ -64,8 +66,9 @@ class ConfusionTraining:
     It differs from the paper in three ways, each because it measured better on the sets it was developed on: nature is
     also taken out by subtraction, not by confusion alone; samples are judged out of fold; and the confused model looks
     at each pixel against its neighbours, at its place, which learns a fixed trigger from a few dozen poison samples in
-    seconds. The price: a trigger that moves about or is drawn anew for every image has no place of its own, and poison
-    that keeps its natural label gains nothing, so neither can be expected to be found.
+    seconds (a feature vector it sees whole, through one hidden layer). The price: a trigger that moves about or is
+    drawn anew for every image has no place of its own, and poison that keeps its natural label gains nothing, so
+    neither can be expected to be found.
 
     Attributes:
         rounds: at most this many, ≥ 1.
@@ -253,8 +256,8 @@ class Run:
         method, samples = self.method, self.samples
         rows = torch.from_numpy(np.flatnonzero(~suspect))
         per_epoch = Batches(len(rows), TrainingPlan.batch_size, self.seed).per_epoch
-        # Shifting the images by a few pixels makes small marks hard to learn, and hardly hurts what is natural.
-        plan = TrainingPlan(shift=3)
+        # Moving images by a few pixels and mixing up features make small marks hard to learn, and hardly hurt nature.
+        plan = TrainingPlan(shift=3, swap=0.3)
         net = build(None, samples.sample_shape, samples.classes, generator=draws(self.seed, 10, number))
         net.preprocess.measure(samples.inputs)
         optimise(
@@ -283,7 +286,8 @@ class Run:
     def confused(self, number: int, fold: int, natural: NDArray[np.float32], clean: DeviceSet) -> ConfusedModel:
         """Train the confused model of one fold."""
         method, compute, seed = self.method, self.compute, self.seed
-        model = ConfusedModel(self.samples.sample_shape, len(self.samples.classes)).to(compute.device)
+        generator = draws(seed, 12, number, fold)
+        model = ConfusedModel(self.samples.sample_shape, len(self.samples.classes), generator).to(compute.device)
         model.preprocess.measure(self.samples.inputs)
         rows = torch.from_numpy(np.flatnonzero(self.fold != fold))
         known = torch.from_numpy(natural).to(compute.device)
@@ -299,8 +303,8 @@ class Run:
             inspected, confused = outputs[: len(labels)], outputs[len(labels) :, :n_classes]
             nature = known[chosen.to(known.device)]
             inspection = nn.functional.cross_entropy(unnatural(nature, inspected), labels)
-            generator = draws(seed, 11, number, fold, step, compute.rank)
-            drawn = torch.randint(n_classes, (len(confused),), generator=generator).to(confused.device)
+            chance = draws(seed, 11, number, fold, step, compute.rank)
+            drawn = torch.randint(n_classes, (len(confused),), generator=chance).to(confused.device)
             confusion = nn.functional.cross_entropy(confused, drawn)
             return ((method.lambda_ - 1) * confusion + inspection) / method.lambda_
 
@@ -319,22 +323,30 @@ class Run:
 
 
 class ConfusedModel(nn.Module):
-    """A linear map of each pixel's difference from its neighbours, or of standardised features, to K + 1 outputs.
+    """What looks for marks: a map of raw inputs to K + 1 outputs that knows nothing when it is new.
 
-    The first K are added to nature's logits; the last is taken from the logit of nature's answer. All weights start at
-    0: it knows nothing yet.
+    Images: linear in each pixel's difference from its neighbours, at its place. Feature vectors: one hidden layer,
+    because a feature's value can be a mark without being extreme.
+
+    The first K outputs are added to nature's logits; the last is taken from the logit of nature's answer.
     """
 
-    def __init__(self, sample_shape: tuple[int, ...], n_classes: int) -> None:
+    def __init__(self, sample_shape: tuple[int, ...], n_classes: int, generator: torch.Generator) -> None:
         super().__init__()
         self.preprocess = Standardise(sample_shape)
         self.side: tuple[int, int] | None = None
+        self.hidden: nn.Module = nn.Identity()
         n_inputs = math.prod(sample_shape)
         if len(sample_shape) == 3:
             height, width, channels = sample_shape
             if max(height, width) > LARGEST_SIDE:
                 self.side = (min(height, LARGEST_SIDE), min(width, LARGEST_SIDE))
                 n_inputs = math.prod(self.side) * channels
+        else:
+            first = nn.Linear(n_inputs, HIDDEN_UNITS)
+            nn.init.kaiming_normal_(first.weight, generator=generator)
+            nn.init.uniform_(first.bias, -1, 1, generator=generator)
+            self.hidden, n_inputs = nn.Sequential(first, nn.ReLU()), HIDDEN_UNITS
         self.linear = nn.Linear(n_inputs, n_classes + 1)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
@@ -342,12 +354,14 @@ class ConfusedModel(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Return ``float32 (N, K + 1)`` of raw inputs ``uint8 (N, H, W, C)`` or ``float32 (N, D)``."""
         seen = self.preprocess(inputs)
+        # Outliers would drown everybody else.
         if seen.ndim == 4:
             if self.side is not None:
                 seen = nn.functional.adaptive_avg_pool2d(seen, self.side)
-            seen = contrast(seen)
-        # Outliers would drown everybody else in a linear model.
-        outputs: Tensor = self.linear(seen.clamp(-1, 1).flatten(1))
+            seen = contrast(seen).clamp(-1, 1).flatten(1)
+        else:
+            seen = seen.clamp(-3, 3)
+        outputs: Tensor = self.linear(self.hidden(seen))
         return outputs
 
     @torch.inference_mode()

@@ -43,7 +43,7 @@ class Standardise(nn.Module):
         def total(term: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> NDArray[np.float64]:
             # In pieces, because in float64 the whole would be many times as large as the images are.
             pieces = (some[start : start + 250] for start in range(0, len(some), 250))
-            return np.sum([term(piece.astype(np.float64)).sum(axis=axes) for piece in pieces], axis=0)
+            return np.stack([term(piece.astype(np.float64)).sum(axis=axes) for piece in pieces]).sum(axis=0)
 
         mean = total(lambda piece: piece) / count
         std = np.sqrt(total(lambda piece: (piece - mean) ** 2) / count)
