@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
 
 from foretaste import ForetasteError, Samples, io
 
@@ -240,6 +241,11 @@ def test_writing_takes_the_samples_in_pieces(
     monkeypatch.setattr("foretaste.io.parquet.GROUP_BYTES", 10 * pictures.inputs[0].nbytes)
     taken: list[int] = []
     take = Samples.__getitem__
-    monkeypatch.setattr(Samples, "__getitem__", lambda self, rows: (taken.append(len(rows)), take(self, rows))[1])
+
+    def noted(self: Samples, rows: NDArray[np.intp]) -> Samples:
+        taken.append(len(rows))
+        return take(self, rows)
+
+    monkeypatch.setattr(Samples, "__getitem__", noted)
     io.write_parquet(pictures, tmp_path / "x.parquet", rows=np.arange(len(pictures)) != 7)
     assert (max(taken), sum(taken)) == (10, len(pictures) - 1)

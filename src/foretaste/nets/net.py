@@ -43,7 +43,9 @@ class Standardise(nn.Module):
         def total(term: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> NDArray[np.float64]:
             # In pieces, because in float64 the whole would be many times as large as the images are.
             pieces = (some[start : start + 250] for start in range(0, len(some), 250))
-            return np.stack([term(piece.astype(np.float64)).sum(axis=axes) for piece in pieces]).sum(axis=0)
+            sums = [term(piece.astype(np.float64)).sum(axis=axes) for piece in pieces]
+            whole: NDArray[np.float64] = np.stack(sums).sum(axis=0)
+            return whole
 
         mean = total(lambda piece: piece) / count
         std = np.sqrt(total(lambda piece: (piece - mean) ** 2) / count)
