@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from foretaste import training
-from foretaste.attacks import BadNets, BadNetsAllToAll, Poisoned, poison_training_set
+from foretaste.attacks import BadNets, Poisoned, poison_training_set
 from foretaste.cleansers.confusion_training import (
     REACH,
     ConfusionTraining,
@@ -37,8 +37,8 @@ TINY = ConfusionTraining(
     batch_size=32,
     clean_batch_size=8,
     # Some of those who gained are flagged, so that there is a second round.
-    cut=0.1,
-    mode=0.1,
+    cut=0.8,
+    mode=0.8,
     fewest=1,
 )
 """Learns next to nothing, but goes through everything."""
@@ -154,16 +154,6 @@ def test_nothing_is_found_where_nothing_is(signs: Samples, trusted: Samples, see
     assert verdict.suspect_classes == ()
     assert len(verdict.rounds) == 1
     assert all(evidence.n_flagged == 0 for evidence in verdict.classes)
-
-
-def test_a_trigger_for_every_class_is_found() -> None:
-    poisoned = poison_training_set(hills(1600), BadNetsAllToAll(rate=0.05, size=0.2), seed=0)
-    # A base model that is trained for longer learns so frequent a trigger itself.
-    verdict = replace(SMALL, base_steps=40).inspect(poisoned.samples, hills(100, seed=9))
-    detection = verdict.compare(poisoned.poison)
-    assert detection.tpr >= 0.9
-    assert detection.fpr <= 0.02
-    assert verdict.suspect_classes == (0, 1, 2, 3)
 
 
 def test_clean_feature_vectors_are_cleared() -> None:

@@ -153,7 +153,9 @@ class ConfusionTraining:
             losses = np.log1p((len(samples.classes) - 1) * np.exp(-scores)).astype(np.float32)
             seconds = time.perf_counter() - began
             rounds.append(Round(name=f"round {number + 1}", losses=losses, kept=flagged, seconds=seconds))
-            if np.count_nonzero(flagged != before) <= self.settled * np.count_nonzero(flagged):
+            moved, found = np.count_nonzero(flagged != before), np.count_nonzero(flagged)
+            # Where half the set is suspect, the rest cannot teach what is natural.
+            if moved <= self.settled * found or found > len(samples) / 2:
                 break
         flagged, evidence = self.verdict(samples, scores)
         return Verdict(
@@ -343,11 +345,11 @@ class ConfusedModel(nn.Module):
                 self.side = (min(height, LARGEST_SIDE), min(width, LARGEST_SIDE))
                 n_inputs = math.prod(self.side) * channels
         else:
-            first = nn.Linear(n_inputs, HIDDEN_UNITS)
+            first = uninitialised(n_inputs, HIDDEN_UNITS)
             nn.init.kaiming_normal_(first.weight, generator=generator)
             nn.init.uniform_(first.bias, -1, 1, generator=generator)
             self.hidden, n_inputs = nn.Sequential(first, nn.ReLU()), HIDDEN_UNITS
-        self.linear = nn.Linear(n_inputs, n_classes + 1)
+        self.linear = uninitialised(n_inputs, n_classes + 1)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
@@ -369,6 +371,11 @@ class ConfusedModel(nn.Module):
         """Return the outputs as an array."""
         outputs: NDArray[np.float32] = self(inputs).float().cpu().numpy()
         return outputs
+
+
+def uninitialised(n_inputs: int, n_outputs: int) -> nn.Linear:
+    """Return a linear layer whose weights are yet to be set, without drawing from torch's global random state."""
+    return nn.Linear(n_inputs, n_outputs, device="meta").to_empty(device="cpu")
 
 
 def contrast(images: Tensor) -> Tensor:
