@@ -49,6 +49,7 @@ def main() -> None:
     folder = Path(os.environ["FORETASTE_DATA"])
     rates: dict[str, float] = {**ATTACKS[options.data], "none": 0.0}
     test = io.load(folder / f"{options.data}-test.parquet")
+    command = " ".join(["python benchmarks/cleanse.py", *sys.argv[1:]])
     path = RESULTS / f"cleanse-{options.data}.json"
     cases: dict[str, Any] = json.loads(path.read_text())["cases"] if path.exists() else {}
     for seed in options.seeds:
@@ -61,7 +62,7 @@ def main() -> None:
                 cases[key] = run_case(Path(work), source, test, options, name, rates[name], seed)
             print(key, json.dumps(cases[key]), flush=True)
             RESULTS.mkdir(exist_ok=True)
-            atomic_json(path, {"command": f"python benchmarks/cleanse.py {options.data}", **machine(), "cases": cases})
+            atomic_json(path, {"command": command, **machine(), "cases": cases})
 
 
 def machine() -> dict[str, Any]:
