@@ -15,7 +15,6 @@ from scipy.special import logsumexp
 from torch import Tensor, nn
 
 from foretaste.cleansers.verdict import ClassEvidence, Round, Verdict
-from foretaste.errors import UsageError
 from foretaste.nets import build
 from foretaste.nets.net import Standardise
 from foretaste.progress import OnProgress, silent
@@ -26,6 +25,7 @@ from foretaste.training import (
     Compute,
     DeviceSet,
     TrainingPlan,
+    check,
     draws,
     fingerprint,
     optimise,
@@ -115,17 +115,12 @@ class ConfusionTraining:
 
     def __post_init__(self) -> None:
         for name in ("rounds", "base_epochs", "base_steps", "epochs", "steps", "batch_size", "clean_batch_size"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be 1 or more")
+            check(getattr(self, name) >= 1, f"{name} must be 1 or more")
         for name, least in (("substitute", 1), ("fewest", 1), ("folds", 2)):
-            if getattr(self, name) < least:
-                raise UsageError(f"{name} must be {least} or more")
-        if not self.lambda_ > 1:
-            raise UsageError("lambda_ must be above 1")
-        if not (self.cut > 0 and self.mode >= self.cut):
-            raise UsageError("cut must be above 0, and mode not below cut")
-        if not 0 <= self.settled <= 1:
-            raise UsageError("settled must be in [0, 1]")
+            check(getattr(self, name) >= least, f"{name} must be {least} or more")
+        check(self.lambda_ > 1, "lambda_ must be above 1")
+        check(self.cut > 0 and self.mode >= self.cut, "cut must be above 0, and mode not below cut")
+        check(0 <= self.settled <= 1, "settled must be in [0, 1]")
         self.sgd()
 
     def sgd(self) -> SGD:
@@ -149,7 +144,8 @@ class ConfusionTraining:
         for number in range(self.rounds):
             began = time.perf_counter()
             residual, scores = run.round(number, flagged)
-            before, flagged = flagged, self.verdict(samples, scores)[0]
+            before = flagged
+            flagged, evidence = self.verdict(samples, scores)
             losses = np.log1p((len(samples.classes) - 1) * np.exp(-scores)).astype(np.float32)
             seconds = time.perf_counter() - began
             rounds.append(Round(name=f"round {number + 1}", losses=losses, kept=flagged, seconds=seconds))
@@ -157,7 +153,6 @@ class ConfusionTraining:
             # Where half the set is suspect, the rest cannot teach what is natural.
             if moved <= self.settled * found or found > len(samples) / 2:
                 break
-        flagged, evidence = self.verdict(samples, scores)
         return Verdict(
             scores=scores,
             flagged=flagged,
@@ -222,6 +217,10 @@ class Run:
         self.workdir, self.on_progress = workdir, on_progress
         self.compute = Compute()
         self.data = DeviceSet(samples, self.compute.device)
+        measured = Standardise(samples.sample_shape)
+        measured.measure(samples.inputs)
+        # Every model of the run sees the inputs on the same scale.
+        self.scale = measured.state_dict()
         self.key = fingerprint(samples, "no clean set" if clean is None else clean, method, seed)
         # Which part of the set each sample is in; the model of a fold is trained on the other parts.
         self.fold = permutation(len(samples), seed, 0).numpy() % method.folds
@@ -261,7 +260,7 @@ class Run:
         # Moving images by a few pixels and mixing up features make small marks hard to learn, and hardly hurt nature.
         plan = TrainingPlan(shift=3, swap=0.3)
         net = build(None, samples.sample_shape, samples.classes, generator=draws(self.seed, 10, number))
-        net.preprocess.measure(samples.inputs)
+        net.preprocess.load_state_dict(self.scale)
         optimise(
             net,
             supervised(self.data, plan, self.seed, self.compute, rows=rows),
@@ -290,7 +289,7 @@ class Run:
         method, compute, seed = self.method, self.compute, self.seed
         generator = draws(seed, 12, number, fold)
         model = ConfusedModel(self.samples.sample_shape, len(self.samples.classes), generator).to(compute.device)
-        model.preprocess.measure(self.samples.inputs)
+        model.preprocess.load_state_dict(self.scale)
         rows = torch.from_numpy(np.flatnonzero(self.fold != fold))
         known = torch.from_numpy(natural).to(compute.device)
         batches = Batches(len(rows), method.batch_size, seed)
