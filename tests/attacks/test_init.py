@@ -5,6 +5,7 @@ from importlib.metadata import EntryPoint, EntryPoints
 import pytest
 
 from foretaste import attacks
+from foretaste import plugins as registry
 from foretaste.errors import ForetasteError, UsageError
 
 
@@ -18,7 +19,7 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> None:
             ("broken", "foretaste.attacks.nowhere:Nothing"),
         ]
     )
-    monkeypatch.setattr(attacks, "entry_points", lambda **wanted: found.select(**wanted))
+    monkeypatch.setattr(registry, "entry_points", lambda **wanted: found.select(**wanted))
 
 
 @pytest.mark.parametrize("name", attacks.ATTACKS)

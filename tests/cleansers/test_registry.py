@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from foretaste import cleansers
+from foretaste import cleansers, plugins
 from foretaste.cleansers.verdict import Verdict
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.progress import OnProgress
@@ -83,7 +83,7 @@ def test_another_package_can_add_a_cleanser(monkeypatch: pytest.MonkeyPatch) -> 
         EntryPoint("added", "foretaste.cleansers.verdict:Verdict", cleansers.PLUGINS),
         EntryPoint("broken", "no_such_module:Thing", cleansers.PLUGINS),
     ]
-    monkeypatch.setattr(cleansers, "entry_points", lambda **wanted: EntryPoints(added).select(**wanted))
+    monkeypatch.setattr(plugins, "entry_points", lambda **wanted: EntryPoints(added).select(**wanted))
     assert cleansers.names() == ["added", "broken", "nod"]
     assert cleansers.find("added").__name__ == "Verdict"
     with pytest.raises(ForetasteError, match="broken from no_such_module:Thing cannot be loaded"):

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
-
+from foretaste import plugins
 from foretaste.attacks.all_to_all import BadNetsAllToAll
 from foretaste.attacks.attack import Attack, Poisoned, Trainable
 from foretaste.attacks.badnets import BadNets
 from foretaste.attacks.blend import Blend
 from foretaste.attacks.poisoning import poison_training_set, stamp_inputs
-from foretaste.errors import ForetasteError, UsageError
 
 __all__ = [
     "ATTACKS",
@@ -38,7 +36,7 @@ PLUGINS = "foretaste.attacks"
 
 def names() -> list[str]:
     """Return the names of all attacks, built-in and from other packages, sorted."""
-    return sorted({*ATTACKS, *(plugin.name for plugin in entry_points(group=PLUGINS))})
+    return plugins.names(ATTACKS, PLUGINS)
 
 
 def find(name: str) -> type[Attack]:
@@ -48,12 +46,4 @@ def find(name: str) -> type[Attack]:
         UsageError: there is none; the message lists those there are.
         ForetasteError: another package's attack cannot be loaded.
     """
-    if name in ATTACKS:
-        return ATTACKS[name]
-    for plugin in entry_points(group=PLUGINS, name=name):
-        try:
-            attack: type[Attack] = plugin.load()
-        except Exception as error:
-            raise ForetasteError(f"the attack {name} from {plugin.value} cannot be loaded: {error}") from error
-        return attack
-    raise UsageError(f"there is no attack {name!r}; known: {', '.join(names())}")
+    return plugins.find(name, ATTACKS, PLUGINS, "attack")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import fields, is_dataclass
 from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from foretaste import plugins
 from foretaste.cleansers.verdict import Cleanser, Verdict
-from foretaste.errors import ForetasteError, UsageError
+from foretaste.errors import UsageError
 from foretaste.progress import OnProgress, silent
 from foretaste.samples import Samples
 
@@ -43,7 +43,7 @@ def built_in() -> dict[str, type[Cleanser]]:
 
 def names() -> list[str]:
     """Return the names of all cleansers, built-in and from other packages, sorted."""
-    return sorted({*built_in(), *(plugin.name for plugin in entry_points(group=PLUGINS))})
+    return plugins.names(built_in(), PLUGINS)
 
 
 def find(name: str) -> type[Cleanser]:
@@ -53,15 +53,7 @@ def find(name: str) -> type[Cleanser]:
         UsageError: there is none; the message lists those there are.
         ForetasteError: another package's cleanser cannot be loaded.
     """
-    if name in built_in():
-        return built_in()[name]
-    for plugin in entry_points(group=PLUGINS, name=name):
-        try:
-            cleanser: type[Cleanser] = plugin.load()
-        except Exception as error:
-            raise ForetasteError(f"the cleanser {name} from {plugin.value} cannot be loaded: {error}") from error
-        return cleanser
-    raise UsageError(f"there is no cleanser {name!r}; known: {', '.join(names())}")
+    return plugins.find(name, built_in(), PLUGINS, "cleanser")
 
 
 def cleanse(

@@ -1,0 +1,40 @@
+"""Methods by name: the built-in ones, and those that other packages add through an entry-point group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import TypeVar
+
+from foretaste.errors import ForetasteError, UsageError
+
+Method = TypeVar("Method")
+
+
+def names(built_in: Mapping[str, type[Method]], group: str) -> list[str]:
+    """Return the names of all methods, built-in and of the entry-point group, sorted."""
+    return sorted({*built_in, *(plugin.name for plugin in entry_points(group=group))})
+
+
+def find(name: str, built_in: Mapping[str, type[Method]], group: str, kind: str) -> type[Method]:
+    """Return the method of this name; a built-in one goes before another package's.
+
+    Args:
+        name: what to look for.
+        built_in: the built-in methods by name.
+        group: the entry-point group of the others.
+        kind: what such a method is called in messages ("attack").
+
+    Raises:
+        UsageError: there is none; the message lists those there are.
+        ForetasteError: another package's method cannot be loaded.
+    """
+    if name in built_in:
+        return built_in[name]
+    for plugin in entry_points(group=group, name=name):
+        try:
+            method: type[Method] = plugin.load()
+        except Exception as error:
+            raise ForetasteError(f"the {kind} {name} from {plugin.value} cannot be loaded: {error}") from error
+        return method
+    raise UsageError(f"there is no {kind} {name!r}; known: {', '.join(names(built_in, group))}")
