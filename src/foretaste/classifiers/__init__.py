@@ -1,0 +1,1 @@
+"""Classifiers as a guard sees them: images in, labels or scores out."""

@@ -1,0 +1,1 @@
+"""Guards screen the inputs of a classifier that can only be asked."""
