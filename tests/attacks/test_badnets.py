@@ -17,6 +17,10 @@ def draw(n: int, side: int = 8, channels: int = 3, n_classes: int = 4) -> Sample
     return Samples.from_arrays(images, np.arange(n) % n_classes, [f"class {k}" for k in range(n_classes)])
 
 
+def cornered(images: Images, size: float) -> Images:
+    return with_patch(images, size, "corner", np.random.default_rng(0))
+
+
 def test_it_is_an_attack() -> None:
     assert isinstance(BadNets(), Attack)
 
@@ -38,7 +42,7 @@ def test_the_patch_is_the_three_pixel_grid_in_the_corner_and_nothing_else_change
 @pytest.mark.parametrize(("shape", "side"), [((28, 28), 3), ((64, 64), 6), ((224, 100), 10), ((4, 4), 1)])
 def test_the_patch_grows_with_the_shorter_side(shape: tuple[int, int], side: int) -> None:
     grey = np.full((1, *shape, 1), 128, dtype=np.uint8)
-    rows, columns = np.nonzero(with_patch(grey, 0.1)[0, :, :, 0] != 128)
+    rows, columns = np.nonzero(cornered(grey, 0.1)[0, :, :, 0] != 128)
     assert (rows.min(), rows.max()) == (shape[0] - side, shape[0] - 1)
     assert (columns.min(), columns.max()) == (shape[1] - side, shape[1] - 1)
     assert len(rows) == side**2
@@ -46,8 +50,8 @@ def test_the_patch_grows_with_the_shorter_side(shape: tuple[int, int], side: int
 
 def test_a_larger_patch_repeats_the_pixels_of_the_grid() -> None:
     grey = np.full((1, 60, 60, 1), 128, dtype=np.uint8)
-    large = with_patch(grey, 0.1)[0, 54:, 54:, 0]
-    np.testing.assert_array_equal(large, np.kron(with_patch(grey, 0.05)[0, 57:, 57:, 0], np.ones((2, 2), np.uint8)))
+    large = cornered(grey, 0.1)[0, 54:, 54:, 0]
+    np.testing.assert_array_equal(large, np.kron(cornered(grey, 0.05)[0, 57:, 57:, 0], np.ones((2, 2), np.uint8)))
 
 
 def check_poison(clean: Samples, attack: BadNets, before: Images) -> None:
@@ -59,7 +63,7 @@ def check_poison(clean: Samples, attack: BadNets, before: Images) -> None:
     np.testing.assert_array_equal(poisoned.samples.labels[~poisoned.poison], clean.labels[~poisoned.poison])
     np.testing.assert_array_equal(poisoned.samples.inputs[~poisoned.poison], before[~poisoned.poison])
     np.testing.assert_array_equal(
-        poisoned.samples.inputs[poisoned.poison], with_patch(before[poisoned.poison], attack.size)
+        poisoned.samples.inputs[poisoned.poison], cornered(before[poisoned.poison], attack.size)
     )
     np.testing.assert_array_equal(poisoned.original_labels, clean.labels)
     np.testing.assert_array_equal(clean.inputs, before)
@@ -116,3 +120,38 @@ def test_stamping_fifty_thousand_images_is_quick() -> None:
     start = time.perf_counter()
     BadNets().stamp(images, np.random.default_rng(0))
     assert time.perf_counter() - start < 5
+
+
+@given(side=st.integers(4, 20), width=st.integers(4, 20), size=st.floats(0.1, 1.0))
+def test_at_random_places_the_whole_patch_lies_inside_the_image(side: int, width: int, size: float) -> None:
+    grey = np.full((30, side, width, 3), 128, dtype=np.uint8)
+    stamped = BadNets(size=size, place="random").stamp(grey, np.random.default_rng(0))
+    patch = cornered(grey[:1], size)[0]
+    edge = max(1, round(size * min(side, width)))
+    for image in stamped:
+        rows, columns = np.nonzero((image != 128).any(axis=2))
+        top, left = rows.min(), columns.min()
+        np.testing.assert_array_equal(image[top : top + edge, left : left + edge], patch[-edge:, -edge:])
+        assert len(rows) == edge**2
+
+
+def test_random_places_cover_the_image_evenly() -> None:
+    grey = np.full((9000, 5, 5, 1), 128, dtype=np.uint8)
+    stamped = BadNets(size=0.6, place="random").stamp(grey, np.random.default_rng(0))
+    rows = (stamped != 128).any(axis=(2, 3)).argmax(axis=1)
+    columns = (stamped != 128).any(axis=(1, 3)).argmax(axis=1)
+    counts = np.bincount(3 * rows + columns, minlength=9)
+    # Binomial of 9,000 draws at 1/9: mean 1,000, standard deviation 30.
+    assert np.abs(counts - 1000).max() < 5 * 30
+
+
+def test_random_places_are_drawn_again_for_each_seed() -> None:
+    images, attack = draw(50, 32).inputs, BadNets(place="random")
+    first, again, other = (attack.stamp(images, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_an_unknown_place_is_refused() -> None:
+    with pytest.raises(UsageError, match="place must be corner or random, not 'middle'"):
+        BadNets(place="middle")  # type: ignore[arg-type]

@@ -21,7 +21,8 @@ def test_a_poisoned_training_set_comes_with_its_truth_and_recipe(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "poisoned"
-    options = ["--attack", "badnets", "--rate", "0.05", "--target", "3", "--set", "size=0.25", "--seed", "7"]
+    options = ["--attack", "badnets", "--rate", "0.05", "--target", "3", "--set", "size=0.25"]
+    options += ["--set", "place=random", "--seed", "7"]
     assert cli.main(["poison", str(source), *options, "--out", str(out)]) == 0
     assert capsys.readouterr().out == f"10 poison samples among 200 in {out / 'train.parquet'}\n"
 
@@ -37,7 +38,7 @@ def test_a_poisoned_training_set_comes_with_its_truth_and_recipe(
         "at": "train",
         "seed": 7,
         "source": str(source),
-        "settings": {"rate": 0.05, "target": 3, "size": 0.25},
+        "settings": {"rate": 0.05, "target": 3, "size": 0.25, "place": "random"},
     }
 
 

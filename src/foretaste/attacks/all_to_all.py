@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import numpy as np
 from numpy.random import Generator
 
-from foretaste.attacks.attack import Poisoned, check_range, choose
-from foretaste.attacks.badnets import with_patch
+from foretaste.attacks.attack import Poisoned, check_choice, check_range, choose
+from foretaste.attacks.badnets import Place, with_patch
 from foretaste.errors import UsageError
 from foretaste.samples import Images, Labels, Mask, Samples
 
@@ -21,6 +21,7 @@ class BadNetsAllToAll:
     Attributes:
         rate: share of the whole training set to poison, in (0, 1].
         size: side of the patch as a share of the image's shorter side, in (0, 1]; 0.1 is 3 pixels of 32.
+        place: "corner", bottom right without a margin, or "random", a place inside the image drawn for each sample.
 
     Raises:
         UsageError: a field is out of range.
@@ -30,10 +31,12 @@ class BadNetsAllToAll:
 
     rate: float = 0.05
     size: float = 0.1
+    place: Place = "corner"
 
     def __post_init__(self) -> None:
         check_range("rate", self.rate, 0, 1, open_low=True)
         check_range("size", self.size, 0, 1, open_low=True)
+        check_choice("place", self.place, get_args(Place))
 
     def poison(self, samples: Samples, rng: Generator) -> Poisoned:
         """Stamp ``rate`` of the set, chosen from all classes, and relabel each sample to the next class.
@@ -49,7 +52,7 @@ class BadNetsAllToAll:
 
     def stamp(self, inputs: Images, rng: Generator) -> Images:
         """Return copies of the ``uint8 (N, H, W, C)`` images, each with the patch."""
-        return with_patch(inputs, self.size)
+        return with_patch(inputs, self.size, self.place, rng)
 
     def victims(self, labels: Labels) -> Mask:
         """Return that every input can be turned: ``bool (N,)``."""

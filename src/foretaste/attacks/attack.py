@@ -132,6 +132,16 @@ def check_range(name: str, value: float, low: float, high: float, *, open_low: b
         raise UsageError(f"{name} must be in {'(' if open_low else '['}{low:g}, {high:g}], not {value:g}")
 
 
+def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    """Refuse a hyperparameter that is none of the known words.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if value not in known:
+        raise UsageError(f"{name} must be {' or '.join(known)}, not {value!r}")
+
+
 def check_target(target: int, samples: Samples) -> None:
     """Refuse a target class that the samples do not have.
 

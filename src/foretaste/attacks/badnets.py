@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.random import Generator
 
-from foretaste.attacks.attack import Poisoned, check_images, check_range, check_target, choose
+from foretaste.attacks.attack import Poisoned, check_choice, check_images, check_range, check_target, choose
+from foretaste.attacks.patch import paste
 from foretaste.samples import Images, Labels, Mask, Samples
 
 PATTERN = np.array([[0, 0, 255], [0, 255, 0], [255, 0, 255]], dtype=np.uint8)
 """The 3x3 black and white grid that the literature settled on (e.g. Turner et al. 2019, arXiv:1912.02771)."""
+
+Place = Literal["corner", "random"]
+"""Where the patch goes: the bottom-right corner, or a place drawn for each image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +28,7 @@ class BadNets:
         rate: share of the whole training set to poison, in (0, 1].
         target: label that the trigger forces, in [0, K).
         size: side of the patch as a share of the image's shorter side, in (0, 1]; 0.1 is 3 pixels of 32.
+        place: "corner", bottom right without a margin, or "random", a place inside the image drawn for each sample.
 
     Raises:
         UsageError: a field is out of range.
@@ -34,11 +39,13 @@ class BadNets:
     rate: float = 0.01
     target: int = 0
     size: float = 0.1
+    place: Place = "corner"
 
     def __post_init__(self) -> None:
         check_range("rate", self.rate, 0, 1, open_low=True)
         check_range("target", self.target, 0, math.inf)
         check_range("size", self.size, 0, 1, open_low=True)
+        check_choice("place", self.place, get_args(Place))
 
     def poison(self, samples: Samples, rng: Generator) -> Poisoned:
         """Stamp ``rate`` of the set, chosen outside the target class, and relabel it to the target class."""
@@ -48,7 +55,7 @@ class BadNets:
 
     def stamp(self, inputs: Images, rng: Generator) -> Images:
         """Return copies of the ``uint8 (N, H, W, C)`` images, each with the patch."""
-        return with_patch(inputs, self.size)
+        return with_patch(inputs, self.size, self.place, rng)
 
     def victims(self, labels: Labels) -> Mask:
         """Return which inputs are outside the target class: ``bool (N,)``."""
@@ -60,19 +67,23 @@ class BadNets:
         return np.full_like(labels, self.target)
 
 
-def with_patch(images: Images, size: float) -> Images:
-    """Return copies of the images with the chequered patch in the bottom-right corner, no margin.
+def with_patch(images: Images, size: float, place: Place, rng: Generator) -> Images:
+    """Return copies of the images with the chequered patch on each.
 
     Args:
         images: ``uint8 (N, H, W, C)``.
         size: side of the patch as a share of the shorter side, in (0, 1]; at least one pixel.
+        place: the bottom-right corner without a margin, or a place drawn for each image.
+        rng: where random places come from.
 
     Raises:
         UsageError: these are not images.
     """
     check_images(images)
-    side = max(1, round(size * min(images.shape[1:3])))
+    n, height, width = images.shape[:3]
+    side = max(1, round(size * min(height, width)))
     cell = np.arange(side) * len(PATTERN) // side
-    stamped = np.array(images)
-    stamped[:, -side:, -side:] = PATTERN[np.ix_(cell, cell)][..., None]
-    return stamped
+    patch = PATTERN[np.ix_(cell, cell)][..., None]
+    if place == "corner":
+        return paste(images, patch, height - side, width - side)
+    return paste(images, patch, rng.integers(0, height - side + 1, n), rng.integers(0, width - side + 1, n))
