@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
 from foretaste.cleansers.verdict import ClassEvidence, Verdict
 from foretaste.report import figures, wording
 from foretaste.report.pictures import data_uri
+from foretaste.report.template import Chart, render
 from foretaste.samples import Mask, Samples
 
 _FLAGGED, _CLOSEST, _ORDINARY, _MISTAKES = 48, 12, 12, 24
@@ -46,15 +46,6 @@ class Sheet:
     tiles: tuple[Tile, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Chart:
-    """A chart with its caption and, for those who cannot see it, what it shows."""
-
-    svg: Markup
-    caption: str
-    alt: str
-
-
 def cleanse_page(
     samples: Samples, verdict: Verdict, summary: Mapping[str, Any], *, truth_poison: Mask | None = None
 ) -> str:
@@ -69,21 +60,10 @@ def cleanse_page(
         summary: what ``summary.json`` holds.
         truth_poison: ``bool (N,)``, which samples are poison, where that is known.
     """
-    environment = Environment(
-        loader=PackageLoader("foretaste.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
-        name: getattr(wording, name) for name in ("count", "share", "figure", "duration", "size", "short")
-    }
-    environment.globals |= {"plural": wording.plural}
     evidence = _by_suspicion(verdict)
     n_shown = sum(entry.condemned for entry in evidence) + _CLASSES_SHOWN
-    return environment.get_template("cleanse.html.j2").render(
+    return render(
+        "cleanse.html.j2",
         summary=summary,
         names=[wording.class_name(label, samples.classes) for label in range(len(samples.classes))],
         culprits=[wording.class_name(label, samples.classes) for label in np.unique(samples.labels[verdict.flagged])],

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
-import math
-import platform
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from foretaste import __version__
 from foretaste.cleansers.verdict import Verdict
 from foretaste.io import Skipped, atomic_json, atomic_path, atomic_text, write_parquet
 from foretaste.progress import OnProgress, silent
 from foretaste.report.page import cleanse_page
+from foretaste.report.summary import about, plain
 from foretaste.samples import Mask, Samples
 
 
@@ -95,48 +91,32 @@ def _summary(
     peak_bytes: int | None,
 ) -> dict[str, Any]:
     n_flagged = int(verdict.flagged.sum())
-    summary: dict[str, Any] = {
-        "version": __version__,
-        "method": verdict.method,
-        "seed": verdict.seed,
-        "seconds": round(verdict.seconds, 3),
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "source": source,
+    summary = about(
+        method=verdict.method,
+        seed=verdict.seed,
+        seconds=verdict.seconds,
+        source=source,
+        settings=settings,
+        skipped=skipped,
+        packages=("torch", "numpy", "scikit-learn"),
+    ) | {
         "n_samples": len(samples),
         "n_flagged": n_flagged,
         "poisoned": n_flagged > 0,
         "suspect_classes": [{"label": label, "name": samples.classes[label]} for label in verdict.suspect_classes],
         "clean_size": clean_size,
-        "n_skipped": len(skipped),
-        "skipped": [{"name": one.name, "reason": one.reason} for one in skipped],
-        "settings": {name: _plain(value) for name, value in settings.items()},
         "notes": list(verdict.notes),
         "peak_bytes": peak_bytes,
-        "versions": {"python": platform.python_version()}
-        | {name: metadata.version(name) for name in ("torch", "numpy", "scikit-learn")},
     }
     if truth_poison is not None:
         cover = np.zeros_like(truth_poison) if truth_cover is None else truth_cover
         detection = verdict.compare(truth_poison)
         summary |= {
-            "tpr": _plain(detection.tpr),
-            "fpr": _plain(detection.fpr),
-            "auroc": _plain(detection.auroc),
+            "tpr": plain(detection.tpr),
+            "fpr": plain(detection.fpr),
+            "auroc": plain(detection.auroc),
             "n_poison": int(truth_poison.sum()),
             "n_cover": int(cover.sum()),
             "n_cover_flagged": int((cover & verdict.flagged).sum()),
         }
     return summary
-
-
-def _plain(value: object) -> object:
-    """Turn a setting into what strict JSON can hold: NaN and infinities become null, unknown types their text."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(name): _plain(entry) for name, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    return value if value is None or isinstance(value, str | int) else str(value)
