@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
 from foretaste.errors import UsageError
+from foretaste.progress import OnProgress
 from foretaste.samples import Labels, Mask, Samples
 
 Inputs = NDArray[Any]
 """``uint8 (N, H, W, C)`` images or ``float32 (N, D)`` features."""
+Weights = Mapping[str, NDArray[Any]]
+"""What an attack has learnt: arrays by name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,24 +106,66 @@ class Attack(Protocol):
 
 @runtime_checkable
 class Trainable(Protocol):
-    """An attack with a part that must be trained first (a generator, an encoder, a surrogate)."""
+    """An attack with a part that must be trained first (a generator, an encoder, a surrogate).
 
-    def fit(self, samples: Samples, rng: Generator) -> Self:
-        """Return the attack with its trained part, ready to poison and stamp."""
+    ``foretaste.attacks.fitted`` gives such an attack its trained part, which it needs to poison, and mostly to stamp.
+    The part is no hyperparameter: it is a field ``weights`` with ``init=False``, None until then, that neither
+    ``repr`` nor ``==`` looks at.
+    """
+
+    @property
+    def weights(self) -> Weights | None:
+        """The trained part; None before it was trained."""
+        ...
+
+    def check(self, samples: Samples) -> None:
+        """Refuse samples that the attack cannot apply to, before anything is trained.
+
+        Raises:
+            UsageError: the attack cannot apply to these samples.
+        """
+        ...
+
+    def fit(self, samples: Samples, *, seed: int, workdir: Path | None, on_progress: OnProgress) -> Weights:
+        """Train on the clean training set and return the trained part.
+
+        Args:
+            samples: the clean training set; it passed ``check``.
+            seed: where all random numbers come from, at least 0; same seed, same bytes on a CPU.
+            workdir: an existing folder for checkpoints, so that a run started again goes on.
+            on_progress: called as the work goes on.
+
+        Raises:
+            ForetasteError: the training failed.
+        """
         ...
 
 
-def choose(candidates: Mask, count: int, rng: Generator) -> NDArray[np.intp]:
-    """Choose ``count`` of the candidates at random: sorted indices ``(count,)``.
+def trained(weights: Weights | None) -> Weights:
+    """Return an attack's trained part.
+
+    Raises:
+        UsageError: there is none yet.
+    """
+    if weights is None:
+        raise UsageError(
+            "this attack has a part that is trained on the training set: poison that first, and name its folder by "
+            "--attack-from (in Python: attacks.fitted)"
+        )
+    return weights
+
+
+def choose(candidates: Mask, count: int, rng: Generator, use: str = "to poison") -> NDArray[np.intp]:
+    """Choose ``count`` of the candidates at random, for the use that messages name: sorted indices ``(count,)``.
 
     Raises:
         UsageError: there are fewer candidates, or ``count`` is 0.
     """
     pool = np.flatnonzero(candidates)
     if count < 1:
-        raise UsageError("the poison rate leaves no sample to poison; raise --rate or use a larger set")
+        raise UsageError(f"the rate leaves no sample {use}; raise it or use a larger set")
     if count > len(pool):
-        raise UsageError(f"the attack needs {count} samples to poison, but only {len(pool)} can be used")
+        raise UsageError(f"the attack needs {count} samples {use}, but only {len(pool)} can be used")
     return np.sort(rng.choice(pool, count, replace=False))
 
 
@@ -142,14 +189,14 @@ def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
         raise UsageError(f"{name} must be {' or '.join(known)}, not {value!r}")
 
 
-def check_target(target: int, samples: Samples) -> None:
-    """Refuse a target class that the samples do not have.
+def check_target(target: int, samples: Samples, role: str = "target") -> None:
+    """Refuse a class that the samples do not have, under the role that it has in the attack.
 
     Raises:
         UsageError: ``target`` is outside [0, K).
     """
     if not 0 <= target < len(samples.classes):
-        raise UsageError(f"target {target} is not one of the {len(samples.classes)} classes")
+        raise UsageError(f"{role} {target} is not one of the {len(samples.classes)} classes")
 
 
 def check_images(inputs: Inputs) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.random import Generator
 
-from foretaste.attacks.attack import Poisoned, check_choice, check_images, check_range, check_target, choose
+from foretaste.attacks.attack import check_choice, check_images, check_range
 from foretaste.attacks.patch import paste
-from foretaste.samples import Images, Labels, Mask, Samples
+from foretaste.attacks.targeted import Targeted
+from foretaste.samples import Images
 
 PATTERN = np.array([[0, 0, 255], [0, 255, 0], [255, 0, 255]], dtype=np.uint8)
 """The 3x3 black and white grid that the literature settled on (e.g. Turner et al. 2019, arXiv:1912.02771)."""
@@ -21,7 +21,7 @@ Place = Literal["corner", "random"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class BadNets:
+class BadNets(Targeted):
     """Put a small chequered patch in the bottom-right corner (Gu et al. 2017, arXiv:1708.06733).
 
     Attributes:
@@ -36,35 +36,17 @@ class BadNets:
 
     summary: ClassVar[str] = "small chequered patch in the bottom-right corner (Gu et al. 2017)"
 
-    rate: float = 0.01
-    target: int = 0
     size: float = 0.1
     place: Place = "corner"
 
     def __post_init__(self) -> None:
-        check_range("rate", self.rate, 0, 1, open_low=True)
-        check_range("target", self.target, 0, math.inf)
+        super().__post_init__()
         check_range("size", self.size, 0, 1, open_low=True)
         check_choice("place", self.place, get_args(Place))
-
-    def poison(self, samples: Samples, rng: Generator) -> Poisoned:
-        """Stamp ``rate`` of the set, chosen outside the target class, and relabel it to the target class."""
-        check_target(self.target, samples)
-        chosen = choose(self.victims(samples.labels), round(self.rate * len(samples)), rng)
-        return Poisoned.from_stamped(samples, chosen, self.stamp(samples.inputs[chosen], rng), self.target)
 
     def stamp(self, inputs: Images, rng: Generator) -> Images:
         """Return copies of the ``uint8 (N, H, W, C)`` images, each with the patch."""
         return with_patch(inputs, self.size, self.place, rng)
-
-    def victims(self, labels: Labels) -> Mask:
-        """Return which inputs are outside the target class: ``bool (N,)``."""
-        outside: Mask = labels != self.target
-        return outside
-
-    def forced(self, labels: Labels, n_classes: int) -> Labels:
-        """Return the target class for every input: ``int64 (N,)``."""
-        return np.full_like(labels, self.target)
 
 
 def with_patch(images: Images, size: float, place: Place, rng: Generator) -> Images:
@@ -82,8 +64,13 @@ def with_patch(images: Images, size: float, place: Place, rng: Generator) -> Ima
     check_images(images)
     n, height, width = images.shape[:3]
     side = max(1, round(size * min(height, width)))
-    cell = np.arange(side) * len(PATTERN) // side
-    patch = PATTERN[np.ix_(cell, cell)][..., None]
+    patch = chequered(side)
     if place == "corner":
         return paste(images, patch, height - side, width - side)
     return paste(images, patch, rng.integers(0, height - side + 1, n), rng.integers(0, width - side + 1, n))
+
+
+def chequered(side: int) -> Images:
+    """Return the patch as ``uint8 (side, side, 1)``, its nine fields as even as the side allows."""
+    cell = np.arange(side) * len(PATTERN) // side
+    return PATTERN[np.ix_(cell, cell)][..., None]

@@ -1,0 +1,35 @@
+"""Pictures that triggers are made of: read from a file or drawn from a seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from foretaste.errors import ForetasteError
+from foretaste.samples import Images
+
+
+def noise(seed: int, height: int, width: int, channels: int) -> Images:
+    """Return uniform random noise as ``uint8 (height, width, channels)``: the same for the same seed."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+def read_picture(path: Path, height: int, width: int, channels: int) -> Images:
+    """Return an image file scaled to ``uint8 (height, width, channels)``, in grey if there is one channel.
+
+    Raises:
+        ForetasteError: the file cannot be read.
+    """
+    try:
+        with Image.open(path) as file:
+            scaled = file.convert("RGB" if channels == 3 else "L").resize((width, height), Image.Resampling.LANCZOS)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ForetasteError(f"cannot read the picture {path}: {error}") from error
+    return np.asarray(scaled).reshape(height, width, channels)
+
+
+def in_channels(picture: Images, channels: int) -> Images:
+    """Return an RGB picture ``uint8 (H, W, 3)`` with as many channels as asked for: itself, or its luminance."""
+    return picture if channels == 3 else np.asarray(Image.fromarray(picture).convert("L"))[..., None]
