@@ -1,0 +1,174 @@
+"""Thresholds that keep a promised rate of false alarms, whatever the scores are and however many are equal.
+
+Split conformal prediction (Vovk, Gammerman, Shafer 2005; Angelopoulos and Bates 2021, arXiv:2107.07511): the scores of
+n clean images and the score of one more clean image are exchangeable, so the chance that the new one is above the k-th
+smallest of the old ones is at most 1 − k / (n + 1).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from foretaste.errors import UsageError
+from foretaste.guards.guard import Screening
+from foretaste.progress import OnProgress, Progress, silent
+from foretaste.samples import Images, Labels, Samples
+
+BATCH = 2048
+"""Changed images that a guard makes and asks about at a time, which bounds the memory that it takes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threshold:
+    """Where suspicion begins.
+
+    Attributes:
+        value: scores above it are suspicious; a score equal to it is not.
+        rate: share of unseen clean inputs that it lets be called trojaned, in (0, 1), on average over clean sets.
+        n: clean scores that it was set from, ≥ 1.
+        guaranteed: whether the rate holds for any distribution of the scores. If not, there were too few clean scores
+            for it, and it holds if the scores' upper tail is exponential or falls off faster.
+    """
+
+    value: float
+    rate: float
+    n: int
+    guaranteed: bool
+
+
+def conformal_threshold(scores: NDArray[np.floating], rate: float) -> Threshold:
+    """Set a threshold from the scores of clean inputs.
+
+    With n ≥ 1 / rate − 1 scores it is the smallest of them that keeps the rate on unseen clean inputs. Equal scores
+    can only make alarms rarer: if more than ``rate`` of the clean inputs share the highest score that there is, nothing
+    is ever suspicious.
+
+    With fewer, no threshold among the scores keeps the rate: above the highest lie 1 / (n + 1) of the clean inputs.
+    An exponential tail goes on from there: its scale is the mean excess of the scores above their median, and the
+    threshold is so far above the highest score that the tail falls from 1 / (n + 1) to ``rate``.
+
+    Args:
+        scores: ``(n,)``, finite, n ≥ 1; of inputs that nothing was fitted to.
+        rate: in (0, 1).
+    """
+    ordered = np.sort(np.asarray(scores, dtype=np.float64))
+    n = len(ordered)
+    above = math.floor(rate * (n + 1) + 1e-9)
+    if above >= 1:
+        return Threshold(value=float(ordered[n - above]), rate=rate, n=n, guaranteed=True)
+    beyond = tail_scale(ordered) * math.log(1 / (rate * (n + 1)))
+    return Threshold(value=float(ordered[-1]) + beyond, rate=rate, n=n, guaranteed=False)
+
+
+def tail_scale(scores: NDArray[np.floating]) -> float:
+    """Return the mean excess over the median, ≥ 0, of those scores ``(n,)`` that are above it."""
+    excess = scores - np.median(scores)
+    return float(excess[excess > 0].mean()) if (excess > 0).any() else 0.0
+
+
+def split(clean: Samples, rng: Generator, *, part: int = 4) -> tuple[Samples, Samples]:
+    """Split a clean set at random: one of ``part`` parts to learn from, and the rest, unseen, to set the threshold."""
+    return clean.split(max(len(clean) // part, 1), rng)
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """How suspicious N inputs are.
+
+    Attributes:
+        labels: ``int64 (N,)``, the classifier's answers.
+        scores: ``float64 (N,)``, finite, higher is more suspicious.
+        queries: ``int64 (N,)``, questions asked for each.
+    """
+
+    labels: Labels
+    scores: NDArray[np.float64]
+    queries: NDArray[np.int64]
+
+
+Score = Callable[[Images], Scored]
+"""Scores inputs ``uint8 (N, H, W, C)``, N ≥ 0, each by itself: the others with it change nothing."""
+
+
+class ThresholdScreener:
+    """Calls an input trojaned whose score is above the threshold; knows no better label to give instead.
+
+    Attributes:
+        threshold: set from the clean scores.
+    """
+
+    def __init__(
+        self,
+        score: Score,
+        unseen: Samples,
+        *,
+        name: str,
+        false_alarm_rate: float,
+        chunk: int,
+        on_progress: OnProgress = silent,
+    ) -> None:
+        """Set the threshold.
+
+        Args:
+            score: how suspicious an input is.
+            unseen: clean images that ``score`` has learnt nothing from.
+            name: what progress reports call the guard.
+            false_alarm_rate: in (0, 1).
+            chunk: inputs to score at a time, ≥ 1.
+            on_progress: called as the work goes on.
+        """
+        self._score, self._name, self._chunk, self._shape = score, name, chunk, unseen.sample_shape
+        scored = self._in_chunks(unseen.inputs, f"{name}: calibrate", on_progress)
+        self.threshold = conformal_threshold(scored.scores, false_alarm_rate)
+
+    def screen(self, images: Images, on_progress: OnProgress = silent) -> Screening:
+        """Screen inputs ``uint8 (N, H, W, C)``, any N ≥ 0, of the clean set's shape.
+
+        ``corrected`` equals ``labels``, and no trigger is named.
+
+        Raises:
+            UsageError: the images are of another shape.
+            ForetasteError: the classifier fails.
+        """
+        check_shape(images, self._shape)
+        scored = self._in_chunks(images, f"{self._name}: screen", on_progress)
+        return Screening(
+            labels=scored.labels,
+            corrected=scored.labels.copy(),
+            trojaned=scored.scores > self.threshold.value,
+            scores=scored.scores.astype(np.float32),
+            trigger_ids=np.full(len(images), "", dtype=np.str_),
+            queries=scored.queries,
+        )
+
+    def _in_chunks(self, images: Images, phase: str, on_progress: OnProgress) -> Scored:
+        """Score the images, so many at a time."""
+        parts = []
+        for start in range(0, max(len(images), 1), self._chunk):
+            parts.append(self._score(np.asarray(images[start : start + self._chunk])))
+            if len(images):
+                on_progress(Progress(phase=phase, done=min(start + self._chunk, len(images)), total=len(images)))
+        return Scored(
+            np.concatenate([part.labels for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+            np.concatenate([part.queries for part in parts]),
+        )
+
+
+def check_shape(images: Images, sample_shape: tuple[int, ...]) -> None:
+    """Refuse inputs that are not images of the clean set's shape.
+
+    Raises:
+        UsageError: they are not ``uint8 (N, *sample_shape)``.
+    """
+    if images.dtype != np.uint8 or images.shape[1:] != sample_shape:
+        raise UsageError(
+            f"the inputs must be images uint8 {('N', *sample_shape)}, as the clean set's are, "
+            f"not {images.dtype} {images.shape}"
+        )
