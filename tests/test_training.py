@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from foretaste import training
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.io.signs import draw_signs
-from foretaste.nets import Net, build
-from foretaste.progress import OnProgress, Progress
+from foretaste.nets import build
+from foretaste.progress import OnProgress, Progress, silent
 from foretaste.samples import Samples
 from foretaste.training import SGD, Batches, TrainingPlan, augment, draws, fingerprint, predict, train
 
@@ -26,7 +27,7 @@ def blobs(n: int = 200, n_classes: int = 3, seed: int = 0) -> Samples:
     return Samples.from_arrays((noise + 80 * labels[:, None, None, None]).astype(np.uint8), labels)
 
 
-def same(one: Net, other: Net) -> bool:
+def same(one: nn.Module, other: nn.Module) -> bool:
     return all(torch.equal(value, other.state_dict()[key]) for key, value in one.state_dict().items())
 
 
@@ -89,6 +90,36 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_weights(tmp_path: Path) -> No
     reports.clear()
     assert same(whole, train(blobs(), plan=QUICK, workdir=tmp_path, on_progress=reports.append).net)
     assert [report.done for report in reports] == [12]
+
+
+@pytest.mark.usefixtures("_eager")
+def test_a_killed_run_with_adam_goes_on_and_ends_in_the_same_weights(tmp_path: Path) -> None:
+    def run(checkpoint: Path | None, kill: int | None = None) -> nn.Module:
+        net = nn.Linear(3, 1)
+        nn.init.ones_(net.weight)
+        nn.init.zeros_(net.bias)
+
+        def loss(net: nn.Module, step: int) -> torch.Tensor:
+            output: torch.Tensor = net(torch.randn((4, 3), generator=training.draws(0, step)))
+            return output.square().mean()
+
+        training.optimise(
+            net,
+            loss,
+            steps=10,
+            sgd=training.Adam(learning_rate=0.1),
+            compute=training.Compute(),
+            phase="test",
+            checkpoint=checkpoint,
+            on_progress=silent if kill is None else killed_after(kill),
+        )
+        return net
+
+    whole = run(None)
+    with pytest.raises(KilledError):
+        run(tmp_path / "a.safetensors", 6)
+    assert same(whole, run(tmp_path / "a.safetensors"))
+    assert not same(whole, nn.Linear(3, 1))
 
 
 @pytest.mark.usefixtures("_eager")

@@ -3,8 +3,8 @@
 ``train`` is the reference trainer. Methods that need batches or losses of their own call ``optimise`` with them.
 
 Everything random in a step follows from the seed and the step's number (see ``draws``), never from what was drawn
-before. So a checkpoint is the weights, the momentum and a number, and a run that was killed ends in the same weights,
-bit for bit.
+before. So a checkpoint is the weights, the optimiser's state and a number, and a run that was killed ends in the same
+weights, bit for bit.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -73,6 +73,41 @@ class SGD:
             return self.learning_rate
         peak = max(steps / 5, 1.0)
         return self.learning_rate * min((step + 1) / peak, (steps - step) / max(steps - peak, 1.0), 1.0)
+
+    def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Return torch's optimiser of these parameters."""
+        return torch.optim.SGD(
+            parameters,
+            lr=self.learning_rate,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            nesterov=self.momentum > 0,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adam:
+    """Adam (Kingma and Ba 2015, arXiv:1412.6980), for what is no classifier; the learning rate falls to 0 linearly.
+
+    Attributes:
+        learning_rate: of the first step, > 0.
+
+    Raises:
+        UsageError: a value is out of range.
+    """
+
+    learning_rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        check(self.learning_rate > 0, "learning_rate must be above 0")
+
+    def rate(self, step: int, steps: int) -> float:
+        """Return the learning rate of one step in [0, steps)."""
+        return self.learning_rate * (steps - step) / steps
+
+    def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Return torch's optimiser of these parameters."""
+        return torch.optim.Adam(parameters, lr=self.learning_rate)
 
 
 def check(holds: bool, complaint: str) -> None:
@@ -233,7 +268,7 @@ def optimise(
     loss_of_step: Callable[[nn.Module, int], Tensor],
     *,
     steps: int,
-    sgd: SGD,
+    sgd: SGD | Adam,
     compute: Compute,
     phase: str,
     on_progress: OnProgress = silent,
@@ -262,13 +297,7 @@ def optimise(
     wrapped: nn.Module = compute.accelerator.prepare_model(net)
     net.train()
     parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(
-        parameters,
-        lr=sgd.learning_rate,
-        momentum=sgd.momentum,
-        weight_decay=sgd.weight_decay,
-        nesterov=sgd.momentum > 0,
-    )
+    optimizer = sgd.optimizer(parameters)
     key = f"{key} {sgd} {steps}"
     first = 0 if checkpoint is None else read_checkpoint(checkpoint, key, net, optimizer)
     reported = saved = time.monotonic()
@@ -299,22 +328,21 @@ def optimise(
         compute.accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
 
 
-def write_checkpoint(path: Path, key: str, net: nn.Module, optimizer: torch.optim.SGD, step: int) -> None:
-    """Write weights, momentum and step, whole or not at all.
+def write_checkpoint(path: Path, key: str, net: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Write weights, the optimiser's state and the step, whole or not at all.
 
     Raises:
         ForetasteError: it cannot be written.
     """
     tensors = {f"net.{name}": tensor for name, tensor in net.state_dict().items()}
     for number, state in optimizer.state_dict()["state"].items():
-        if state.get("momentum_buffer") is not None:
-            tensors[f"momentum.{number}"] = state["momentum_buffer"]
+        tensors |= {f"state.{number}.{name}": value for name, value in state.items() if value is not None}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, {"key": key, "step": str(step)})
 
 
-def read_checkpoint(path: Path, key: str, net: nn.Module, optimizer: torch.optim.SGD) -> int:
+def read_checkpoint(path: Path, key: str, net: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Put a checkpoint's state into net and optimiser, and return its step; 0 if there is none with this key."""
     try:
         with safe_open(path, framework="pt") as file:
@@ -326,9 +354,11 @@ def read_checkpoint(path: Path, key: str, net: nn.Module, optimizer: torch.optim
         return 0
     net.load_state_dict({name[4:]: tensor for name, tensor in tensors.items() if name.startswith("net.")})
     state = optimizer.state_dict()
-    state["state"] = {
-        int(name[9:]): {"momentum_buffer": tensor} for name, tensor in tensors.items() if name.startswith("momentum.")
-    }
+    state["state"] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("state."):
+            _, number, buffer = name.split(".")
+            state["state"].setdefault(int(number), {})[buffer] = tensor
     optimizer.load_state_dict(state)
     return int(metadata["step"])
 

@@ -7,6 +7,7 @@ from foretaste.attacks.all_to_all import BadNetsAllToAll
 from foretaste.attacks.attack import Attack, Poisoned, Trainable
 from foretaste.attacks.badnets import BadNets
 from foretaste.attacks.blend import Blend
+from foretaste.attacks.fitting import fitted, load_weights, save_weights
 from foretaste.attacks.poisoning import poison_training_set, stamp_inputs
 
 __all__ = [
@@ -18,8 +19,11 @@ __all__ = [
     "Poisoned",
     "Trainable",
     "find",
+    "fitted",
+    "load_weights",
     "names",
     "poison_training_set",
+    "save_weights",
     "stamp_inputs",
 ]
 

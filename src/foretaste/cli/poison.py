@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from dataclasses import fields
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
 from foretaste.cli.options import OnBad, Out, Resize, Seed, Settings, Source
-from foretaste.errors import UsageError
+from foretaste.errors import ForetasteError, UsageError
 
 if TYPE_CHECKING:
     from foretaste.attacks import Attack
+
+RECIPE = "attack.toml"
+"""The file that holds an attack's name and fields."""
+WEIGHTS = "attack.safetensors"
+"""The file beside it that holds the trained part, if it has one."""
 
 TEST_RATE = 0.5
 """Share of the inputs that ``--at test`` stamps unless told otherwise: as many trojaned as clean ones."""
@@ -30,10 +37,19 @@ def list_attacks(wanted: bool) -> None:
 
 def poison(
     source: Source,
-    attack: Annotated[
-        str, typer.Option("--attack", metavar="NAME", help="The attack; see --list.", show_default=False)
-    ],
     out: Out,
+    attack: Annotated[
+        str | None, typer.Option("--attack", metavar="NAME", help="The attack; see --list.", show_default=False)
+    ] = None,
+    attack_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--attack-from",
+            metavar="DIR",
+            help="The attack of an earlier run, trained part included: the folder that it wrote.",
+            show_default=False,
+        ),
+    ] = None,
     rate: Annotated[
         float | None,
         typer.Option(
@@ -65,17 +81,27 @@ def poison(
     from foretaste.io.atomic import atomic_text
     from foretaste.io.truth import Truth, write_truth
 
-    kind = attacks.find(attack)
-    values = parse_settings(kind, settings or ())
+    if attack is not None and attack_from is None:
+        name, kind = attack, attacks.find(attack)
+        values = parse_settings(kind, settings or ())
+    elif attack_from is not None and attack is None:
+        if settings or target is not None or (rate is not None and at == "train"):
+            raise UsageError(f"the attack is as {attack_from / RECIPE} says; leave --set, --target and --rate out")
+        name, chosen = read_attack(attack_from)
+    else:
+        raise UsageError("say which attack: either --attack NAME, see --list, or --attack-from DIR")
     prepare(out)
     with bars(quiet=False) as show:
         samples = io.read(source, split=part(source, at), resize=resize, on_bad=on_bad, on_progress=show).samples
-    options: dict[str, Any] = {}
-    if target is not None:
-        options["target"] = class_number(target, samples.classes)
-    if rate is not None and at == "train":
-        options["rate"] = rate
-    chosen = build(kind, attack, values, options)
+        if attack_from is None:
+            options: dict[str, Any] = {}
+            if target is not None:
+                options["target"] = class_number(target, samples.classes)
+            if rate is not None and at == "train":
+                options["rate"] = rate
+            chosen = build(kind, name, values, options)
+        if at == "train":
+            chosen = attacks.fitted(chosen, samples, seed, on_progress=show)
 
     if at == "train":
         poisoned = attacks.poison_training_set(samples, chosen, seed)
@@ -87,11 +113,40 @@ def poison(
     path = out / f"{at}.parquet"
     io.write_parquet(result, path)
     write_truth(truth, out / "truth.json")
-    head = {"attack": attack, "at": at, "seed": seed, "source": source}
-    atomic_text(out / "attack.toml", as_toml(head, {field: getattr(chosen, field) for field in names(kind)}))
+    head = {"attack": name, "at": at, "seed": seed, "source": source}
+    atomic_text(out / RECIPE, as_toml(head, {field: getattr(chosen, field) for field in names(type(chosen))}))
+    if isinstance(chosen, attacks.Trainable) and chosen.weights is not None:
+        attacks.save_weights(chosen, out / WEIGHTS)
     what = "poison samples" if at == "train" else "trojaned inputs"
     typer.echo(f"{count} {what} among {len(result)} in {path}")
     return 0
+
+
+def read_attack(folder: Path) -> tuple[str, Attack]:
+    """Return the name and the attack that an earlier run left in a folder, with its trained part if it has one.
+
+    Raises:
+        UsageError: the folder holds no attack.
+        ForetasteError: what it holds is damaged.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    from foretaste import attacks
+
+    recipe = folder / RECIPE
+    try:
+        content = tomllib.loads(recipe.read_text(encoding="utf-8"))
+        kind = attacks.find(content["attack"])
+        hints = get_type_hints(kind)
+        values = {name: TypeAdapter(hints[name]).validate_python(value) for name, value in content["settings"].items()}
+        attack = kind(**values)
+    except FileNotFoundError:
+        raise UsageError(f"{folder} holds no {RECIPE}; give a folder that foretaste poison wrote") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+        raise ForetasteError(f"cannot read {recipe}: {' '.join(str(error).split())[:200]}") from error
+    if isinstance(attack, attacks.Trainable) and (folder / WEIGHTS).exists():
+        attack = attacks.load_weights(attack, folder / WEIGHTS)
+    return content["attack"], attack
 
 
 def class_number(target: str, classes: tuple[str, ...]) -> int:

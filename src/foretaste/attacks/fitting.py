@@ -1,0 +1,141 @@
+"""Attacks with a trained part: trained once, cached by content, kept beside the poison it made."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from foretaste.attacks.attack import Attack, Trainable, Weights
+from foretaste.errors import ForetasteError, UsageError
+from foretaste.io.atomic import atomic_path
+from foretaste.io.cache import cache_dir, file_identity, sweep
+from foretaste.progress import OnProgress, silent
+from foretaste.samples import Samples
+
+if TYPE_CHECKING:
+    from torch import nn
+
+LAYOUT = 1
+"""Raised when an attack trains differently than before, so that what is cached is not used any more."""
+
+
+def fitted(attack: Attack, samples: Samples, seed: int, on_progress: OnProgress = silent) -> Attack:
+    """Return the attack with its trained part, from the cache if it was trained before; other attacks as they are.
+
+    What is trained is kept in the cache folder under a name that follows from the samples, the attack's fields and the
+    seed. A run that was killed goes on where it was.
+
+    Args:
+        attack: any attack; one that has its trained part already is returned as it is.
+        samples: the clean training set.
+        seed: where all random numbers come from, at least 0; same seed, same bytes on a CPU.
+        on_progress: called as the work goes on.
+
+    Raises:
+        UsageError: the attack cannot apply to these samples, or the seed is negative.
+        ForetasteError: the training failed, or the cache cannot be written.
+    """
+    if not isinstance(attack, Trainable) or attack.weights is not None:
+        return attack
+    if seed < 0:
+        raise UsageError(f"seed must be 0 or more, not {seed}")
+    attack.check(samples)
+    from foretaste.training import fingerprint
+
+    folder = cache_dir() / "attacks"
+    key = fingerprint(samples, identity(attack), files(attack), seed, LAYOUT)
+    kept = folder / f"{key}.safetensors"
+    if kept.exists():
+        try:
+            return load_weights(attack, kept)
+        except ForetasteError:  # damaged: train it anew
+            kept.unlink()
+    work = folder / f"{key}.work"
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        sweep(folder)
+    except OSError as error:
+        raise ForetasteError(f"cannot write {work}: {error.strerror}") from error
+    weights = attack.fit(samples, seed=seed, workdir=work, on_progress=on_progress)
+    complete = with_weights(attack, weights)
+    save_weights(complete, kept)
+    shutil.rmtree(work, ignore_errors=True)
+    return complete
+
+
+def with_weights(attack: Attack, weights: Weights) -> Attack:
+    """Return a copy of a trainable attack that has this trained part."""
+    complete = copy.copy(attack)
+    object.__setattr__(complete, "weights", dict(weights))  # the dataclass is frozen to everybody else
+    return complete
+
+
+def save_weights(attack: Attack, path: Path) -> None:
+    """Write an attack's trained part as safetensors.
+
+    Raises:
+        ForetasteError: the file cannot be written.
+    """
+    assert isinstance(attack, Trainable)
+    assert attack.weights is not None
+    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in attack.weights.items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, {"attack": identity(attack)})
+
+
+def load_weights(attack: Attack, path: Path) -> Attack:
+    """Return the attack with the trained part that ``save_weights`` wrote.
+
+    Raises:
+        ForetasteError: the file is missing, damaged, or of an attack with other fields.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            if (file.metadata() or {}).get("attack") != identity(attack):
+                raise ForetasteError(f"{path} is not the trained part of {identity(attack)}")
+            weights: Mapping[str, NDArray[Any]] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise ForetasteError(f"there is no file {path}") from None
+    except (SafetensorError, OSError) as error:
+        raise ForetasteError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+    return with_weights(attack, weights)
+
+
+def identity(attack: Attack) -> str:
+    """Return the attack's name and fields as text."""
+    return repr(attack)
+
+
+def files(attack: Attack) -> list[tuple[str, int, int]]:
+    """Return the identity of every file that a field of the attack names."""
+    values: list[Any] = [getattr(attack, field.name) for field in fields(attack)] if is_dataclass(attack) else []
+    return [file_identity(value) for value in values if isinstance(value, Path) and value.exists()]
+
+
+def arrays(net: nn.Module) -> Weights:
+    """Return a net's parameters and buffers as arrays."""
+    return {name: tensor.detach().cpu().numpy().copy() for name, tensor in net.state_dict().items()}
+
+
+def restore(net: nn.Module, weights: Weights) -> None:
+    """Give a net the parameters and buffers that ``arrays`` returned, and put it in evaluation mode.
+
+    Raises:
+        ForetasteError: they are those of another net.
+    """
+    import torch
+
+    try:
+        net.load_state_dict({name: torch.from_numpy(np.array(tensor)) for name, tensor in weights.items()})
+    except RuntimeError as error:
+        raise ForetasteError("the attack's trained part does not fit these samples") from error
+    net.eval()
