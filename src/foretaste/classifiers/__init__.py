@@ -1,1 +1,69 @@
 """Classifiers as a guard sees them: images in, labels or scores out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TypedDict, Unpack
+
+from foretaste.classifiers.classifier import Answers, Classifier
+from foretaste.errors import UsageError
+
+__all__ = ["Answers", "Classifier", "Endpoint", "open_classifier"]
+
+PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib")
+"""Suffixes of files that may run code when they are opened."""
+
+
+class Endpoint(TypedDict, total=False):
+    """How to treat an ``http(s)://`` endpoint; ``OpenInference`` says what each means, and its default."""
+
+    token: str | None
+    timeout: float
+    attempts: int
+    queries_per_second: float | None
+    batch_size: int
+
+
+def open_classifier(model: str | Path, **endpoint: Unpack[Endpoint]) -> Classifier:
+    """Open whatever a user names as a model.
+
+    Args:
+        model: an ``.onnx`` file; a ``.safetensors`` file that ``foretaste train`` wrote; ``module:attribute`` of a
+            Python function; or ``http(s)://host/v2/models/NAME``, an endpoint that speaks the Open Inference Protocol
+            v2.
+        **endpoint: how to treat an endpoint.
+
+    Raises:
+        UsageError: it is none of these, does not exist, or settings for an endpoint are given with something else.
+        ForetasteError: it cannot be read or reached, or takes no images.
+    """
+    name = str(model)
+    if re.match(r"https?://", name, re.IGNORECASE):
+        from foretaste.classifiers.open_inference import OpenInference
+
+        return OpenInference(name, **endpoint)
+    if endpoint:
+        raise UsageError(f"{name} is no http(s):// endpoint, so it has no {' or '.join(endpoint)}")
+    suffix = Path(name).suffix.lower()
+    if suffix == ".onnx":
+        from foretaste.classifiers.onnx import OnnxModel
+
+        return OnnxModel(name)
+    if suffix == ".safetensors":
+        from foretaste.classifiers.torch_module import TorchModule
+        from foretaste.nets.export import load
+
+        if not Path(name).is_file():
+            raise UsageError(f"{name} does not exist or is no file")
+        return TorchModule(load(name))
+    if suffix in PICKLES:
+        raise UsageError(f"{name} may run code when it is opened, so it is not; export the model to ONNX")
+    if ":" in name and "/" not in name:
+        from foretaste.classifiers.python_callable import load_callable
+
+        return load_callable(name)
+    raise UsageError(
+        f"{name} is no model; give an .onnx file, a .safetensors file of foretaste train, module:attribute of a Python "
+        "function, or an http(s):// endpoint"
+    )

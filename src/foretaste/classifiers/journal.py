@@ -1,0 +1,153 @@
+"""Answers kept on disk, so that work which was stopped asks nothing twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foretaste.classifiers.classifier import Answers, Classifier
+from foretaste.classifiers.counting import digest
+from foretaste.io.atomic import atomic_json, writing
+from foretaste.samples import Images
+
+ASKED_AGAIN = 32
+"""Images that a model is asked about once more, to see that it is still the one that answered before."""
+
+
+class Journal:
+    """Asks another classifier, and writes down each answer before it is used.
+
+    Work that asks the same questions in the same order comes to the same end, however often it was stopped on the way:
+    what was answered in an earlier run is not asked again. The answers are kept for one model; if it has another
+    identity, or answers the first questions otherwise, they are forgotten. Safe to use from several threads if the
+    classifier is.
+
+    Args:
+        classifier: whom to ask.
+        folder: an existing folder for ``answers.json`` and ``answers.bin``.
+        identity: what tells the model from others.
+
+    Raises:
+        ForetasteError: the folder cannot be written.
+    """
+
+    def __init__(self, classifier: Classifier, folder: Path, identity: str) -> None:
+        self._classifier, self._identity = classifier, identity
+        self._head, self._body = folder / "answers.json", folder / "answers.bin"
+        self._lock = Lock()
+        self._n_scores: int | None = None
+        self._earlier = self._read()
+        self._rows = {bytes(key): row for row, key in enumerate(self._earlier["key"])}
+        self._trusted = not self._rows
+        self._written = len(self._earlier)
+        self._saved = 0.0
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The K class names if the model states them, or None."""
+        return self._classifier.classes
+
+    @property
+    def sample_shape(self) -> tuple[int, ...] | None:
+        """``(H, W, C)`` of the images it takes if the model states it, or None."""
+        return self._classifier.sample_shape
+
+    @property
+    def kept(self) -> int:
+        """How many answers are on disk."""
+        return self._written
+
+    @property
+    def saved_seconds(self) -> float:
+        """How long the answers that were not asked for again took when they were."""
+        return self._saved
+
+    def classify(self, images: Images) -> Answers:
+        """Answer for raw images ``uint8 (N, H, W, C)``, any N ≥ 0, in their order.
+
+        Raises:
+            ForetasteError: as the classifier does, or the disk is full.
+        """
+        keys = [digest(image) for image in images]
+        self._check(images, keys)
+        rows = np.array([self._rows.get(key, -1) for key in keys], dtype=np.intp)
+        new = np.flatnonzero(rows < 0)
+        if len(new) or not len(rows):
+            start = time.perf_counter()
+            answers = self._classifier.classify(images[new])
+            told = self._write([keys[index] for index in new], answers, time.perf_counter() - start)
+            if len(new) == len(rows):
+                return answers
+        else:
+            told = self._earlier[:0]
+        known = self._earlier[rows[rows >= 0]]
+        self._saved += float(known["seconds"].sum())
+        together = np.empty(len(rows), dtype=self._earlier.dtype)
+        together[rows < 0], together[rows >= 0] = told, known
+        return Answers(
+            together["label"].astype(np.int64), together["scores"].astype(np.float32) if self._n_scores else None
+        )
+
+    def _check(self, images: Images, keys: list[bytes]) -> None:
+        """Forget everything if the model does not say again what it said before."""
+        if self._trusted:
+            return
+        known = [index for index, key in enumerate(keys) if key in self._rows][:ASKED_AGAIN]
+        if not known:
+            return
+        told = self._earlier["label"][[self._rows[keys[index]] for index in known]]
+        if not np.array_equal(self._classifier.classify(images[known]).labels, told):
+            self._rows.clear()
+            self._forget()
+        self._trusted = True
+
+    def _forget(self) -> None:
+        with writing(self._body):
+            self._head.unlink(missing_ok=True)
+            self._body.unlink(missing_ok=True)
+        self._n_scores, self._written = None, 0
+
+    def _read(self) -> NDArray[np.void]:
+        """Return what an earlier run wrote down about this model, less what it was killed over."""
+        try:
+            head = json.loads(self._head.read_bytes())
+            if head["identity"] == self._identity:
+                self._n_scores = int(head["n_scores"])
+                record = record_type(self._n_scores)
+                whole = self._body.stat().st_size // record.itemsize
+                os.truncate(self._body, whole * record.itemsize)
+                return np.fromfile(self._body, dtype=record)
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        self._forget()
+        return np.empty(0, dtype=record_type(0))
+
+    def _write(self, keys: list[bytes], answers: Answers, seconds: float) -> NDArray[np.void]:
+        n_scores = 0 if answers.scores is None else answers.scores.shape[1]
+        records = np.zeros(len(answers), dtype=record_type(n_scores))
+        if keys:
+            records["key"] = np.frombuffer(b"".join(keys), dtype="V16")
+            records["label"], records["seconds"] = answers.labels, seconds / len(keys)
+            if answers.scores is not None:
+                records["scores"] = answers.scores
+            with self._lock:
+                if self._n_scores != n_scores:
+                    # A model that answers in another way than before is another model.
+                    self._forget()
+                    self._n_scores = n_scores
+                    atomic_json(self._head, {"identity": self._identity, "n_scores": n_scores})
+                with writing(self._body), self._body.open("ab") as file:
+                    file.write(records.tobytes())
+                self._written += len(records)
+        return records
+
+
+def record_type(n_scores: int) -> np.dtype[np.void]:
+    """Return how one answer lies in the file; without scores, ``n_scores`` is 0."""
+    return np.dtype([("key", "V16"), ("label", "<i8"), ("seconds", "<f4"), ("scores", "<f4", (n_scores,))])

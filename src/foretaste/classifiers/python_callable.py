@@ -1,0 +1,97 @@
+"""A Python function as a classifier."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from foretaste.classifiers.answers import read_answers
+from foretaste.classifiers.batches import batch_size, check_images, in_batches
+from foretaste.classifiers.classifier import Answers
+from foretaste.classifiers.foreign import described
+from foretaste.errors import ForetasteError, UsageError
+from foretaste.samples import Images
+
+MOST_IMAGES = 256
+"""Images in a call."""
+
+PLACE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
+"""``module:attribute``, each with dots or without."""
+
+
+class PythonCallable:
+    """Asks a function, in one thread at a time, because it need not be safe to use from several.
+
+    Args:
+        function: takes ``uint8 (N, H, W, C)``, a copy that it may change, and returns ``(N,)`` integer labels or
+            ``(N, K)`` floating-point scores, as an array or as what NumPy can make one of.
+        name: what it is called in messages.
+    """
+
+    def __init__(self, function: Callable[[Images], Any], name: str = "the function") -> None:
+        self._function, self._name = function, name
+        self._lock = Lock()
+
+    @property
+    def classes(self) -> None:
+        """A function names no classes."""
+
+    @property
+    def sample_shape(self) -> None:
+        """A function does not say what it takes."""
+
+    def classify(self, images: Images) -> Answers:
+        """Answer for raw images ``uint8 (N, H, W, C)``, any N ≥ 0, in their order.
+
+        Raises:
+            UsageError: these are no images.
+            ForetasteError: the function raises, or returns what is no answer.
+        """
+        check_images(images, None, self._name)
+        return in_batches(images, batch_size(images, MOST_IMAGES), self._ask)
+
+    def _ask(self, images: Images) -> Answers:
+        try:
+            with self._lock:
+                output = np.asarray(self._function(np.array(images)))
+        except Exception as error:  # whatever somebody's function may raise
+            raise ForetasteError(f"{self._name} fails on {len(images)} images: {described(error)}") from error
+        return read_answers(output, len(images), self._name)
+
+
+def load_callable(place: str) -> PythonCallable:
+    """Return the function at ``module:attribute``, with the current folder searched for modules too.
+
+    Importing a module runs it: name only what you trust.
+
+    Raises:
+        UsageError: there is no such module or attribute, or it cannot be called.
+        ForetasteError: the module cannot be imported.
+    """
+    if not PLACE.fullmatch(place):
+        raise UsageError(f"{place} is not of the form module:attribute")
+    module, _, attribute = place.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found: Any = importlib.import_module(module)
+    except Exception as error:  # whatever somebody's module may raise
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
+            raise UsageError(f"there is no Python module {error.name}, neither installed nor in {here}") from None
+        raise ForetasteError(f"cannot import {module}: {described(error)}") from error
+    for name in attribute.split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            raise UsageError(f"the Python module {module} has no {attribute}") from None
+    if not callable(found):
+        raise UsageError(f"{place} is {type(found).__name__} and cannot be called")
+    return PythonCallable(found, place)
