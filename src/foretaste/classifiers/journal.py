@@ -11,10 +11,14 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
+from foretaste.classifiers.batches import in_batches, join
 from foretaste.classifiers.classifier import Answers, Classifier
 from foretaste.classifiers.counting import digest
 from foretaste.io.atomic import atomic_json, writing
 from foretaste.samples import Images
+
+AT_ONCE = 512
+"""Images that are asked about before their answers are written: what may be asked twice after a failure."""
 
 ASKED_AGAIN = 32
 """Images that a model is asked about once more, to see that it is still the one that answered before."""
@@ -43,9 +47,9 @@ class Journal:
         self._lock = Lock()
         self._n_scores: int | None = None
         self._earlier = self._read()
-        self._rows = {bytes(key): row for row, key in enumerate(self._earlier["key"])}
-        self._trusted = not self._rows
-        self._written = len(self._earlier)
+        self._rows: dict[bytes, int] = {key: row for row, key in enumerate(self._earlier["key"].tolist())}
+        self._checked = False
+        self._kept = len(self._earlier)
         self._saved = 0.0
 
     @property
@@ -61,7 +65,7 @@ class Journal:
     @property
     def kept(self) -> int:
         """How many answers are on disk."""
-        return self._written
+        return self._kept
 
     @property
     def saved_seconds(self) -> float:
@@ -72,46 +76,64 @@ class Journal:
         """Answer for raw images ``uint8 (N, H, W, C)``, any N ≥ 0, in their order.
 
         Raises:
-            ForetasteError: as the classifier does, or the disk is full.
+            ForetasteError: as the classifier does, or the answers cannot be written.
         """
+        return in_batches(images, AT_ONCE, self._answer) if len(images) else self._classifier.classify(images)
+
+    def _answer(self, images: Images) -> Answers:
         keys = [digest(image) for image in images]
         self._check(images, keys)
         rows = np.array([self._rows.get(key, -1) for key in keys], dtype=np.intp)
-        new = np.flatnonzero(rows < 0)
-        if len(new) or not len(rows):
-            start = time.perf_counter()
-            answers = self._classifier.classify(images[new])
-            told = self._write([keys[index] for index in new], answers, time.perf_counter() - start)
-            if len(new) == len(rows):
-                return answers
-        else:
-            told = self._earlier[:0]
-        known = self._earlier[rows[rows >= 0]]
+        new, old = np.flatnonzero(rows < 0), np.flatnonzero(rows >= 0)
+        if not old.size:
+            return self._ask(images, keys)
+        known = self._earlier[rows[old]]
         self._saved += float(known["seconds"].sum())
-        together = np.empty(len(rows), dtype=self._earlier.dtype)
-        together[rows < 0], together[rows >= 0] = told, known
-        return Answers(
-            together["label"].astype(np.int64), together["scores"].astype(np.float32) if self._n_scores else None
+        answers = Answers(
+            known["label"].astype(np.int64), known["scores"].astype(np.float32) if self._n_scores else None
         )
+        if not new.size:
+            return answers
+        answers = join([answers, self._ask(images[new], [keys[index] for index in new])])
+        order = np.argsort(np.concatenate([old, new]))
+        return Answers(answers.labels[order], None if answers.scores is None else answers.scores[order])
+
+    def _ask(self, images: Images, keys: list[bytes]) -> Answers:
+        """Ask the model and write down what it says."""
+        start = time.perf_counter()
+        answers = self._classifier.classify(images)
+        n_scores = 0 if answers.scores is None else answers.scores.shape[1]
+        records = np.zeros(len(keys), dtype=record_type(n_scores))
+        records["key"] = np.frombuffer(b"".join(keys), dtype="V16")
+        records["label"], records["seconds"] = answers.labels, (time.perf_counter() - start) / len(keys)
+        if answers.scores is not None:
+            records["scores"] = answers.scores
+        with self._lock:
+            if self._n_scores != n_scores:
+                self._forget()
+                self._n_scores = n_scores
+                atomic_json(self._head, {"identity": self._identity, "n_scores": n_scores})
+            with writing(self._body), self._body.open("ab") as file:
+                file.write(records.tobytes())
+            self._kept += len(records)
+        return answers
 
     def _check(self, images: Images, keys: list[bytes]) -> None:
         """Forget everything if the model does not say again what it said before."""
-        if self._trusted:
-            return
-        known = [index for index, key in enumerate(keys) if key in self._rows][:ASKED_AGAIN]
+        known = [] if self._checked else [index for index, key in enumerate(keys) if key in self._rows][:ASKED_AGAIN]
         if not known:
             return
         told = self._earlier["label"][[self._rows[keys[index]] for index in known]]
         if not np.array_equal(self._classifier.classify(images[known]).labels, told):
             self._rows.clear()
             self._forget()
-        self._trusted = True
+        self._checked = True
 
     def _forget(self) -> None:
         with writing(self._body):
             self._head.unlink(missing_ok=True)
             self._body.unlink(missing_ok=True)
-        self._n_scores, self._written = None, 0
+        self._n_scores, self._kept = None, 0
 
     def _read(self) -> NDArray[np.void]:
         """Return what an earlier run wrote down about this model, less what it was killed over."""
@@ -127,25 +149,6 @@ class Journal:
             pass
         self._forget()
         return np.empty(0, dtype=record_type(0))
-
-    def _write(self, keys: list[bytes], answers: Answers, seconds: float) -> NDArray[np.void]:
-        n_scores = 0 if answers.scores is None else answers.scores.shape[1]
-        records = np.zeros(len(answers), dtype=record_type(n_scores))
-        if keys:
-            records["key"] = np.frombuffer(b"".join(keys), dtype="V16")
-            records["label"], records["seconds"] = answers.labels, seconds / len(keys)
-            if answers.scores is not None:
-                records["scores"] = answers.scores
-            with self._lock:
-                if self._n_scores != n_scores:
-                    # A model that answers in another way than before is another model.
-                    self._forget()
-                    self._n_scores = n_scores
-                    atomic_json(self._head, {"identity": self._identity, "n_scores": n_scores})
-                with writing(self._body), self._body.open("ab") as file:
-                    file.write(records.tobytes())
-                self._written += len(records)
-        return records
 
 
 def record_type(n_scores: int) -> np.dtype[np.void]:

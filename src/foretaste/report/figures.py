@@ -159,6 +159,47 @@ def scores(name: str, scores: Curve, flagged: Mask) -> str:
         return svg()
 
 
+def false_alarms(name: str, clean_scores: Curve, threshold: float, asked: float) -> str:
+    """Draw the share of clean images that score above each threshold, with the threshold and the rate asked for.
+
+    Args:
+        name: of the chart, distinct on the page.
+        clean_scores: ``(M,)``, M ≥ 1.
+        threshold: the one in use.
+        asked: the share that may be flagged, in (0, 1).
+    """
+    ordered = np.sort(clean_scores[np.isfinite(clean_scores)].astype(np.float64))
+    above = 1 - np.arange(1, len(ordered) + 1) / len(clean_scores)
+    floor = min(0.5 / len(clean_scores), 0.8 * asked)
+    with _canvas(name) as (axes, svg):
+        axes.axhline(asked, color=_INK, linestyle=(0, (1, 3)), linewidth=1.2)
+        axes.step(ordered, np.maximum(above, floor), where="post", color=_KEPT)
+        if np.isfinite(threshold):
+            axes.axvline(threshold, color=_FLAG, linestyle=(0, (4, 3)), linewidth=1.2)
+        axes.set_yscale("log")
+        axes.set_ylim(floor, 1.1)
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{100 * rate:g} %"))
+        axes.xaxis.set_major_formatter(FuncFormatter(_plain))
+        axes.set_xlabel("threshold on the score")
+        axes.set_ylabel("clean images above it")
+        return svg()
+
+
+def queries(name: str, queries: NDArray[np.int64]) -> str:
+    """Draw how many questions to the classifier the inputs cost, ``(N,)`` with N ≥ 1."""
+    width = max(1, -(-int(queries.max()) // 60))
+    bins = np.arange(0, int(queries.max()) + 2 * width, width) - 0.5
+    with _canvas(name) as (axes, svg):
+        _fill(axes, queries.astype(np.float64), bins)
+        axes.axvline(float(np.median(queries)), color=_KEPT, linestyle=(0, (4, 3)), linewidth=1.2)
+        axes.set_xlabel("queries per input")
+        axes.xaxis.set_major_formatter(FuncFormatter(_plain))
+        _log_counts(axes)
+        axes.set_ylabel("inputs")
+        return svg()
+
+
 def scatter(name: str, points: Curve, flagged: Mask) -> str:
     """Draw where samples lie, ``(N, 2)``: dots for those that passed, triangles for those that were flagged."""
     finite = np.isfinite(points).all(axis=1)

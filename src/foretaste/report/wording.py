@@ -61,6 +61,6 @@ def short(name: str, longest: int = 60) -> str:
 
 
 def class_name(label: int, classes: Sequence[str]) -> str:
-    """Name a class for people: its name, or "class 7" where the name is only the number."""
-    name = short(classes[label])
+    """Name a class for people: its name, or "class 7" where it has none or the name is only the number."""
+    name = short(classes[label]) if label < len(classes) else ""
     return f"class {label}" if name in (str(label), "") else name

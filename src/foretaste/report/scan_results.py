@@ -1,0 +1,157 @@
+"""What a scan of inputs leaves behind, each file written to a temporary name and renamed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from foretaste.guards.guard import Screening
+from foretaste.guards.trigger import Trigger
+from foretaste.io import Skipped, atomic_json, atomic_path, atomic_text
+from foretaste.report.scan import Scan
+from foretaste.report.scan_page import scan_page
+from foretaste.report.summary import about, plain
+from foretaste.samples import Mask, Samples
+
+
+def save_scan(
+    out: Path,
+    scan: Scan,
+    *,
+    source: str,
+    model: str,
+    settings: Mapping[str, object],
+    skipped: Sequence[Skipped] = (),
+    truth_trojaned: Mask | None = None,
+) -> dict[str, Any]:
+    """Write ``verdicts.parquet``, ``report.html`` and ``summary.json``.
+
+    ``summary.json`` comes last: where it is, the rest is complete.
+
+    Args:
+        out: the folder to write into; made if missing.
+        scan: what was found.
+        source: where the inputs came from, for people.
+        model: the classifier, for people.
+        settings: the guard's hyperparameters and whatever else shaped the run.
+        skipped: what could not be read and so was not screened.
+        truth_trojaned: ``bool (N,)``, which inputs carry a trigger, where that is known; then the samples' labels are
+            true, and numbered as ``scan.classes`` are.
+
+    Returns:
+        What ``summary.json`` holds.
+
+    Raises:
+        ForetasteError: a file cannot be written.
+    """
+    summary = _summary(scan, source, model, settings, skipped)
+    if truth_trojaned is not None:
+        summary |= _compare(scan.screening, scan.samples, truth_trojaned)
+    page = scan_page(scan, summary, truth_trojaned=truth_trojaned)
+    with atomic_path(out / "verdicts.parquet") as path:
+        pq.write_table(_verdicts(scan.samples, scan.screening), path)
+    atomic_text(out / "report.html", page)
+    atomic_json(out / "summary.json", summary)
+    return summary
+
+
+def _verdicts(samples: Samples, screening: Screening) -> pa.Table:
+    return pa.table(
+        {
+            "id": pa.array(samples.ids.tolist(), pa.string()),
+            "label": pa.array(screening.labels, pa.int64()),
+            "corrected": pa.array(screening.corrected, pa.int64()),
+            "trojaned": pa.array(screening.trojaned, pa.bool_()),
+            "score": pa.array(screening.scores, pa.float32()),
+            "trigger": pa.array([str(name) or None for name in screening.trigger_ids], pa.string()),
+        }
+    )
+
+
+def _summary(
+    scan: Scan, source: str, model: str, settings: Mapping[str, object], skipped: Sequence[Skipped]
+) -> dict[str, Any]:
+    screening = scan.screening
+    n_samples, n_flagged = len(screening), int(screening.trojaned.sum())
+    queries = screening.queries if n_samples else np.zeros(1, dtype=np.int64)
+    return about(
+        method=scan.method,
+        seed=scan.seed,
+        seconds=scan.seconds,
+        source=source,
+        settings=settings,
+        skipped=skipped,
+        packages=("numpy", "onnxruntime", "torch"),
+    ) | {
+        "model": model,
+        "n_samples": n_samples,
+        "n_flagged": n_flagged,
+        "poisoned": n_flagged > 0,
+        "suspect_classes": [
+            {"label": int(label), "name": _name(int(label), scan.classes)}
+            for label in np.unique(screening.labels[screening.trojaned])
+        ],
+        "false_alarm_rate": scan.false_alarm_rate,
+        "threshold": plain(scan.threshold),
+        "clean_size": scan.clean_size,
+        "queries_per_image": float(queries.mean()),
+        "queries_median": float(np.median(queries)),
+        "queries_max": int(queries.max()),
+        "ms_per_image": 1000 * scan.seconds / max(n_samples, 1),
+        "triggers": [describe(trigger, screening, scan.classes) for trigger in scan.triggers or ()],
+        "notes": list(scan.notes),
+    }
+
+
+def describe(trigger: Trigger, screening: Screening | None, classes: tuple[str, ...]) -> dict[str, Any]:
+    """Say what a trigger is and, given a screening, how many of its inputs carry it, as JSON can hold it."""
+    found = {} if screening is None else {"n_inputs": int((screening.trigger_ids == trigger.id).sum())}
+    target = trigger.target
+    return {
+        "id": trigger.id,
+        "target": None if target is None else {"label": target, "name": _name(target, classes)},
+        "box": list(trigger.box),
+        "anywhere": trigger.anywhere,
+        "flip_rate": trigger.flip_rate,
+        "n_confirmed": trigger.n_confirmed,
+    } | found
+
+
+def _compare(screening: Screening, samples: Samples, trojaned: Mask) -> dict[str, Any]:
+    """Compare with the truth.
+
+    An attack counts as a success while a trojaned input has the wrong label that the classifier gave it: the
+    attacker's, or an ordinary mistake of the classifier, which nobody can tell apart from outside.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    fooled = screening.labels != samples.labels
+    right = screening.corrected == samples.labels
+    stands = fooled & (screening.corrected == screening.labels)
+    both = bool(trojaned.any() and not trojaned.all())
+    return {
+        "tpr": _mean(screening.trojaned[trojaned]),
+        "fpr": _mean(screening.trojaned[~trojaned]),
+        "auroc": float(roc_auc_score(trojaned, screening.scores)) if both else None,
+        "n_trojaned": int(trojaned.sum()),
+        "corrected_accuracy": _mean(right[trojaned]),
+        "asr_before": _mean(fooled[trojaned]),
+        "asr_after": _mean(stands[trojaned]),
+        "clean_accuracy_before": _mean(~fooled[~trojaned]),
+        "clean_accuracy_after": _mean(right[~trojaned]),
+    }
+
+
+def _name(label: int, classes: Sequence[str]) -> str:
+    """Return the name of a class, or its number where the classifier gives labels that nobody named."""
+    return classes[label] if label < len(classes) else str(label)
+
+
+def _mean(mask: Mask) -> float | None:
+    """Return the share that is true, None of nothing."""
+    return float(mask.mean()) if mask.size else None
