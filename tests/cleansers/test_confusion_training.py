@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from scipy.stats import norm
 
 from foretaste import training
 from foretaste.attacks import BadNets, Poisoned, poison_training_set
@@ -25,21 +26,21 @@ from foretaste.progress import OnProgress, Progress
 from foretaste.samples import Samples
 
 TARGET = 3
-SMALL = ConfusionTraining(rounds=2, folds=2, base_epochs=1, base_steps=60, epochs=1, steps=250, batch_size=128)
+SMALL = ConfusionTraining(rounds=2, folds=2, base_fewest=1, base_steps=60, epochs=1, steps=250, batch_size=128)
 """Seconds on a thousand images of 16 pixels."""
 TINY = ConfusionTraining(
     folds=2,
     rounds=2,
-    base_epochs=1,
+    base_fewest=1,
     base_steps=4,
     epochs=1,
     steps=4,
     batch_size=32,
     clean_batch_size=8,
     # Some of those who gained are flagged, so that there is a second round.
-    cut=0.8,
-    mode=0.8,
-    fewest=1,
+    spread=1.0,
+    gain=0.1,
+    significance=0.99,
 )
 """Learns next to nothing, but goes through everything."""
 
@@ -111,12 +112,12 @@ def test_the_evidence_says_why(verdict: Verdict, signs: Samples) -> None:
     assert [evidence.label for evidence in verdict.classes] == list(range(16))
     for evidence in verdict.classes:
         assert evidence.condemned == (evidence.label == TARGET)
-        assert evidence.threshold == SMALL.mode
+        assert evidence.threshold == pytest.approx(4)
         assert evidence.reason
     guilty = verdict.classes[TARGET]
-    assert guilty.n_flagged == guilty.n_suspects == verdict.flagged.sum()
+    assert guilty.n_suspects >= guilty.n_flagged == verdict.flagged.sum()
     assert guilty.statistic > guilty.threshold
-    assert f"{guilty.n_suspects} samples carry a mark" in guilty.reason
+    assert f"{guilty.n_flagged} samples carry a mark" in guilty.reason
     assert signs.classes[TARGET] in guilty.reason
     assert sum(evidence.n_samples for evidence in verdict.classes) == len(signs)
 
@@ -303,8 +304,9 @@ def test_any_size_and_colour_will_do(side: int, channels: int) -> None:
     [
         {"rounds": 0},
         {"folds": 1},
-        {"base_epochs": 0},
         {"base_steps": 0},
+        {"base_fewest": 0},
+        {"base_most": 2},
         {"epochs": 0},
         {"steps": 0},
         {"batch_size": 0},
@@ -315,11 +317,12 @@ def test_any_size_and_colour_will_do(side: int, channels: int) -> None:
         {"learning_rate": math.nan},
         {"weight_decay": -1e-9},
         {"substitute": 0},
-        {"cut": 0.0},
-        {"cut": math.nan},
-        {"mode": 1.9},
-        {"mode": math.nan},
-        {"fewest": 0},
+        {"spread": 0.0},
+        {"spread": math.nan},
+        {"gain": 0.0},
+        {"gain": math.nan},
+        {"significance": 0.0},
+        {"significance": 1.0},
         {"settled": -0.1},
         {"settled": 1.1},
         {"settled": math.nan},
@@ -335,32 +338,54 @@ def test_values_out_of_range_are_refused(field: dict[str, Any]) -> None:
 
 
 def judged(scores: list[float]) -> tuple[NDArray[np.bool_], Any]:
-    """Return the verdict on these scores of class b's samples, beside twenty unsuspicious ones of class a."""
-    labels = np.array([0] * 20 + [1] * len(scores))
+    """Return the verdict on these scores of class b's samples, beside a thousand of class a that spread by 0.5."""
+    labels = np.array([0] * 1000 + [1] * len(scores))
     samples = Samples.from_arrays(np.zeros((len(labels), 2), dtype=np.float32), labels, ("a", "b"))
-    flagged, evidence = ConfusionTraining().verdict(samples, np.array([0.5] * 20 + scores, dtype=np.float32))
+    normal = norm.ppf(np.linspace(0.001, 0.999, 1000), scale=0.5)
+    flagged, evidence = ConfusionTraining().verdict(samples, np.array([*normal, *scores], dtype=np.float32))
     assert evidence[0].reason == "no suspects"
-    assert not flagged[:20].any()
-    return flagged[20:], evidence[1]
+    assert not flagged[:1000].any()
+    return flagged[1000:], evidence[1]
 
 
 def test_a_hump_far_above_the_cut_is_condemned() -> None:
-    flagged, evidence = judged([0.0, 1.9, 2.1, 5.0, 6.0, 7.0])
-    assert flagged.tolist() == [False, False, True, True, True, True]
+    flagged, evidence = judged([0.0, 1.9, 2.1, 5.0, 6.0, 7.0, 7.5, 8.0, 9.0])
+    # The cut is 4 × 0.5; 2.1 is above it, but below a third of the suspects' median.
+    assert flagged.tolist() == [False] * 3 + [True] * 6
     assert evidence.condemned
-    assert (evidence.n_samples, evidence.n_suspects, evidence.n_flagged) == (6, 4, 4)
-    assert (evidence.statistic, evidence.threshold) == (5.5, 3.0)
-    assert evidence.reason.startswith("4 samples carry a mark that has nothing to do with what b looks like")
-    assert evidence.reason.endswith("more than 7 times likelier")
+    assert (evidence.n_samples, evidence.n_suspects, evidence.n_flagged) == (9, 7, 6)
+    # Of seven, six or more lie above 3 where each does with probability e^-2.
+    chance = 7 * math.exp(-12) * (1 - math.exp(-2)) + math.exp(-14)
+    assert evidence.statistic == pytest.approx(-math.log10(chance))
+    assert evidence.threshold == pytest.approx(4)
+    assert evidence.reason.startswith("6 samples carry a mark that has nothing to do with what b looks like")
+    assert evidence.reason.endswith("makes this label 1,408 times likelier")
 
 
-@pytest.mark.parametrize("scores", [[9.0, 9.0], [2.1, 2.2, 2.3, 2.6, 5.0], [2.5, 3.0, 9.0]], ids=str)
+@pytest.mark.parametrize(
+    "scores", [[9.0, 9.0, 9.0, 9.0], [2.1, 2.2, 2.3, 2.4, 2.6, 2.8, 5.0], [2.6] * 90 + [4.0] * 10], ids=str
+)
 def test_too_few_or_a_tail_at_the_cut_is_cleared(scores: list[float]) -> None:
     flagged, evidence = judged([0.0, *scores])
     assert not flagged.any()
     assert not evidence.condemned
     assert (evidence.n_suspects, evidence.n_flagged) == (len(scores), 0)
     assert "too few or too close" in evidence.reason
+
+
+def test_the_verdict_does_not_depend_on_the_scale_of_the_scores() -> None:
+    weak, _ = judged([0.0] * 50 + [4.0] * 8)
+    strong, _ = judged([0.0] * 50 + [40.0] * 8)
+    assert weak.tolist() == strong.tolist() == [False] * 50 + [True] * 8
+
+
+def test_a_mark_that_hardly_matters_is_no_trigger() -> None:
+    labels = np.array([0] * 1000 + [1] * 20)
+    samples = Samples.from_arrays(np.zeros((len(labels), 2), dtype=np.float32), labels, ("a", "b"))
+    # A hundred standard deviations, but less than e times likelier.
+    scores = np.array([*np.linspace(-0.01, 0.01, 1000), *[0.9] * 20], dtype=np.float32)
+    assert not ConfusionTraining().verdict(samples, scores)[0].any()
+    assert ConfusionTraining(gain=0.5).verdict(samples, scores)[0].sum() == 20
 
 
 def test_an_absent_class_is_cleared() -> None:

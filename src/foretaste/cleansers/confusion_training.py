@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import logsumexp
+from scipy.stats import binom
 from torch import Tensor, nn
 
 from foretaste.cleansers.verdict import ClassEvidence, Round, Verdict
@@ -41,6 +42,9 @@ REACH = 2
 HIDDEN_UNITS = 256
 """Width of the confused model's hidden layer, for feature vectors."""
 PREDICTED_AT_ONCE = 500
+
+HUMP = 1 / 3
+"""In a condemned class, suspects that score below this share of their median are strays from the clean samples."""
 
 Scores = NDArray[np.float32]
 
@@ -73,8 +77,9 @@ class ConfusionTraining:
     Attributes:
         rounds: at most this many, ≥ 1.
         folds: parts of the set that are judged by models that never saw them, ≥ 2.
-        base_epochs: passes of the base model over the set, ≥ 1.
-        base_steps: the base model takes at least this many steps, ≥ 1.
+        base_steps: steps of the base model, ≥ 1, within the next two bounds.
+        base_fewest: passes of the base model over the set at least, ≥ 1.
+        base_most: passes at most, ≥ ``base_fewest``: on a small set more of them would teach it the trigger as nature.
         epochs: passes of each confused model over the set, ≥ 1.
         steps: each confused model takes at least this many steps, ≥ 1.
         batch_size: samples of the set in a step of the confused model, ≥ 1.
@@ -83,10 +88,11 @@ class ConfusionTraining:
         learning_rate: the confused model's highest, > 0.
         weight_decay: the confused model's, ≥ 0.
         substitute: how many of the set's own, most natural samples stand in for a missing clean set, ≥ 1.
-        cut: a sample is a suspect if its own label became more than e^cut times likelier; > 0.
-        mode: a class is condemned if the middle one of its suspects scores above this, ≥ ``cut``: poison forms a hump
-            of its own far above the cut, and what strays over it from the clean samples is densest at the cut.
-        fewest: a class with fewer suspects than this is not condemned, ≥ 1.
+        spread: a sample is a suspect if it scores above this many standard deviations of the scores, > 0. The standard
+            deviation is a robust one, from the median absolute deviation, which poison hardly moves.
+        gain: and if its own label became more than e^gain times likelier; > 0.
+        significance: a class is condemned if its suspects are less likely than this to be the tail of the clean
+            samples' scores, in (0, 1).
         settled: the rounds end when this share of the flagged samples or less changed, in [0, 1].
 
     Raises:
@@ -98,8 +104,9 @@ class ConfusionTraining:
 
     rounds: int = 3
     folds: int = 3
-    base_epochs: int = 3
     base_steps: int = 600
+    base_fewest: int = 3
+    base_most: int = 10
     epochs: int = 4
     steps: int = 400
     batch_size: int = 256
@@ -108,18 +115,29 @@ class ConfusionTraining:
     learning_rate: float = 0.02
     weight_decay: float = 1e-3
     substitute: int = 500
-    cut: float = 2.0
-    mode: float = 3.0
-    fewest: int = 3
+    spread: float = 4.0
+    gain: float = 1.0
+    significance: float = 1e-4
     settled: float = 0.02
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "base_epochs", "base_steps", "epochs", "steps", "batch_size", "clean_batch_size"):
+        counts = (
+            "rounds",
+            "base_steps",
+            "base_fewest",
+            "epochs",
+            "steps",
+            "batch_size",
+            "clean_batch_size",
+            "substitute",
+        )
+        for name in counts:
             check(getattr(self, name) >= 1, f"{name} must be 1 or more")
-        for name, least in (("substitute", 1), ("fewest", 1), ("folds", 2)):
-            check(getattr(self, name) >= least, f"{name} must be {least} or more")
+        check(self.folds >= 2, "folds must be 2 or more")
+        check(self.base_most >= self.base_fewest, "base_most must not be below base_fewest")
         check(self.lambda_ > 1, "lambda_ must be above 1")
-        check(self.cut > 0 and self.mode >= self.cut, "cut must be above 0, and mode not below cut")
+        check(self.spread > 0 and self.gain > 0, "spread and gain must be above 0")
+        check(0 < self.significance < 1, "significance must be in (0, 1)")
         check(0 <= self.settled <= 1, "settled must be in [0, 1]")
         self.sgd()
 
@@ -167,20 +185,22 @@ class ConfusionTraining:
 
     def verdict(self, samples: Samples, scores: Scores) -> tuple[Mask, tuple[ClassEvidence, ...]]:
         """Return who is flagged, ``bool (N,)``, and the evidence per class."""
-        suspect = scores > self.cut
+        cut = max(self.spread * robust_deviation(scores), self.gain)
         flagged = np.zeros(len(samples), dtype=np.bool_)
         evidence = []
         for label, name in enumerate(samples.classes):
             members = samples.labels == label
-            suspects = members & suspect
+            suspects = members & (scores > cut)
             n_suspects = int(suspects.sum())
-            middle = float(np.median(scores[suspects])) if n_suspects else 0.0
-            condemned = n_suspects >= self.fewest and middle > self.mode
+            chance = tail_probability(scores[suspects], cut)
+            condemned = chance < self.significance
+            found = suspects & (scores > HUMP * np.median(scores[suspects])) if condemned else np.zeros_like(suspects)
+            flagged |= found
+            n_flagged = int(found.sum())
             if condemned:
-                flagged |= suspects
                 reason = (
-                    f"{n_suspects} samples carry a mark that has nothing to do with what {name} looks like, and that "
-                    f"makes this label more than {math.exp(self.cut):.0f} times likelier"
+                    f"{n_flagged} samples carry a mark that has nothing to do with what {name} looks like, and that "
+                    f"makes this label {math.exp(float(np.median(scores[found]))):,.0f} times likelier"
                 )
             elif n_suspects:
                 reason = f"{n_suspects} suspects, too few or too close to the clean samples to be a group of their own"
@@ -191,9 +211,9 @@ class ConfusionTraining:
                     label=label,
                     n_samples=int(members.sum()),
                     n_suspects=n_suspects,
-                    n_flagged=n_suspects if condemned else 0,
-                    statistic=middle,
-                    threshold=self.mode,
+                    n_flagged=n_flagged,
+                    statistic=-math.log10(chance),
+                    threshold=-math.log10(self.significance),
                     condemned=condemned,
                     reason=reason,
                 )
@@ -257,6 +277,7 @@ class Run:
         method, samples = self.method, self.samples
         rows = torch.from_numpy(np.flatnonzero(~suspect))
         per_epoch = Batches(len(rows), TrainingPlan.batch_size, self.seed).per_epoch
+        steps = min(max(method.base_steps, method.base_fewest * per_epoch), method.base_most * per_epoch)
         # Moving images by a few pixels and mixing up features make small marks hard to learn, and hardly hurt nature.
         plan = TrainingPlan(shift=3, swap=0.3)
         net = build(None, samples.sample_shape, samples.classes, generator=draws(self.seed, 10, number))
@@ -264,7 +285,7 @@ class Run:
         optimise(
             net,
             supervised(self.data, plan, self.seed, self.compute, rows=rows),
-            steps=max(method.base_epochs * per_epoch, method.base_steps),
+            steps=steps,
             sgd=plan.sgd(),
             compute=self.compute,
             phase=f"round {number + 1}: learn what is natural",
@@ -399,6 +420,21 @@ def score(residual: NDArray[np.float32], natural: NDArray[np.float32], labels: N
     denied = np.where(natural.argmax(axis=1) != labels, np.maximum(residual[:, -1], 0), 0)
     scores: Scores = (gain + denied).astype(np.float32)
     return scores
+
+
+def robust_deviation(scores: Scores) -> float:
+    """Return the standard deviation that normal scores of this median absolute deviation would have."""
+    return float(1.4826 * np.median(np.abs(scores - np.median(scores))))
+
+
+def tail_probability(scores: Scores, cut: float) -> float:
+    """Return how likely scores above ``cut`` are to be the tail of clean ones, in (0, 1]; not below 1e-300.
+
+    Clean scores thin out: of those above the cut, fewer than one in e² lies above 1.5 times the cut. Poison forms a
+    hump of its own far above it. So this is the binomial probability of as many above 1.5 times the cut as there are.
+    """
+    above = np.count_nonzero(scores > 1.5 * cut)
+    return max(float(binom.sf(above - 1, len(scores), math.exp(-2))), 1e-300)
 
 
 def cross_entropy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float32]:
