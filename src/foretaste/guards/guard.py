@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from foretaste.classifiers.classifier import Classifier
 from foretaste.progress import OnProgress, silent
 from foretaste.samples import Images, Labels, Mask, Samples
+
+if TYPE_CHECKING:
+    from foretaste.guards.calibration import Threshold
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,6 +51,16 @@ class Screener(Protocol):
             UsageError: the images are of another shape.
             ForetasteError: the classifier fails.
         """
+        ...
+
+
+@runtime_checkable
+class Calibrated(Protocol):
+    """A screener that tells where its suspicion begins, and from which clean scores that follows."""
+
+    @property
+    def threshold(self) -> Threshold:
+        """What inputs must score above to be called trojaned."""
         ...
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from foretaste.guards.calibration import Threshold
 from foretaste.guards.guard import Screening
 from foretaste.guards.trigger import Trigger
 from foretaste.samples import Samples
@@ -26,8 +24,7 @@ class Scan:
         seconds: wall time of the screening, without calibration.
         false_alarm_rate: what the guard was calibrated to, in (0, 1).
         clean_size: number of trusted images it was calibrated on.
-        clean_scores: ``float32 (M,)``, scores of clean images that the guard was calibrated on, None if it tells none.
-        threshold: inputs that score above it are called trojaned, None if the guard tells none.
+        threshold: where suspicion begins, None if the guard does not tell.
         notes: sentences that a reader of the verdict should know.
     """
 
@@ -40,6 +37,5 @@ class Scan:
     seconds: float
     false_alarm_rate: float
     clean_size: int
-    clean_scores: NDArray[np.float32] | None = None
-    threshold: float | None = None
+    threshold: Threshold | None = None
     notes: tuple[str, ...] = ()

@@ -133,7 +133,8 @@ def _run(summary: Mapping[str, Any]) -> dict[str, object]:
     """List what one needs to repeat the run."""
     facts: dict[str, object] = {"method": summary["method"], "seed": summary["seed"]}
     facts |= {"false-alarm rate": wording.share(summary["false_alarm_rate"]), "foretaste": summary["version"]}
-    return facts | summary["versions"]
+    facts |= summary["versions"]
+    return facts
 
 
 def _images(scan: Scan) -> Images:
@@ -234,17 +235,23 @@ def _mistakes(scan: Scan, trojaned: Mask) -> list[Group]:
 
 
 def _calibration(scan: Scan) -> Chart | None:
-    """Draw the share of clean images that each threshold would have flagged; None if the guard tells no scores."""
-    if scan.clean_scores is None or scan.threshold is None or not len(scan.clean_scores):
+    """Draw the share of clean images that each threshold would have flagged; None if the guard tells none."""
+    threshold = scan.threshold
+    if threshold is None:
         return None
-    above = float(np.mean(scan.clean_scores > scan.threshold))
-    told = (
-        f"{wording.plural(len(scan.clean_scores), 'clean score')}; {wording.share(above)} of them lie above the "
-        f"threshold, {wording.figure(scan.threshold)}. Asked for: {wording.share(scan.false_alarm_rate)} of unseen "
-        "clean inputs at most."
+    above = float(np.mean(threshold.scores > threshold.value))
+    caption = (
+        f"{wording.share(above)} of {wording.plural(threshold.n, 'clean image')} that the guard had learnt nothing "
+        f"from score above the threshold, {wording.figure(threshold.value)}. "
     )
-    svg = figures.false_alarms("calibration", scan.clean_scores, scan.threshold, scan.false_alarm_rate)
-    return Chart(svg=Markup(svg), caption=told, alt=f"Share of clean images above each threshold. {told}")
+    caption += (
+        f"Of unseen ones, at most {wording.share(threshold.rate)} do on average, however their scores are spread."
+        if threshold.guaranteed
+        else f"They are too few to promise {wording.share(threshold.rate)}: beyond the highest of them, the curve is "
+        "taken to fall off exponentially."
+    )
+    svg = figures.false_alarms("calibration", threshold.scores, threshold.value, threshold.rate)
+    return Chart(svg=Markup(svg), caption=caption, alt=f"Share of clean images above each threshold. {caption}")
 
 
 def _scores(scan: Scan) -> Chart:

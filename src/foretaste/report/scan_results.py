@@ -97,7 +97,7 @@ def _summary(
             for label in np.unique(screening.labels[screening.trojaned])
         ],
         "false_alarm_rate": scan.false_alarm_rate,
-        "threshold": plain(scan.threshold),
+        "threshold": None if scan.threshold is None else plain(scan.threshold.value),
         "clean_size": scan.clean_size,
         "queries_per_image": float(queries.mean()),
         "queries_median": float(np.median(queries)),
