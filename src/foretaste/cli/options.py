@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 SOURCES = (
-    "a .parquet or .npz file, a folder with one subfolder per class, a saved datasets folder, or cifar10, gtsrb, signs"
+    "a .parquet, .npz or .csv file, a folder with a subfolder per class, a saved datasets folder, cifar10, gtsrb, signs"
 )
 
 

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 from foretaste.errors import ForetasteError, UsageError
+from foretaste.io.csv import read_csv
 from foretaste.io.decoding import Loaded, OnBad, Size
 from foretaste.io.folder import read_folder
 from foretaste.io.images import MAX_PIXELS
@@ -32,7 +33,8 @@ def read(
 
     Args:
         source: a ``.parquet`` file in the Hugging Face image layout, or with ``features`` and ``label``; a folder with
-            one subfolder of images per class; an ``.npz`` with ``x`` and ``y``; a folder written by
+            one subfolder of images per class; an ``.npz`` with ``x`` and ``y``; a ``.csv`` table of
+            features with labels in the column ``class``, ``label`` or the last; a folder written by
             ``datasets.Dataset.save_to_disk``; or ``cifar10``, ``gtsrb`` or ``signs``.
         split: which part of a named set ("train" or "test") or of a saved dictionary of data sets.
         resize: pixels to resize images to: one number for both sides, or (height, width).
@@ -83,7 +85,9 @@ def _read(source: str | Path, split: str, size: Size | None, on_bad: OnBad, on_p
         return read_parquet(path, resize=size, on_bad=on_bad, on_progress=on_progress)
     if path.suffix.lower() == ".npz":
         return read_npz(path, resize=size, on_progress=on_progress)
-    raise UsageError(f"{source} is not a kind of file that can be read; give .parquet, .npz or a folder")
+    if path.suffix.lower() == ".csv":
+        return read_csv(path, resize=size, on_progress=on_progress)
+    raise UsageError(f"{source} is not a kind of file that can be read; give .parquet, .npz, .csv or a folder")
 
 
 def load(
