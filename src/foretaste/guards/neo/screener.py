@@ -1,0 +1,348 @@
+"""NEO at work: what is known already first, then the search, then a look back."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from threading import RLock
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foretaste.classifiers.classifier import Classifier
+from foretaste.guards.calibration import Threshold, check_shape
+from foretaste.guards.guard import Screening
+from foretaste.guards.neo.asking import Asking, ask
+from foretaste.guards.neo.correct import COVERS, covered_label, known_label
+from foretaste.guards.neo.fills import Image
+from foretaste.guards.neo.hosts import Hosts
+from foretaste.guards.neo.reconstruct import cut_out
+from foretaste.guards.neo.regions import Box
+from foretaste.guards.neo.registry import Match, Registry
+from foretaste.guards.neo.search import Effect, Found, Search
+from foretaste.guards.neo.sequential import SequentialTest
+from foretaste.guards.trigger import Trigger
+from foretaste.progress import OnProgress, Progress, silent
+from foretaste.samples import Images, Labels
+
+if TYPE_CHECKING:
+    from foretaste.guards.neo.neo import NEO
+
+WAVE = 64
+"""Images that are searched side by side before what was found is looked for in all others."""
+REMEMBERED_BYTES = 2**26
+"""Memory for earlier inputs, which are looked at again when a trigger becomes known: 64 MiB."""
+MOST_WITNESSES = 8
+"""Images that a trigger's reconstruction is made from, at most."""
+RECENT = 1000
+"""Answers by which a label's sudden share is judged."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class State:
+    """What calibration found out.
+
+    Attributes:
+        method: the hyperparameters.
+        seed: where all random numbers come from.
+        hosts: clean images that the classifier knows.
+        tests: the sequential test of each effect.
+        threshold: an input is trojaned only at a score above it.
+        clean_scores: ``float64 (n,)``, of the clean images that were searched.
+        shares: each label's share of the answers to the clean set.
+        cost: questions that searching a clean image takes on average.
+    """
+
+    method: NEO
+    seed: int
+    hosts: Hosts
+    tests: dict[Effect, SequentialTest]
+    threshold: Threshold
+    clean_scores: NDArray[np.float64]
+    shares: dict[int, float]
+    cost: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Revision:
+    """An earlier input that is seen with other eyes now.
+
+    Attributes:
+        number: which: the inputs that this screener had been given before it.
+        label: the classifier's answer.
+        corrected: the label to give instead.
+        trigger_id: the trigger that it carries.
+    """
+
+    number: int
+    label: int
+    corrected: int
+    trigger_id: str
+
+
+@dataclass
+class Row:
+    """What is known of one input so far."""
+
+    number: int
+    image: Image
+    label: int
+    corrected: int
+    score: float
+    queries: int = 1
+    trigger: Trigger | None = None
+    trojaned: bool = False
+    looked_for: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the search in one image came to."""
+
+    score: float
+    found: Found | None
+    corrected: int
+
+
+class NEOScreener:
+    """Screens inputs; remembers the triggers that it finds, and is safe to use from several threads.
+
+    An input is trojaned if a part of it turns clean images, its score is above the threshold, and covering the part
+    changes its label. A known trigger is recognised by its pixels; whether it is at work is one question, with the
+    trigger covered.
+
+    Attributes:
+        state: what calibration found out.
+        registry: the known triggers; grows as inputs are screened.
+        learning_queries: questions that reconstructing triggers has cost so far, over all inputs.
+    """
+
+    def __init__(self, classifier: Classifier, state: State, registry: Registry) -> None:
+        self.state, self.registry = state, registry
+        self.learning_queries = 0
+        self._classifier = classifier
+        self._lock = RLock()
+        self._count = 0
+        self._allowance = 0.0
+        self._recent: deque[int] = deque(maxlen=RECENT)
+        self._memory: deque[Row] = deque(maxlen=max(REMEMBERED_BYTES // max(state.hosts.images[:1].nbytes, 1), 1))
+        self._witnesses: dict[str, list[tuple[Image, Box]]] = {}
+        self._revisions: list[Revision] = []
+
+    def screen(self, images: Images, on_progress: OnProgress = silent) -> Screening:
+        """Screen inputs ``uint8 (N, H, W, C)``, any N ≥ 0, of the clean set's shape.
+
+        All inputs of the call are looked at again when a trigger becomes known; of earlier calls' inputs, so are the
+        latest that fit in 64 MiB, see ``revised``.
+
+        Raises:
+            UsageError: the images are of another shape.
+            ForetasteError: the classifier fails.
+        """
+        check_shape(images, self.state.hosts.images.shape[1:])
+        rows = self._begin(images)
+        self._recognise(rows)
+        chosen = self._worth_searching([row for row in rows if not row.trojaned])
+        done = len(rows) - len(chosen)
+        for start in range(0, len(chosen), WAVE):
+            on_progress(
+                Progress(phase="neo: screen", done=done + start, total=len(rows), note=f"{len(self.registry)} triggers")
+            )
+            self._search([row for row in chosen[start : start + WAVE] if not row.trojaned], rows)
+        if rows:
+            on_progress(
+                Progress(phase="neo: screen", done=len(rows), total=len(rows), note=f"{len(self.registry)} triggers")
+            )
+        with self._lock:
+            self._memory.extend(rows)
+        return screening(rows)
+
+    def search(self, images: Images) -> Screening:
+        """Search every input as if no trigger were known, and learn nothing: what a first search costs and finds.
+
+        Raises:
+            UsageError: the images are of another shape.
+            ForetasteError: the classifier fails.
+        """
+        check_shape(images, self.state.hosts.images.shape[1:])
+        labels = self._classifier.classify(images).labels
+        rows = [
+            Row(-1, image, label, label, self._lowest) for image, label in zip(images, labels.tolist(), strict=True)
+        ]
+        for start in range(0, len(rows), WAVE):
+            self._examine(rows[start : start + WAVE])
+        return screening(rows)
+
+    def revised(self) -> list[Revision]:
+        """Return the inputs of earlier calls that turned out to carry a trigger since this was last called."""
+        with self._lock:
+            revisions, self._revisions = self._revisions, []
+        return revisions
+
+    # The steps of a call.
+
+    @property
+    def _lowest(self) -> float:
+        return min(test.lowest for test in self.state.tests.values())
+
+    def _begin(self, images: Images) -> list[Row]:
+        """Ask for the inputs' own labels."""
+        labels: Labels = self._classifier.classify(images).labels
+        with self._lock:
+            first, self._count = self._count, self._count + len(images)
+            self._recent.extend(labels.tolist())
+        return [
+            Row(first + place, image, label, label, self._lowest)
+            for place, (image, label) in enumerate(zip(images, labels.tolist(), strict=True))
+        ]
+
+    def _recognise(self, rows: Sequence[Row]) -> None:
+        """Look for known triggers in rows that are not known to be trojaned, and ask whether they are at work."""
+        rows = [row for row in rows if not row.trojaned]
+        known = {trigger.id for trigger in self.registry}
+        rows = [row for row in rows if not known <= row.looked_for]
+        if not rows or not known:
+            return
+        matches = self.registry.match(np.stack([row.image for row in rows]), np.array([row.label for row in rows]))
+        for row in rows:
+            row.looked_for |= known
+        seen = [(row, match) for row, match in zip(rows, matches, strict=True) if match is not None]
+        asked = ask(
+            [partial(known_label, row.image, match.box, match.trigger.mask) for row, match in seen], self._classifier
+        )
+        for (row, match), answer in zip(seen, asked, strict=True):
+            row.queries += answer.queries
+            if answer.result != row.label:
+                row.corrected, row.trojaned, row.trigger = answer.result, True, match.trigger
+                row.score = max(row.score, self._certain)
+                self._witness(match.trigger, row.image, match.box)
+
+    @property
+    def _certain(self) -> float:
+        """The score of an input in which a known trigger is at work: above all thresholds."""
+        highest = max(math.log((1 - test.beta) / test.alpha) for test in self.state.tests.values())
+        return max(highest, self.state.threshold.value) + 1
+
+    def _worth_searching(self, rows: list[Row]) -> list[Row]:
+        """Choose the rows to search within the budget, those first whose label has become more frequent than it was."""
+        budget = self.state.method.search_budget
+        if budget is None:
+            return rows
+        with self._lock:
+            self._allowance = min(self._allowance + budget * len(rows), max(budget, 1.0) * RECENT)
+            affordable = int(self._allowance // max(self.state.cost, 1.0))
+            counts, total = Counter(self._recent), len(self._recent)
+            self._allowance -= min(affordable, len(rows)) * self.state.cost
+
+        def surprise(row: Row) -> tuple[float, int]:
+            usual = self.state.shares.get(row.label, 0.0)
+            # The logarithm of how much more frequent the label is, each as if it had been seen once more.
+            excess = math.log((counts[row.label] + 1) / (total * usual + 1))
+            return -round(excess, 1), crc32(row.image.tobytes())
+
+        return sorted(rows, key=surprise)[:affordable]
+
+    def _examine(self, rows: list[Row]) -> list[tuple[Row, Found]]:
+        """Search rows, note what came of it in them, and return those that are trojaned with the part that shows it."""
+        asked = ask([partial(self._look_into, row.image, row.label) for row in rows], self._classifier)
+        trojaned = []
+        for row, answer in zip(rows, asked, strict=True):
+            row.queries += answer.queries
+            row.score = max(row.score, answer.result.score)
+            if answer.result.found is not None:
+                row.corrected, row.trojaned = answer.result.corrected, True
+                trojaned.append((row, answer.result.found))
+        return trojaned
+
+    def _look_into(self, image: Image, label: int) -> Asking[Outcome]:
+        """Search one image and cover what was found."""
+        state = self.state
+        rng = np.random.default_rng([state.seed, crc32(np.ascontiguousarray(image).tobytes())])
+        parts = yield from Search(
+            image,
+            label,
+            state.hosts,
+            tests=state.tests,
+            largest=state.method.side(image.shape),
+            budget=state.method.queries - 1 - COVERS,
+            rng=rng,
+        ).run()
+        score = max([self._lowest, *(state.tests[part.effect].peak(part.outcomes) for part in parts)])
+        found = next((part for part in parts if part.accepted), None)
+        if found is None:
+            return Outcome(min(score, state.threshold.value), None, label)
+        corrected = yield from covered_label(image, found.box, state.hosts.images[int(rng.integers(len(state.hosts)))])
+        if corrected == label:
+            return Outcome(min(score, state.threshold.value), None, label)
+        return Outcome(score, found, corrected)
+
+    def _search(self, rows: list[Row], together: Sequence[Row]) -> None:
+        """Search rows, reconstruct the triggers found, and look for them in the call's other rows and in earlier ones."""
+        trojaned = self._examine(rows)
+        for row, found in trojaned:
+            with self._lock:
+                if self._match(row) is None:
+                    self._reconstruct(row, found)
+        if not trojaned:
+            return
+        for row, _ in trojaned:
+            match = self._match(row)
+            if match is None:
+                continue
+            row.trigger = match.trigger
+            # The trigger's own pixels cover less of the image than the part that was found.
+            [answer] = ask([partial(known_label, row.image, match.box, match.trigger.mask)], self._classifier)
+            row.queries += 1
+            if answer.result != row.label:
+                row.corrected = answer.result
+        self._recognise(together)
+        self._look_back()
+
+    def _match(self, row: Row) -> Match | None:
+        return self.registry.match(row.image[None], np.array([row.label]))[0]
+
+    def _reconstruct(self, row: Row, found: Found) -> None:
+        """Cut the trigger out of a row and add it to the registry."""
+        rng = np.random.default_rng([self.state.seed, crc32(row.image.tobytes()), 1])
+        [answer] = ask(
+            [partial(cut_out, row.image, found.box, found.effect, row.label, self.state.hosts, rng)], self._classifier
+        )
+        self.learning_queries += answer.queries
+        if answer.result is not None:
+            trigger = self.registry.add(answer.result)
+            self._witness(trigger, row.image, Box(*answer.result.box))
+
+    def _witness(self, trigger: Trigger, image: Image, box: Box) -> None:
+        """Keep an image that holds a trigger, and make the trigger's picture better with it."""
+        with self._lock:
+            witnesses = self._witnesses.setdefault(trigger.id, [])
+            if len(witnesses) < MOST_WITNESSES and not any((image == other).all() for other, _ in witnesses):
+                witnesses.append((np.array(image), box))
+
+    def _look_back(self) -> None:
+        """Look for the known triggers in the inputs of earlier calls."""
+        with self._lock:
+            earlier = [row for row in self._memory if not row.trojaned]
+            self._recognise(earlier)
+            self._revisions += [
+                Revision(number=row.number, label=row.label, corrected=row.corrected, trigger_id=row.trigger.id)
+                for row in earlier
+                if row.trojaned and row.trigger is not None
+            ]
+
+
+def screening(rows: Sequence[Row]) -> Screening:
+    """Return what is known of the rows as a guard's answer."""
+    return Screening(
+        labels=np.array([row.label for row in rows], dtype=np.int64),
+        corrected=np.array([row.corrected for row in rows], dtype=np.int64),
+        trojaned=np.array([row.trojaned for row in rows], dtype=np.bool_),
+        scores=np.array([row.score for row in rows], dtype=np.float32),
+        trigger_ids=np.array([row.trigger.id if row.trigger else "" for row in rows], dtype=np.str_),
+        queries=np.array([row.queries for row in rows], dtype=np.int64),
+    )
