@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from threading import Lock
@@ -149,6 +151,16 @@ class Journal:
             pass
         self._forget()
         return np.empty(0, dtype=record_type(0))
+
+
+def identity(model: str) -> str:
+    """Return what tells a model that a user names from others: its name and, of a file or an imported module, its contents."""
+    module = sys.modules.get(model.partition(":")[0])
+    path = Path(getattr(module, "__file__", None) or model)
+    if not path.is_file():
+        return model
+    with path.open("rb") as file:
+        return f"{model} {hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def record_type(n_scores: int) -> np.dtype[np.void]:

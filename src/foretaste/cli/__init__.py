@@ -14,6 +14,7 @@ from typer.main import get_command
 from foretaste import __version__
 from foretaste.cli.cleanse import cleanse
 from foretaste.cli.demo import demo
+from foretaste.cli.guard import guard
 from foretaste.cli.poison import poison
 from foretaste.cli.train import train
 from foretaste.errors import ForetasteError, UsageError
@@ -22,8 +23,8 @@ INTERRUPTED = 130
 """What shells expect of a program that Ctrl-C stopped."""
 
 app = typer.Typer(
-    help="Find backdoor poison in image-classifier training data, before a model learns from it.",
-    epilog="Exit codes: 0 nothing found, 1 poison found, 2 the run failed, 4 bad usage.",
+    help="Keep backdoors out of image classifiers: find poison in training data and trojaned inputs of a model.",
+    epilog="Exit codes: 0 nothing found, 1 poison or trojaned inputs found, 2 the run failed, 4 bad usage.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 for verb in (demo, cleanse, poison, train):
     app.command()(verb)
+app.add_typer(guard, name="guard")
 
 
 @dataclass
@@ -66,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what to run, without the program's name; the process's own arguments when left out.
 
     Returns:
-        0 nothing found, 1 poison found, 2 the run failed, 4 bad usage, 130 interrupted.
+        0 nothing found, 1 poison or trojaned inputs found, 2 the run failed, 4 bad usage, 130 interrupted.
     """
     session = Session()
     try:

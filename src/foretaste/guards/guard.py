@@ -14,6 +14,7 @@ from foretaste.samples import Images, Labels, Mask, Samples
 
 if TYPE_CHECKING:
     from foretaste.guards.calibration import Threshold
+    from foretaste.guards.neo.registry import Registry
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,6 +63,14 @@ class Calibrated(Protocol):
     def threshold(self) -> Threshold:
         """What inputs must score above to be called trojaned."""
         ...
+
+
+@runtime_checkable
+class Reconstructing(Protocol):
+    """A screener that makes out triggers, and recognises those that it knows."""
+
+    registry: Registry
+    """The known triggers."""
 
 
 @runtime_checkable

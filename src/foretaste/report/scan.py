@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from foretaste.guards.calibration import Threshold
 from foretaste.guards.guard import Screening
-from foretaste.guards.trigger import Trigger
+from foretaste.guards.neo.registry import Registry
 from foretaste.samples import Samples
 
 
@@ -18,10 +18,13 @@ class Scan:
         samples: the N inputs; their labels are only looked at where the truth is known.
         screening: what the guard said of them.
         classes: the names of the labels that the classifier gives.
-        triggers: the triggers that the guard knows, found in these inputs or before; None if it makes none out.
+        registry: the triggers that the guard knows, found in these inputs or before; None if it makes none out.
         method: the guard's registered name.
         seed: what the run's random numbers came from.
-        seconds: wall time of the screening, without calibration.
+        seconds: wall time of the screening.
+        calibration_seconds: wall time of the calibration before it.
+        queries: questions to the classifier that screening took in all; identical images are asked about once.
+        calibration_queries: questions that calibration took before it.
         false_alarm_rate: what the guard was calibrated to, in (0, 1).
         clean_size: number of trusted images it was calibrated on.
         threshold: where suspicion begins, None if the guard does not tell.
@@ -31,10 +34,13 @@ class Scan:
     samples: Samples
     screening: Screening
     classes: tuple[str, ...]
-    triggers: tuple[Trigger, ...] | None
+    registry: Registry | None
     method: str
     seed: int
     seconds: float
+    calibration_seconds: float
+    queries: int
+    calibration_queries: int
     false_alarm_rate: float
     clean_size: int
     threshold: Threshold | None = None

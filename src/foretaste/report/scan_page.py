@@ -15,7 +15,7 @@ from foretaste.report import figures, wording
 from foretaste.report.pictures import data_uri
 from foretaste.report.scan import Scan
 from foretaste.report.template import Chart, render
-from foretaste.report.triggers import TriggerView, cover, locate, view
+from foretaste.report.triggers import TriggerView, covered, view
 from foretaste.samples import Images, Mask
 
 _TRIGGERS = 12
@@ -118,7 +118,7 @@ def scan_page(scan: Scan, summary: Mapping[str, Any], *, truth_trojaned: Mask | 
         n_corrected=int((screening.corrected != screening.labels).sum()),
         triggers=triggers[:_TRIGGERS],
         n_triggers=len(triggers),
-        makes_out=scan.triggers is not None,
+        makes_out=scan.registry is not None,
         groups=_groups(scan, others, truth_trojaned is not None),
         mistakes=[] if truth_trojaned is None else _mistakes(scan, truth_trojaned),
         calibration=_calibration(scan),
@@ -142,12 +142,12 @@ def _images(scan: Scan) -> Images:
     return scan.samples.images
 
 
-def _example(scan: Scan, row: int, truth: bool, covered: NDArray[np.uint8] | None = None) -> Example:
+def _example(scan: Scan, row: int, truth: bool, without: NDArray[np.uint8] | None = None) -> Example:
     screening = scan.screening
     return Example(
         id=str(scan.samples.ids[row]),
         src=data_uri(_images(scan)[row]),
-        covered=None if covered is None else data_uri(covered),
+        covered=None if without is None else data_uri(without),
         label=wording.class_name(int(screening.labels[row]), scan.classes),
         corrected=wording.class_name(int(screening.corrected[row]), scan.classes),
         truth=wording.class_name(int(scan.samples.labels[row]), scan.classes) if truth else None,
@@ -159,14 +159,11 @@ def _example(scan: Scan, row: int, truth: bool, covered: NDArray[np.uint8] | Non
 def _triggers(scan: Scan, truth: bool) -> list[Group]:
     """Show each trigger with inputs that carry it, the one that most inputs carry first."""
     groups = []
-    for trigger in scan.triggers or ():
+    for trigger in scan.registry or ():
         rows = np.flatnonzero(scan.screening.trojaned & (scan.screening.trigger_ids == trigger.id))
         images = _images(scan)[rows]
         shown = _spread(rows, scan.screening.corrected[rows])[:_EXAMPLES]
-        examples = tuple(
-            _example(scan, int(row), truth, cover(trigger, _images(scan)[row], place))
-            for row, place in zip(shown, locate(trigger, _images(scan)[shown]), strict=True)
-        )
+        examples = tuple(_example(scan, int(row), truth, covered(trigger, _images(scan)[row])) for row in shown)
         groups.append(
             Group(
                 title=f"Trigger {trigger.id}",
@@ -274,7 +271,9 @@ def _queries(scan: Scan) -> Chart | None:
         return None
     caption = (
         f"Median {wording.figure(float(np.median(queries)))}, mean {wording.figure(float(queries.mean()))}, at most "
-        f"{wording.count(int(queries.max()))} queries for one input, its own answer included."
+        f"{wording.count(int(queries.max()))} queries for one input, its own answer included. "
+        f"In all {wording.count(scan.queries)} were sent, what reconstructing triggers took included and identical "
+        f"images once, after {wording.count(scan.calibration_queries)} for calibration."
     )
     return Chart(
         svg=Markup(figures.queries("queries", queries)), caption=caption, alt=f"Histogram of queries. {caption}"

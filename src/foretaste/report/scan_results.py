@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from foretaste.guards.guard import Screening
+from foretaste.guards.neo.registry import Registry
 from foretaste.guards.trigger import Trigger
 from foretaste.io import Skipped, atomic_json, atomic_path, atomic_text
 from foretaste.report.scan import Scan
@@ -29,7 +30,7 @@ def save_scan(
     skipped: Sequence[Skipped] = (),
     truth_trojaned: Mask | None = None,
 ) -> dict[str, Any]:
-    """Write ``verdicts.parquet``, ``report.html`` and ``summary.json``.
+    """Write ``verdicts.parquet``, ``triggers/``, ``report.html`` and ``summary.json``.
 
     ``summary.json`` comes last: where it is, the rest is complete.
 
@@ -55,9 +56,20 @@ def save_scan(
     page = scan_page(scan, summary, truth_trojaned=truth_trojaned)
     with atomic_path(out / "verdicts.parquet") as path:
         pq.write_table(_verdicts(scan.samples, scan.screening), path)
+    if scan.registry is not None:
+        save_triggers(scan.registry, out / "triggers")
     atomic_text(out / "report.html", page)
     atomic_json(out / "summary.json", summary)
     return summary
+
+
+def save_triggers(registry: Registry, folder: Path) -> None:
+    """Write the triggers, and remove the pictures of those that an earlier run left in the folder."""
+    registry.save(folder)
+    names = {trigger.id for trigger in registry}
+    for path in folder.glob("*.png"):
+        if path.stem not in names:
+            path.unlink()
 
 
 def _verdicts(samples: Samples, screening: Screening) -> pa.Table:
@@ -82,7 +94,7 @@ def _summary(
     return about(
         method=scan.method,
         seed=scan.seed,
-        seconds=scan.seconds,
+        seconds=scan.calibration_seconds + scan.seconds,
         source=source,
         settings=settings,
         skipped=skipped,
@@ -102,8 +114,10 @@ def _summary(
         "queries_per_image": float(queries.mean()),
         "queries_median": float(np.median(queries)),
         "queries_max": int(queries.max()),
+        "queries_total": scan.queries,
+        "calibration_queries": scan.calibration_queries,
         "ms_per_image": 1000 * scan.seconds / max(n_samples, 1),
-        "triggers": [describe(trigger, screening, scan.classes) for trigger in scan.triggers or ()],
+        "triggers": [describe(trigger, screening, scan.classes) for trigger in scan.registry or ()],
         "notes": list(scan.notes),
     }
 
