@@ -29,6 +29,8 @@ def raw(shape: tuple[int, ...], n: int = 4) -> torch.Tensor:
         ("compact-resnet", (96, 96, 3), 128),
         ("resnet18", (28, 28, 1), 512),
         ("resnet18", (32, 32, 3), 512),
+        ("convnet", (32, 32, 3), 64),
+        ("convnet", (28, 47, 1), 64),
         ("mlp", (7,), 256),
     ],
 )
@@ -65,7 +67,7 @@ def test_weights_come_from_the_generator_alone(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "shape", "complaint"),
     [
-        ("nonesuch", (32, 32, 3), "no net 'nonesuch'; known: compact-resnet, resnet18, mlp"),
+        ("nonesuch", (32, 32, 3), "no net 'nonesuch'; known: compact-resnet, resnet18, convnet, mlp"),
         ("mlp", (32, 32, 3), "takes feature vectors"),
         ("resnet18", (9,), "takes images"),
         ("compact-resnet", (32, 12, 3), "not 12×32"),

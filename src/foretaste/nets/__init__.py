@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import torch
 
 from foretaste.errors import UsageError
+from foretaste.nets.convnet import ConvNet
 from foretaste.nets.mlp import MLP
 from foretaste.nets.net import Net
 from foretaste.nets.resnet import CompactResNet, ResNet18
 
-__all__ = ["MLP", "NETS", "CompactResNet", "Net", "ResNet18", "build", "outline"]
+__all__ = ["MLP", "NETS", "CompactResNet", "ConvNet", "Net", "ResNet18", "build", "outline"]
 
-NETS: dict[str, type[Net]] = {net.name: net for net in (CompactResNet, ResNet18, MLP)}
+NETS: dict[str, type[Net]] = {net.name: net for net in (CompactResNet, ResNet18, ConvNet, MLP)}
 """The architectures by name."""
 
 
