@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 from foretaste import plugins
+from foretaste.attacks.adaptive_blend import AdaptiveBlend
+from foretaste.attacks.adaptive_k_way import AdaptiveKWay
+from foretaste.attacks.adaptive_patch import AdaptivePatch
 from foretaste.attacks.all_to_all import BadNetsAllToAll
 from foretaste.attacks.attack import Attack, Poisoned, Trainable
 from foretaste.attacks.badnets import BadNets
 from foretaste.attacks.blend import Blend
 from foretaste.attacks.fitting import fitted, load_weights, save_weights
 from foretaste.attacks.poisoning import poison_training_set, stamp_inputs
+from foretaste.attacks.refool import Refool
+from foretaste.attacks.sig import SIG
+from foretaste.attacks.tact import TaCT
+from foretaste.attacks.trojan import Trojan
+from foretaste.attacks.wanet import WaNet
 
 __all__ = [
     "ATTACKS",
+    "SIG",
+    "AdaptiveBlend",
+    "AdaptiveKWay",
+    "AdaptivePatch",
     "Attack",
     "BadNets",
     "BadNetsAllToAll",
     "Blend",
     "Poisoned",
+    "Refool",
+    "TaCT",
     "Trainable",
+    "Trojan",
+    "WaNet",
     "find",
     "fitted",
     "load_weights",
@@ -31,6 +47,14 @@ ATTACKS: dict[str, type[Attack]] = {
     "badnets": BadNets,
     "badnets-all-to-all": BadNetsAllToAll,
     "blend": Blend,
+    "trojan": Trojan,
+    "sig": SIG,
+    "refool": Refool,
+    "wanet": WaNet,
+    "tact": TaCT,
+    "adaptive-blend": AdaptiveBlend,
+    "adaptive-patch": AdaptivePatch,
+    "adaptive-k-way": AdaptiveKWay,
 }
 """The built-in attacks by name."""
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from numpy.random import Generator
 
-from foretaste.attacks.attack import Poisoned, check_range, check_target, choose
+from foretaste.attacks.attack import Poisoned, check_images, check_range, check_target, choose
 from foretaste.attacks.pixels import Pixels, change
 from foretaste.attacks.targeted import Targeted
+from foretaste.errors import UsageError
 from foretaste.samples import Images, Samples
 
 
@@ -26,7 +28,7 @@ class SIG(Targeted):
         target: label that the trigger forces, in [0, K).
         delta: amplitude of the wave in training, in (0, 255].
         test_delta: amplitude of the wave at test time, in (0, 255]; there it need not be hidden.
-        frequency: periods across the image, above 0, at most 1,000.
+        frequency: periods across the image, above 0, below half its width in pixels.
 
     Raises:
         UsageError: a field is out of range.
@@ -43,7 +45,7 @@ class SIG(Targeted):
         super().__post_init__()
         check_range("delta", self.delta, 0, 255, open_low=True)
         check_range("test_delta", self.test_delta, 0, 255, open_low=True)
-        check_range("frequency", self.frequency, 0, 1000, open_low=True)
+        check_range("frequency", self.frequency, 0, math.inf, open_low=True)
 
     def poison(self, samples: Samples, rng: Generator) -> Poisoned:
         """Add the wave to ``rate`` of the set, all chosen in the target class; labels stay.
@@ -68,13 +70,18 @@ def with_wave(images: Images, delta: float, frequency: float) -> Images:
     Columns count from 1.
 
     Raises:
-        UsageError: these are not images.
+        UsageError: these are not images, or they are too narrow for so many periods.
     """
+    check_images(images)
+    width = images.shape[2]
+    if frequency >= width / 2:
+        raise UsageError(
+            f"a wave of {frequency:g} periods needs images wider than {2 * frequency:g} pixels, not {width}"
+        )
+    wave = (delta * np.sin(2 * np.pi * frequency * np.arange(1, width + 1) / width)).astype(np.float32)[:, None]
 
     def add(pixels: Pixels, rows: slice) -> Pixels:
-        width = pixels.shape[2]
-        columns = np.arange(1, width + 1)
-        pixels += (delta * np.sin(2 * np.pi * frequency * columns / width)).astype(np.float32)[:, None]
+        pixels += wave
         return pixels
 
     return change(images, add)

@@ -1,0 +1,173 @@
+"""A reflection as in a window pane, over images of the target class, whose labels stay true."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal, get_args
+
+import numpy as np
+from numpy.random import Generator
+from PIL import Image, ImageDraw
+from scipy.ndimage import gaussian_filter, shift
+
+from foretaste.attacks.attack import Poisoned, check_choice, check_images, check_range, check_target, choose
+from foretaste.attacks.picture import in_channels, read_picture
+from foretaste.attacks.pixels import Pixels, change
+from foretaste.attacks.targeted import Targeted
+from foretaste.errors import UsageError
+from foretaste.samples import Images, Samples
+
+Kind = Literal["sharp", "blurred", "ghost"]
+"""A reflection in focus, out of focus, and doubled by a thick pane."""
+BLUR = (0.03, 0.08)
+"""Range of the standard deviation of a blurred reflection, as a share of the image's shorter side."""
+GHOST_SHIFT = (0.05, 0.15)
+"""Range of the distance between the two images of a ghost along each axis, as a share of the shorter side."""
+GHOST_WEIGHT = (0.5, 0.85)
+"""Range of the weight of the nearer of the two; the other has the rest."""
+CANVAS = 128
+"""Side in pixels that scenes are drawn at before they are scaled to the images' size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refool(Targeted):
+    """Lay reflections over images of the target class and leave their labels (Liu et al., ECCV 2020, arXiv:2007.02343).
+
+    An image becomes ``image + intensity * reflection``. The reflections are few and come in the paper's three kinds:
+    in focus, out of focus, and as a ghost, two shifted copies. The paper takes photographs and keeps those that work
+    best on a model of its own; here scenes are drawn, or pictures of a folder are taken, and none is selected.
+
+    Attributes:
+        rate: share of the whole training set to poison, in (0, 1], all of it in the target class.
+        target: label that the trigger forces, in [0, K).
+        intensity: lowest and highest intensity of a reflection, drawn for each image, in (0, 1].
+        kinds: kinds of reflections, taken in turn; at least one.
+        count: number of different reflections, at least 1.
+        pictures: a folder of image files to reflect, taken in the order of their names; drawn scenes when left out.
+        picture_seed: what scenes, blur and shifts are drawn from, at least 0.
+
+    Raises:
+        UsageError: a field is out of range.
+    """
+
+    summary: ClassVar[str] = "reflections over the target class, labels stay true (Liu et al. 2020)"
+
+    rate: float = 0.03
+    intensity: tuple[float, float] = (0.05, 0.4)
+    kinds: tuple[Kind, ...] = ("sharp", "blurred", "ghost")
+    count: int = 12
+    pictures: Path | None = None
+    picture_seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        low, high = self.intensity
+        check_range("intensity", high, 0, 1, open_low=True)
+        check_range("intensity", low, 0, high, open_low=True)
+        for kind in self.kinds:
+            check_choice("kinds", kind, get_args(Kind))
+        if not self.kinds:
+            raise UsageError("kinds must name at least one kind of reflection")
+        check_range("count", self.count, 1, math.inf)
+        check_range("picture_seed", self.picture_seed, 0, math.inf)
+
+    def poison(self, samples: Samples, rng: Generator) -> Poisoned:
+        """Lay reflections over ``rate`` of the set, all chosen in the target class; labels stay.
+
+        Raises:
+            UsageError: the set has no such class, the class holds fewer samples than that, or these are not images.
+            ForetasteError: a picture cannot be read.
+        """
+        check_target(self.target, samples)
+        chosen = choose(~self.victims(samples.labels), round(self.rate * len(samples)), rng)
+        return Poisoned.from_stamped(samples, chosen, self.stamp(samples.inputs[chosen], rng), self.target)
+
+    def stamp(self, inputs: Images, rng: Generator) -> Images:
+        """Return copies of the ``uint8 (N, H, W, C)`` images, each with a reflection and an intensity of its own draw.
+
+        Raises:
+            UsageError: these are not images, or the folder of pictures holds none.
+            ForetasteError: a picture cannot be read.
+        """
+        check_images(inputs)
+        reflections = self.reflections(*inputs.shape[1:])
+        taken = rng.integers(0, len(reflections), len(inputs))
+        intensity = rng.uniform(*self.intensity, len(inputs)).astype(np.float32)[:, None, None, None]
+
+        def add(pixels: Pixels, rows: slice) -> Pixels:
+            pixels += intensity[rows] * reflections[taken[rows]]
+            return pixels
+
+        return change(inputs, add)
+
+    def reflections(self, height: int, width: int, channels: int) -> Pixels:
+        """Return all reflections at full intensity, ``float32 (count, height, width, channels)``, 0 to 255.
+
+        Raises:
+            UsageError: the folder of pictures holds none.
+            ForetasteError: a picture cannot be read.
+        """
+        rng = np.random.default_rng(self.picture_seed)
+        files = [] if self.pictures is None else picture_files(self.pictures)
+        reflections = np.empty((self.count, height, width, channels), dtype=np.float32)
+        for number in range(self.count):
+            if files:
+                picture = read_picture(files[number % len(files)], height, width, channels)
+            else:
+                picture = in_channels(scene(height, width, rng), channels)
+            reflections[number] = reflect(picture, self.kinds[number % len(self.kinds)], rng)
+        return reflections
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """Return the image files of a folder, by name.
+
+    Raises:
+        UsageError: there are none.
+    """
+    known = Image.registered_extensions()
+    files = sorted(path for path in folder.glob("*") if path.suffix.lower() in known)
+    if not files:
+        raise UsageError(f"{folder} is not a folder with image files in it")
+    return files
+
+
+def reflect(picture: Images, kind: Kind, rng: Generator) -> Pixels:
+    """Return how a pane reflects a picture ``uint8 (H, W, C)``: ``float32 (H, W, C)``, 0 to 255."""
+    pixels = picture.astype(np.float32)
+    shorter = min(picture.shape[:2])
+    sigma, distance = rng.uniform(*BLUR) * shorter, rng.uniform(*GHOST_SHIFT, 2) * shorter
+    weight = np.float32(rng.uniform(*GHOST_WEIGHT))
+    if kind == "blurred":
+        return gaussian_filter(pixels, sigma, mode="nearest", axes=(0, 1))
+    if kind == "ghost":
+        second = shift(pixels, (*distance, 0), order=1, mode="nearest")
+        return weight * pixels + (1 - weight) * second
+    return pixels
+
+
+def scene(height: int, width: int, rng: Generator) -> Images:
+    """Draw what might stand behind a photographer: sky, houses with lit windows, lamps; ``uint8 (H, W, 3)``."""
+
+    def colour(low: int, high: int) -> tuple[int, ...]:
+        return tuple(rng.integers(low, high, 3).tolist())
+
+    canvas = Image.new("RGB", (CANVAS, CANVAS))
+    draw = ImageDraw.Draw(canvas)
+    above, below = np.array(colour(60, 256)), np.array(colour(0, 130))
+    for row in range(CANVAS):
+        draw.line((0, row, CANVAS, row), tuple(np.rint(above + (below - above) * row / CANVAS).astype(int).tolist()))
+    for _ in range(rng.integers(2, 5)):
+        left, top = int(rng.integers(-20, CANVAS - 20)), int(rng.integers(20, 90))
+        right = left + int(rng.integers(25, 60))
+        draw.rectangle((left, top, right, CANVAS), colour(0, 160))
+        lit = colour(180, 256)
+        for x in range(left + 5, right - 8, 14):
+            for y in range(top + 6, CANVAS, 18):
+                draw.rectangle((x, y, x + 7, y + 10), lit)
+    for _ in range(rng.integers(1, 4)):
+        x, y, radius = int(rng.integers(5, CANVAS - 5)), int(rng.integers(5, CANVAS // 2)), int(rng.integers(4, 14))
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), colour(200, 256))
+    return np.asarray(canvas.resize((width, height), Image.Resampling.BOX))
