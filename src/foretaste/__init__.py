@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from foretaste.attacks.attack import Poisoned
     from foretaste.cleansers import CLEANSERS, cleanse
     from foretaste.cleansers.verdict import Verdict
+    from foretaste.guards import GUARDS, Guard
+    from foretaste.guards.guard import Screening
+    from foretaste.guards.trigger import Trigger
     from foretaste.io import load
     from foretaste.samples import Samples
     from foretaste.training import train
@@ -27,9 +30,13 @@ __version__ = "0.1.0"
 __all__ = [
     "ATTACKS",
     "CLEANSERS",
+    "GUARDS",
     "ForetasteError",
+    "Guard",
     "Poisoned",
     "Samples",
+    "Screening",
+    "Trigger",
     "UsageError",
     "Verdict",
     "__version__",
@@ -41,8 +48,12 @@ __all__ = [
 _HOME = {
     "ATTACKS": "foretaste.attacks",
     "CLEANSERS": "foretaste.cleansers",
+    "GUARDS": "foretaste.guards",
+    "Guard": "foretaste.guards",
     "Poisoned": "foretaste.attacks.attack",
     "Samples": "foretaste.samples",
+    "Screening": "foretaste.guards.guard",
+    "Trigger": "foretaste.guards.trigger",
     "Verdict": "foretaste.cleansers.verdict",
     "cleanse": "foretaste.cleansers",
     "load": "foretaste.io",

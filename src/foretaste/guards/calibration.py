@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
+from scipy.optimize import brentq
 
 from foretaste.errors import UsageError
 from foretaste.guards.guard import Screening
@@ -33,13 +34,15 @@ class Threshold:
         rate: share of unseen clean inputs that it lets be called trojaned, in (0, 1), on average over clean sets.
         n: clean scores that it was set from, ≥ 1.
         guaranteed: whether the rate holds for any distribution of the scores. If not, there were too few clean scores
-            for it, and it holds if the scores' upper tail is exponential or falls off faster.
+            for it, and it holds if the scores' upper half is exponential or falls off faster.
+        scores: the clean scores themselves, ``(n,)``, rising.
     """
 
     value: float
     rate: float
     n: int
     guaranteed: bool
+    scores: NDArray[np.float64] = field(repr=False, compare=False)
 
 
 def conformal_threshold(scores: NDArray[np.floating], rate: float) -> Threshold:
@@ -50,26 +53,45 @@ def conformal_threshold(scores: NDArray[np.floating], rate: float) -> Threshold:
     is ever suspicious.
 
     With fewer, no threshold among the scores keeps the rate: above the highest lie 1 / (n + 1) of the clean inputs.
-    An exponential tail goes on from there: its scale is the mean excess of the scores above their median, and the
-    threshold is so far above the highest score that the tail falls from 1 / (n + 1) to ``rate``.
+    An exponential tail, measured on the upper half of the scores, is taken to go on from there until it has fallen to
+    ``rate``. For scores whose upper half is exponential the rate is exact, for lighter tails it is lower.
 
     Args:
-        scores: ``(n,)``, finite, n ≥ 1; of inputs that nothing was fitted to.
+        scores: ``(n,)``, finite, n ≥ 2; of inputs that nothing was fitted to.
         rate: in (0, 1).
     """
     ordered = np.sort(np.asarray(scores, dtype=np.float64))
     n = len(ordered)
     above = math.floor(rate * (n + 1) + 1e-9)
     if above >= 1:
-        return Threshold(value=float(ordered[n - above]), rate=rate, n=n, guaranteed=True)
-    beyond = tail_scale(ordered) * math.log(1 / (rate * (n + 1)))
-    return Threshold(value=float(ordered[-1]) + beyond, rate=rate, n=n, guaranteed=False)
+        return Threshold(value=float(ordered[n - above]), rate=rate, n=n, guaranteed=True, scores=ordered)
+    return Threshold(value=float(ordered[-1]) + beyond(ordered, rate), rate=rate, n=n, guaranteed=False, scores=ordered)
 
 
-def tail_scale(scores: NDArray[np.floating]) -> float:
-    """Return the mean excess over the median, ≥ 0, of those scores ``(n,)`` that are above it."""
-    excess = scores - np.median(scores)
-    return float(excess[excess > 0].mean()) if (excess > 0).any() else 0.0
+def beyond(ordered: NDArray[np.float64], rate: float) -> float:
+    """Return how far above the highest of n clean scores an exponential tail has fallen to ``rate`` < 1 / (n + 1).
+
+    By Rényi's representation, the distance from one top score of n + 1 to the next is exponential and independent of
+    the distances below, and the j-th of those weighs (j − 1) / j in the sum of the other scores' excesses. So the
+    chance that a new score is the highest, and above the next by more than c mean excesses, is a product over the k
+    excesses.
+    """
+    n, k = len(ordered), len(ordered) // 2
+    weights = np.arange(1, k + 1) / np.arange(2, k + 2) / k
+
+    def missing(c: float) -> float:
+        return float(np.log1p(c * weights).sum()) + math.log(rate * (n + 1))
+
+    highest = 1.0
+    while missing(highest) < 0:
+        highest *= 2
+    return tail_scale(ordered) * float(brentq(missing, 0, highest))
+
+
+def tail_scale(ordered: NDArray[np.float64]) -> float:
+    """Return the mean excess of the upper half of rising scores ``(n,)`` over the next lower one, ≥ 0; n ≥ 2."""
+    k = len(ordered) // 2
+    return float((ordered[-k:] - ordered[-k - 1]).mean())
 
 
 def split(clean: Samples, rng: Generator, *, part: int = 4) -> tuple[Samples, Samples]:

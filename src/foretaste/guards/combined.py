@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foretaste.classifiers.classifier import Classifier
+from foretaste.classifiers.counting import Counted
 from foretaste.errors import UsageError
 from foretaste.guards import FEWEST, check_clean, find
 from foretaste.guards.calibration import Threshold, conformal_threshold, split, tail_scale
@@ -61,21 +62,26 @@ class Combined:
         if len(clean) < 2 * FEWEST:
             raise UsageError(f"the clean set has {len(clean)} images; {self.name} needs {2 * FEWEST} or more")
         reference, unseen = split(clean, np.random.default_rng(seed), part=2)
-        has_scores = classifier.classify(np.asarray(reference.inputs[:1])).scores is not None
+        asked = Counted(classifier)
+        has_scores = asked.classify(np.asarray(reference.inputs[:1])).scores is not None
         guards = [guard() for guard in map(find, self.methods) if has_scores or not guard.needs_scores]
         if not guards:
             raise UsageError(
                 f"{', '.join(self.methods)} needs the classifier's scores, and this one gives labels alone"
             )
-        screeners = tuple(
-            guard.calibrate(
-                classifier, reference, false_alarm_rate=false_alarm_rate, seed=seed, on_progress=on_progress
+
+        def calibrated() -> tuple[Screener, ...]:
+            return tuple(
+                guard.calibrate(asked, reference, false_alarm_rate=false_alarm_rate, seed=seed, on_progress=on_progress)
+                for guard in guards
             )
-            for guard in guards
-        )
+
+        screeners = calibrated()
         tails = tuple(Tail.of(screener.screen(reference.inputs, on_progress).scores) for screener in screeners)
         calm = [screener.screen(unseen.inputs, on_progress).scores for screener in screeners]
-        return CombinedScreener(screeners, tails, conformal_threshold(most_surprised(tails, calm), false_alarm_rate))
+        threshold = conformal_threshold(most_surprised(tails, calm), false_alarm_rate)
+        # Afresh, because a guard may have learnt from what it screened; it asks the same and so costs no questions.
+        return CombinedScreener(calibrated(), tails, threshold)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +101,8 @@ class CombinedScreener:
     def screen(self, images: Images, on_progress: OnProgress = silent) -> Screening:
         """Screen inputs ``uint8 (N, H, W, C)``, any N ≥ 0, of the clean set's shape.
 
-        A score is minus the logarithm of the share of clean inputs that would surprise the same guard as much.
+        A score is minus the logarithm of the share of clean inputs that would surprise the same guard as much. The
+        questions are those of all guards together.
 
         Raises:
             UsageError: the images are of another shape.
@@ -111,15 +118,13 @@ class CombinedScreener:
             better = trojaned & (part.corrected != part.labels)
             corrected = np.where(better, part.corrected, corrected)
             trigger_ids = np.where(trojaned & (part.trigger_ids != ""), part.trigger_ids, trigger_ids)
-        # Every guard asks for the input's own answer, which is one question when it is asked once.
-        queries = np.sum([part.queries for part in parts], axis=0) - (len(parts) - 1)
         return Screening(
             labels=labels,
             corrected=corrected,
             trojaned=trojaned,
             scores=scores.astype(np.float32),
             trigger_ids=trigger_ids,
-            queries=queries,
+            queries=np.sum([part.queries for part in parts], axis=0),
         )
 
 

@@ -67,7 +67,7 @@ def impulse_noise(pixels: Pixels, severity: int, rng: Generator) -> Pixels:
 
 def defocus_blur(pixels: Pixels, severity: int, rng: Generator) -> Pixels:
     """Spread each point over a disc."""
-    radius = [0.02, 0.03, 0.045, 0.06, 0.085][severity - 1] * side(pixels)
+    radius = [0.03, 0.04, 0.055, 0.075, 0.1][severity - 1] * side(pixels)
     reach = int(np.ceil(radius))
     rows, columns = np.mgrid[-reach : reach + 1, -reach : reach + 1]
     return convolve(pixels, np.clip(radius + 0.5 - np.hypot(rows, columns), 0, 1))
@@ -101,9 +101,11 @@ def zoom_blur(pixels: Pixels, severity: int, rng: Generator) -> Pixels:
 
 def snow(pixels: Pixels, severity: int, rng: Generator) -> Pixels:
     """Whiten the image and let flakes fall, drawn out by the wind."""
-    share, whiter = [(0.02, 0.9), (0.04, 0.8), (0.06, 0.75), (0.09, 0.65), (0.13, 0.6)][severity - 1]
-    flakes = (rng.random(pixels.shape[1:3]) < share).astype(np.float32)[None, :, :, None]
-    fallen = 2 * motion_blur(flakes, 2, rng)
+    share, whiter = [(0.015, 0.9), (0.03, 0.8), (0.045, 0.75), (0.065, 0.65), (0.09, 0.6)][severity - 1]
+    # Streaks grow with the image, so that there must be fewer of them to cover as much of it.
+    scale = side(pixels) / 32
+    flakes = (rng.random(pixels.shape[1:3]) < share / scale).astype(np.float32)[None, :, :, None]
+    fallen = 2 * scale * motion_blur(flakes, 2, rng)
     grey = pixels.mean(axis=3, keepdims=True)
     snowy: Pixels = whiter * pixels + (1 - whiter) * np.maximum(pixels, grey * 1.5 + 0.5) + fallen
     return snowy
