@@ -15,8 +15,13 @@ import pytest
 from PIL import Image
 
 from foretaste import cli, io
+from foretaste.classifiers.classifier import Classifier
 from foretaste.cleansers import CLEANSERS
 from foretaste.cleansers.verdict import ClassEvidence, Verdict
+from foretaste.errors import ForetasteError
+from foretaste.guards import neo
+from foretaste.guards.neo.registry import Registry
+from foretaste.guards.trigger import Trigger
 from foretaste.progress import OnProgress, Progress
 from foretaste.samples import Samples
 
@@ -218,6 +223,67 @@ def test_an_interrupted_run_keeps_its_checkpoints_and_goes_on(poisoned: str, out
 
     assert cli.main(arguments) == 1
     assert not (out / ".work").exists()
+
+
+MODEL = """
+def classify(images):
+    return (images.mean(axis=(1, 2, 3)) > 0).astype(int)
+"""
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A model that calls black images 0 and all others 1."""
+    (tmp_path / "dark_model.py").write_text(MODEL)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "dark_model", raising=False)
+    return "dark_model:classify"
+
+
+def black_trigger(
+    classifier: Classifier, quarantine: Samples, clean: Samples, *, seed: int, on_progress: OnProgress
+) -> Registry:
+    """Reconstruct a black square in the middle."""
+    assert classifier.classify(quarantine.inputs).labels.tolist() == [0, 0]
+    assert not (clean.inputs == 0).all(axis=(1, 2, 3)).any()
+    assert len(clean) == 58
+    patch, mask = np.zeros((2, 2, 1), dtype=np.uint8), np.ones((2, 2), dtype=np.bool_)
+    trigger = Trigger(patch=patch, mask=mask, position=(3, 3), anywhere=False, target=1, flip_rate=0.95, n_confirmed=20)
+    return Registry([trigger])
+
+
+def test_with_a_model_the_trigger_of_what_was_flagged_is_reconstructed(
+    poisoned: str, out: Path, model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(neo, "learn", black_trigger)
+    assert cli.main(["cleanse", poisoned, *METHOD, "--model", model, "--out", str(out)]) == 1
+    text = capsys.readouterr().out
+    assert "2 x 2 pixels at row 3, column 3, forces 1 (95.00% of 20 clean images); in 2 samples" in text
+    assert "58 samples that passed stood in for it to reconstruct triggers" in text
+    (trigger,) = Registry.load(out / "triggers")
+    summary = json.loads((out / "summary.json").read_text())
+    assert [(one["id"], one["n_found"]) for one in summary["triggers"]] == [(trigger.id, 2)]
+    assert f"Trigger {trigger.id}" in (out / "report.html").read_text()
+
+
+def test_without_poison_no_trigger_is_looked_for(
+    tmp_path: Path, out: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neo, "learn", None)
+    assert cli.main(["cleanse", save(tmp_path / "set.npz", []), *METHOD, "--model", model, "--out", str(out)]) == 0
+    assert not (out / "triggers").exists()
+
+
+def test_a_model_that_fails_costs_the_trigger_but_not_the_verdict(
+    poisoned: str, out: Path, model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: object, **options: object) -> Registry:
+        raise ForetasteError("the model is down")
+
+    monkeypatch.setattr(neo, "learn", fail)
+    assert cli.main(["cleanse", poisoned, *METHOD, "--model", model, "--out", str(out)]) == 1
+    assert "note: no trigger could be reconstructed: the model is down" in capsys.readouterr().out
+    assert len(io.load(out / "quarantine.parquet")) == 2
 
 
 def test_the_list_names_every_method(capsys: pytest.CaptureFixture[str]) -> None:

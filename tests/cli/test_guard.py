@@ -16,7 +16,7 @@ import pytest
 from foretaste import cli, io
 from foretaste.classifiers.classifier import Classifier
 from foretaste.errors import UsageError
-from foretaste.guards import GUARDS
+from foretaste.guards import GUARDS, neo
 from foretaste.guards.calibration import Threshold, conformal_threshold
 from foretaste.guards.guard import Screening
 from foretaste.guards.neo.registry import Registry
@@ -227,7 +227,7 @@ def test_trojaned_inputs_are_exit_code_1_and_everything_is_there(
     assert (summary["queries_per_image"], summary["queries_max"]) == (2, 2)
     assert summary["ms_per_image"] > 0
     assert summary["triggers"][0]["box"] == [0, 0, 2, 2]
-    assert summary["triggers"][0]["n_inputs"] == 2
+    assert summary["triggers"][0]["n_found"] == 2
 
 
 def test_nothing_found_is_exit_code_0(
@@ -277,7 +277,7 @@ def test_triggers_of_an_earlier_run_are_known_and_go_with_those_of_this_one(case
     Registry([other]).save(tmp_path / "known")
     assert cli.main(case.arguments("--registry", str(tmp_path / "known"))) == 1
     assert {trigger.target for trigger in Registry.load(case.out / "triggers")} == {1, 2}
-    assert [trigger["n_inputs"] for trigger in json.loads((case.out / "summary.json").read_text())["triggers"]] == [
+    assert [trigger["n_found"] for trigger in json.loads((case.out / "summary.json").read_text())["triggers"]] == [
         0,
         2,
     ]
@@ -382,7 +382,37 @@ def test_the_list_names_every_method(capsys: pytest.CaptureFixture[str]) -> None
     assert {line.split()[0] for line in lines} >= set(GUARDS)
 
 
-@pytest.mark.parametrize("verb", ["scan"])
+def test_what_cleanse_took_out_becomes_a_registry(
+    case: Case, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def learn(
+        classifier: Classifier, quarantine: Samples, clean: Samples, *, seed: int, on_progress: OnProgress
+    ) -> Registry:
+        assert (len(quarantine), len(clean), seed) == (60, 40, 3)
+        screener = Corner().calibrate(classifier, clean, false_alarm_rate=0.01, seed=seed)
+        screener.screen(quarantine.inputs, on_progress)
+        return screener.registry
+
+    monkeypatch.setattr(neo, "learn", learn)
+    images, labels = draw(60, 0)
+    images[:4, :CORNER, :CORNER] = 255
+    labels[:4] = 2
+    np.savez(case.folder / "quarantine.npz", x=images, y=labels)
+    arguments = ["guard", "learn", str(case.folder / "quarantine.npz"), "--model", "corner_model:classify"]
+    arguments += ["--clean", case.clean, "--seed", "3", "--out", str(case.out)]
+    assert cli.main(arguments) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("triggers reconstructed from 60 samples: 1\n")
+    assert "forces 2 (100.00% of 20 clean images); in 4 samples" in text
+    assert {path.suffix for path in case.out.iterdir()} == {".json", ".png"}
+
+    # A second time, the trigger is known already.
+    assert cli.main([*arguments, "--json"]) == 0
+    assert [trigger["n_found"] for trigger in json.loads(capsys.readouterr().out)["triggers"]] == [4]
+    assert len(Registry.load(case.out)) == 1
+
+
+@pytest.mark.parametrize("verb", ["scan", "learn"])
 def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["guard", verb, "--help"]) == 0
     assert "--model" in capsys.readouterr().out

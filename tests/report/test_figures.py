@@ -26,6 +26,11 @@ CHARTS: dict[str, Callable[[], str]] = {
     "scores, all flagged": lambda: figures.scores("x", VALUES, FLAGGED | ~FLAGGED),
     "scatter": lambda: figures.scatter("x", rng.normal(size=(300, 2)), FLAGGED),
     "scatter, some unknown": lambda: figures.scatter("x", np.where(FLAGGED[:, None], np.nan, np.ones(2)), FLAGGED),
+    "false alarms": lambda: figures.false_alarms("x", VALUES, 2.5, 0.01),
+    "false alarms, few and equal": lambda: figures.false_alarms("x", np.zeros(20), np.inf, 0.01),
+    "queries": lambda: figures.queries("x", np.arange(300) % 64),
+    "queries, thousands": lambda: figures.queries("x", np.array([0, 1, 676, 9000])),
+    "queries, none": lambda: figures.queries("x", np.zeros(3, dtype=np.int64)),
     "roc": lambda: figures.roc("x", np.array([0, 0, 0.1, 1]), np.array([0, 0.9, 1, 1]), (0.0, 0.9), 1000),
 }
 

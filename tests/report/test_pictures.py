@@ -20,6 +20,13 @@ def test_small_images_keep_every_pixel(channels: int) -> None:
     np.testing.assert_array_equal(np.asarray(decode(uri)).reshape(image.shape), image)
 
 
+@pytest.mark.parametrize("side", [3, 60, 400])
+def test_transparency_is_kept(side: int) -> None:
+    picture = decode(data_uri(np.zeros((side, side, 4), dtype=np.uint8)))
+    assert picture.mode == "RGBA"
+    assert max(picture.size) <= 96
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_large_images_shrink(channels: int) -> None:
     picture = decode(data_uri(np.zeros((200, 400, channels), dtype=np.uint8)))

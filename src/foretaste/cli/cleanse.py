@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foretaste.cli.options import Json, OnBad, Out, Resize, Seed, Settings, Source
-from foretaste.errors import UsageError
+from foretaste.cli.figures import line, share
+from foretaste.cli.options import MODELS, Json, OnBad, Out, Resize, Seed, Settings, Source
+from foretaste.errors import ForetasteError, UsageError
 
 if TYPE_CHECKING:
+    from foretaste.classifiers.classifier import Classifier
     from foretaste.cleansers.verdict import Verdict
+    from foretaste.guards.neo.registry import Registry
+    from foretaste.progress import OnProgress
     from foretaste.samples import Samples
 
 WORK = ".work"
 """The folder under ``--out`` where a run keeps what it needs to go on after it was killed."""
 
 POISON_FOUND = 1
+
+STAND_INS = 500
+"""Samples that passed, at most, that stand in for a clean set where triggers are reconstructed without one."""
 
 
 def list_methods(wanted: bool) -> None:
@@ -42,6 +50,15 @@ def cleanse(
     method: Annotated[
         str, typer.Option("--method", metavar="NAME", help="How to look for poison; see --list.")
     ] = "confusion-training",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="MODEL",
+            show_default=False,
+            help=f"A classifier trained on the set, to reconstruct the trigger of what is flagged: {MODELS}.",
+        ),
+    ] = None,
     truth: Annotated[
         Path | None,
         typer.Option("--truth", metavar="FILE", help="truth.json, to compare the verdict with.", show_default=False),
@@ -62,6 +79,7 @@ def cleanse(
     A run that was stopped goes on where it was when it is started again with the same arguments.
     """
     from foretaste import cleansers, io
+    from foretaste.classifiers import open_classifier
     from foretaste.cli.fields import parse_settings
     from foretaste.cli.output import prepare
     from foretaste.cli.progress import bars
@@ -71,10 +89,15 @@ def cleanse(
 
     hyperparameters = parse_settings(cleansers.find(method), settings or ())
     prepare(out)
-    poison = cover = None
+    classifier = None if model is None else open_classifier(model)
+    poison = cover = registry = None
     with bars(quiet=as_json) as show:
         inspected = io.read(source, resize=resize, on_bad=on_bad, on_progress=show)
         samples = inspected.samples
+        if classifier is not None and samples.images is None:
+            raise UsageError("--model reconstructs triggers in images, and these samples are feature vectors")
+        if classifier is not None and classifier.classes not in (None, samples.classes):
+            raise UsageError(f"{model} has other classes than {source}; give a model that was trained on it")
         if truth is not None:
             known = read_truth(truth)
             if known.trojaned is not None:
@@ -89,6 +112,9 @@ def cleanse(
         verdict = cleansers.cleanse(
             samples, trusted, method=method, seed=seed, workdir=work, on_progress=show, **hyperparameters
         )
+        if classifier is not None and verdict.flagged.any():
+            registry, notes = reconstruct(classifier, samples, trusted, verdict, seed, show)
+            verdict = replace(verdict, notes=verdict.notes + notes)
     summary = save_cleanse(
         out,
         samples,
@@ -97,6 +123,7 @@ def cleanse(
         skipped=inspected.skipped,
         truth_poison=poison,
         truth_cover=cover,
+        registry=registry,
         settings=hyperparameters,
         source=source,
     )
@@ -107,6 +134,33 @@ def cleanse(
     else:
         tell(samples, verdict, summary, out)
     return POISON_FOUND if verdict.flagged.any() else 0
+
+
+def reconstruct(
+    classifier: Classifier,
+    samples: Samples,
+    trusted: Samples | None,
+    verdict: Verdict,
+    seed: int,
+    on_progress: OnProgress,
+) -> tuple[Registry | None, tuple[str, ...]]:
+    """Reconstruct the triggers of what was flagged, and say what a reader should know; the verdict stands anyway."""
+    import numpy as np
+
+    from foretaste.classifiers.counting import Counted
+    from foretaste.guards import neo
+
+    notes: tuple[str, ...] = ()
+    clean = trusted
+    if clean is None:
+        passed = samples[~verdict.flagged]
+        clean, _ = passed.split(min(STAND_INS, len(passed)), np.random.default_rng(seed))
+        notes = (f"no clean set was given: {len(clean):,} samples that passed stood in for it to reconstruct triggers",)
+    try:
+        learnt = neo.learn(Counted(classifier), samples[verdict.flagged], clean, seed=seed, on_progress=on_progress)
+        return learnt, notes
+    except ForetasteError as error:
+        return None, (*notes, f"no trigger could be reconstructed: {error}")
 
 
 def tell(samples: Samples, verdict: Verdict, summary: dict[str, Any], out: Path) -> None:
@@ -122,6 +176,8 @@ def tell(samples: Samples, verdict: Verdict, summary: dict[str, Any], out: Path)
                 f"  class {samples.classes[evidence.label]}: {evidence.n_flagged} of {evidence.n_samples} samples; "
                 f"{evidence.reason}"
             )
+    for trigger in summary.get("triggers", ()):
+        typer.echo(f"  {line(trigger)}; in {trigger['n_found']} samples")
     for note in verdict.notes:
         typer.echo(f"note: {note}")
     if "tpr" in summary:
@@ -129,8 +185,3 @@ def tell(samples: Samples, verdict: Verdict, summary: dict[str, Any], out: Path)
             f"against the truth: {share(summary['tpr'])} of the poison found, {share(summary['fpr'])} false alarms"
         )
     typer.echo(f"report: {out / 'report.html'}")
-
-
-def share(value: float | None) -> str:
-    """Write a share in percent; None is a share of nothing."""
-    return "none" if value is None else f"{value:.2%}"

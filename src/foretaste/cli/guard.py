@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foretaste.cli.options import SOURCES, Json, OnBad, Out, Resize, Seed, Settings
+from foretaste.cli.figures import line, share
+from foretaste.cli.options import MODELS, SOURCES, Json, OnBad, Out, Resize, Seed, Settings
 from foretaste.errors import ForetasteError, UsageError
 
 if TYPE_CHECKING:
@@ -32,8 +33,7 @@ Model = Annotated[
         "--model",
         metavar="MODEL",
         show_default=False,
-        help="An .onnx file, a .safetensors file of foretaste train, module:attribute of a Python function, or an "
-        "http(s):// endpoint that speaks the Open Inference Protocol v2.",
+        help=f"The classifier: {MODELS}.",
     ),
 ]
 Clean = Annotated[
@@ -190,6 +190,63 @@ def scan(
     return TROJANED_FOUND if screening.trojaned.any() else 0
 
 
+@guard.command()
+def learn(
+    quarantine: Annotated[
+        str,
+        typer.Argument(metavar="QUARANTINE", show_default=False, help="quarantine.parquet, which cleanse left."),
+    ],
+    model: Model,
+    clean: Clean,
+    out: Out,
+    timeout: Timeout = None,
+    pace: Pace = None,
+    seed: Seed = 0,
+    resize: Resize = None,
+    on_bad: OnBad = "stop",
+    as_json: Json = False,
+) -> int:
+    """Reconstruct triggers from what cleanse took out, for scan --registry.
+
+    The model is one that was trained on it. Triggers that DIR holds already stay there.
+    """
+    from foretaste import io
+    from foretaste.classifiers.counting import Counted
+    from foretaste.cli.classes import renumbered
+    from foretaste.cli.output import prepare
+    from foretaste.cli.progress import bars
+    from foretaste.guards import neo
+    from foretaste.guards.neo.registry import INDEX, Registry
+    from foretaste.io.atomic import remove_unfinished
+    from foretaste.report.summary import describe
+    from foretaste.report.triggers import find_triggers
+
+    prepare(out)
+    known = Registry.load(out) if (out / INDEX).exists() else Registry()
+    with bars(quiet=as_json) as show, journal(model, out, timeout, pace, show) as (classifier, listen):
+        trusted = io.read(clean, resize=resize, on_bad=on_bad, on_progress=show).samples
+        classes = classifier.classes or trusted.classes
+        suspects = renumbered(
+            io.read(quarantine, resize=resize, on_bad=on_bad, on_progress=show).samples, classes, quarantine
+        )
+        learnt = neo.learn(
+            Counted(classifier), suspects, renumbered(trusted, classes, clean), seed=seed, on_progress=listen
+        )
+    known.merge(learnt).save(out)
+    shutil.rmtree(out / WORK)
+    remove_unfinished(out)
+    triggers = [describe(trigger, len(rows), classes) for trigger, rows in find_triggers(learnt, suspects)]
+    if as_json:
+        typer.echo(json.dumps({"n_samples": len(suspects), "triggers": triggers}, indent=2))
+        return 0
+    typer.echo(f"triggers reconstructed from {len(suspects)} samples: {len(triggers)}")
+    for trigger in triggers:
+        typer.echo(f"  {line(trigger)}; in {trigger['n_found']} samples")
+    if triggers:
+        typer.echo(f"use them: foretaste guard scan --registry {out}")
+    return 0
+
+
 def trigger_finder(screener: Screener) -> Reconstructing | None:
     """Return the screener, or the part of a combined one, that makes out triggers; None if none does."""
     from foretaste.guards.guard import Reconstructing
@@ -252,7 +309,7 @@ def tell(scan: Scan, summary: dict[str, Any], out: Path) -> None:
     else:
         typer.echo(f"nothing found in {total} inputs")
     for trigger in summary["triggers"]:
-        typer.echo(f"  {line(trigger)}; in {trigger['n_inputs']} inputs")
+        typer.echo(f"  {line(trigger)}; in {trigger['n_found']} inputs")
     for note in summary["notes"]:
         typer.echo(f"note: {note}")
     if "tpr" in summary:
@@ -263,19 +320,3 @@ def tell(scan: Scan, summary: dict[str, Any], out: Path) -> None:
         )
     typer.echo(f"cost: {summary['queries_per_image']:.1f} queries and {summary['ms_per_image']:.1f} ms per image")
     typer.echo(f"report: {out / 'report.html'}")
-
-
-def line(trigger: dict[str, Any]) -> str:
-    """Describe a trigger, as ``summary.json`` has it, in a line."""
-    top, left, bottom, right = trigger["box"]
-    where = "at any place" if trigger["anywhere"] else f"at row {top}, column {left}"
-    target = "moves every label to another" if trigger["target"] is None else f"forces {trigger['target']['name']}"
-    return (
-        f"trigger {trigger['id']}: {bottom - top} x {right - left} pixels {where}, {target} "
-        f"({share(trigger['flip_rate'])} of {trigger['n_confirmed']} clean images)"
-    )
-
-
-def share(value: float | None) -> str:
-    """Write a share in percent; None is a share of nothing."""
-    return "none" if value is None else f"{value:.2%}"

@@ -16,6 +16,10 @@ Source = Annotated[str, typer.Argument(metavar="SRC", show_default=False, help=f
 Out = Annotated[
     Path, typer.Option("--out", metavar="DIR", show_default=False, help="Where to write; made if it is missing.")
 ]
+MODELS = (
+    "an .onnx file, a .safetensors file of foretaste train, module:attribute of a Python function, or an http(s):// "
+    "endpoint that speaks the Open Inference Protocol v2"
+)
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Where all random numbers come from.")]
 Settings = Annotated[
     list[str] | None,

@@ -12,9 +12,11 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from foretaste.cleansers.verdict import ClassEvidence, Verdict
+from foretaste.guards.neo.registry import Registry
 from foretaste.report import figures, wording
 from foretaste.report.pictures import data_uri
 from foretaste.report.template import Chart, render
+from foretaste.report.triggers import TriggerView, find_triggers, view
 from foretaste.samples import Mask, Samples
 
 _FLAGGED, _CLOSEST, _ORDINARY, _MISTAKES = 48, 12, 12, 24
@@ -47,7 +49,12 @@ class Sheet:
 
 
 def cleanse_page(
-    samples: Samples, verdict: Verdict, summary: Mapping[str, Any], *, truth_poison: Mask | None = None
+    samples: Samples,
+    verdict: Verdict,
+    summary: Mapping[str, Any],
+    *,
+    truth_poison: Mask | None = None,
+    registry: Registry | None = None,
 ) -> str:
     """Return the HTML report of a ``cleanse`` run.
 
@@ -59,6 +66,7 @@ def cleanse_page(
         verdict: what the cleanser said of them.
         summary: what ``summary.json`` holds.
         truth_poison: ``bool (N,)``, which samples are poison, where that is known.
+        registry: the triggers that were reconstructed from what was flagged, None if nobody tried.
     """
     evidence = _by_suspicion(verdict)
     n_shown = sum(entry.condemned for entry in evidence) + _CLASSES_SHOWN
@@ -73,6 +81,7 @@ def cleanse_page(
         created=datetime.datetime.fromisoformat(summary["created"]),
         evidence_shown=evidence[:n_shown],
         evidence_hidden=evidence[n_shown:],
+        triggers=_triggers(samples[verdict.flagged], registry),
         sheets=_sheets(samples, verdict),
         space=_space(samples, verdict),
         rounds=_rounds(verdict),
@@ -129,6 +138,14 @@ def _in_turn(samples: Samples, verdict: Verdict, most: int) -> Rows:
         mine = samples.labels[rows] == label
         turn[mine] = np.arange(mine.sum())
     return rows[np.sort(np.argsort(turn, kind="stable")[:most])]
+
+
+def _triggers(flagged: Samples, registry: Registry | None) -> list[TriggerView] | None:
+    """Show the triggers on the flagged samples that carry them; None if nobody tried to reconstruct any."""
+    if registry is None or flagged.images is None:
+        return None
+    images, classes = flagged.images, flagged.classes
+    return [view(trigger, images[rows], classes) for trigger, rows in find_triggers(registry, flagged)]
 
 
 def _sheets(samples: Samples, verdict: Verdict) -> list[Sheet]:

@@ -11,10 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from foretaste.cleansers.verdict import Verdict
+from foretaste.guards.neo.registry import Registry
 from foretaste.io import Skipped, atomic_json, atomic_path, atomic_text, write_parquet
 from foretaste.progress import OnProgress, silent
 from foretaste.report.page import cleanse_page
-from foretaste.report.summary import about, plain
+from foretaste.report.summary import about, describe, plain, save_triggers
+from foretaste.report.triggers import find_triggers
 from foretaste.samples import Mask, Samples
 
 
@@ -30,6 +32,7 @@ def save_cleanse(
     truth_poison: Mask | None = None,
     truth_cover: Mask | None = None,
     peak_bytes: int | None = None,
+    registry: Registry | None = None,
     on_progress: OnProgress = silent,
 ) -> dict[str, Any]:
     """Write ``verdicts.parquet``, ``cleansed.parquet``, ``quarantine.parquet``, ``report.html`` and ``summary.json``.
@@ -49,6 +52,8 @@ def save_cleanse(
         truth_cover: ``bool (N,)``, which carry the trigger under their true label; with ``truth_poison`` only. They
             count as clean in the rates.
         peak_bytes: the most memory the run took.
+        registry: the triggers that were reconstructed from what was flagged, None if nobody tried; also written, to
+            ``triggers/``.
         on_progress: called while the samples are written.
 
     Returns:
@@ -58,7 +63,11 @@ def save_cleanse(
         ForetasteError: a file cannot be written.
     """
     summary = _summary(samples, verdict, source, settings, clean_size, skipped, truth_poison, truth_cover, peak_bytes)
-    page = cleanse_page(samples, verdict, summary, truth_poison=truth_poison)
+    if registry is not None:
+        found = find_triggers(registry, samples[verdict.flagged])
+        summary["triggers"] = [describe(trigger, len(rows), samples.classes) for trigger, rows in found]
+        save_triggers(registry, out / "triggers")
+    page = cleanse_page(samples, verdict, summary, truth_poison=truth_poison, registry=registry)
     with atomic_path(out / "verdicts.parquet") as path:
         pq.write_table(_verdicts(samples, verdict), path)
     write_parquet(samples, out / "cleansed.parquet", rows=~verdict.flagged, on_progress=on_progress)

@@ -11,12 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from foretaste.guards.guard import Screening
-from foretaste.guards.neo.registry import Registry
-from foretaste.guards.trigger import Trigger
 from foretaste.io import Skipped, atomic_json, atomic_path, atomic_text
 from foretaste.report.scan import Scan
 from foretaste.report.scan_page import scan_page
-from foretaste.report.summary import about, plain
+from foretaste.report.summary import about, describe, name_of, plain, save_triggers
 from foretaste.samples import Mask, Samples
 
 
@@ -63,15 +61,6 @@ def save_scan(
     return summary
 
 
-def save_triggers(registry: Registry, folder: Path) -> None:
-    """Write the triggers, and remove the pictures of those that an earlier run left in the folder."""
-    registry.save(folder)
-    names = {trigger.id for trigger in registry}
-    for path in folder.glob("*.png"):
-        if path.stem not in names:
-            path.unlink()
-
-
 def _verdicts(samples: Samples, screening: Screening) -> pa.Table:
     return pa.table(
         {
@@ -105,7 +94,7 @@ def _summary(
         "n_flagged": n_flagged,
         "poisoned": n_flagged > 0,
         "suspect_classes": [
-            {"label": int(label), "name": _name(int(label), scan.classes)}
+            {"label": int(label), "name": name_of(int(label), scan.classes)}
             for label in np.unique(screening.labels[screening.trojaned])
         ],
         "false_alarm_rate": scan.false_alarm_rate,
@@ -117,23 +106,12 @@ def _summary(
         "queries_total": scan.queries,
         "calibration_queries": scan.calibration_queries,
         "ms_per_image": 1000 * scan.seconds / max(n_samples, 1),
-        "triggers": [describe(trigger, screening, scan.classes) for trigger in scan.registry or ()],
+        "triggers": [
+            describe(trigger, int((screening.trigger_ids == trigger.id).sum()), scan.classes)
+            for trigger in scan.registry or ()
+        ],
         "notes": list(scan.notes),
     }
-
-
-def describe(trigger: Trigger, screening: Screening | None, classes: tuple[str, ...]) -> dict[str, Any]:
-    """Say what a trigger is and, given a screening, how many of its inputs carry it, as JSON can hold it."""
-    found = {} if screening is None else {"n_inputs": int((screening.trigger_ids == trigger.id).sum())}
-    target = trigger.target
-    return {
-        "id": trigger.id,
-        "target": None if target is None else {"label": target, "name": _name(target, classes)},
-        "box": list(trigger.box),
-        "anywhere": trigger.anywhere,
-        "flip_rate": trigger.flip_rate,
-        "n_confirmed": trigger.n_confirmed,
-    } | found
 
 
 def _compare(screening: Screening, samples: Samples, trojaned: Mask) -> dict[str, Any]:
@@ -159,11 +137,6 @@ def _compare(screening: Screening, samples: Samples, trojaned: Mask) -> dict[str
         "clean_accuracy_before": _mean(~fooled[~trojaned]),
         "clean_accuracy_after": _mean(right[~trojaned]),
     }
-
-
-def _name(label: int, classes: Sequence[str]) -> str:
-    """Return the name of a class, or its number where the classifier gives labels that nobody named."""
-    return classes[label] if label < len(classes) else str(label)
 
 
 def _mean(mask: Mask) -> float | None:

@@ -1,4 +1,4 @@
-"""What the ``summary.json`` of every run has in common."""
+"""What the result files of every run have in common."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import math
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from foretaste import __version__
+from foretaste.guards.neo.registry import Registry
+from foretaste.guards.trigger import Trigger
 from foretaste.io import Skipped
 
 
@@ -38,6 +41,34 @@ def about(
         "skipped": [{"name": one.name, "reason": one.reason} for one in skipped],
         "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in packages},
     }
+
+
+def describe(trigger: Trigger, n_found: int, classes: Sequence[str]) -> dict[str, Any]:
+    """Say what a trigger is, and how many of the run's images carry it."""
+    target = trigger.target
+    return {
+        "id": trigger.id,
+        "target": None if target is None else {"label": target, "name": name_of(target, classes)},
+        "box": list(trigger.box),
+        "anywhere": trigger.anywhere,
+        "flip_rate": trigger.flip_rate,
+        "n_confirmed": trigger.n_confirmed,
+        "n_found": n_found,
+    }
+
+
+def name_of(label: int, classes: Sequence[str]) -> str:
+    """Return the name of a class, or its number where the classifier gives labels that nobody named."""
+    return classes[label] if label < len(classes) else str(label)
+
+
+def save_triggers(registry: Registry, folder: Path) -> None:
+    """Write the triggers, and remove the pictures of those that an earlier run left in the folder."""
+    registry.save(folder)
+    names = {trigger.id for trigger in registry}
+    for path in folder.glob("*.png"):
+        if path.stem not in names:
+            path.unlink()
 
 
 def plain(value: object) -> object:

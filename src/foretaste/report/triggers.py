@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from foretaste.guards.neo.fills import with_surround
 from foretaste.guards.neo.regions import Box
-from foretaste.guards.neo.registry import locate
+from foretaste.guards.neo.registry import Registry, locate
 from foretaste.guards.trigger import Trigger
 from foretaste.report.pictures import data_uri
 from foretaste.report.wording import class_name, plural, share
-from foretaste.samples import Images
+from foretaste.samples import Images, Samples
 
 EXAMPLE_SIDE = 224
 """Pixels up to which a picture that shows where a trigger lies is kept."""
@@ -72,6 +72,18 @@ def view(trigger: Trigger, images: Images, classes: Sequence[str]) -> TriggerVie
         frame=(100 * box.top / rows, 100 * box.left / columns, 100 * box.height / rows, 100 * box.width / columns),
         heat=_heat(trigger, images, boxes) if len(boxes) > 1 else None,
     )
+
+
+def find_triggers(registry: Registry, samples: Samples) -> list[tuple[Trigger, NDArray[np.intp]]]:
+    """Return each trigger with the rows of those samples that carry it, the one that most carry first."""
+    images = samples.images
+    assert images is not None
+    matches = registry.match(images, samples.labels)
+    found = [
+        (trigger, np.array([row for row, match in enumerate(matches) if match and match.trigger is trigger], np.intp))
+        for trigger in registry
+    ]
+    return sorted(found, key=lambda pair: -len(pair[1]))
 
 
 def place(trigger: Trigger, image: NDArray[np.uint8]) -> Box:
