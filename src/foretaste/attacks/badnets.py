@@ -71,6 +71,6 @@ def with_patch(images: Images, size: float, place: Place, rng: Generator) -> Ima
 
 
 def chequered(side: int) -> Images:
-    """Return the patch as ``uint8 (side, side, 1)``, its nine fields as even as the side allows."""
-    cell = np.arange(side) * len(PATTERN) // side
+    """Return the patch as ``uint8 (side, side, 1)``: each pixel takes the field at its centre, a single one white."""
+    cell = (2 * np.arange(side) + 1) * len(PATTERN) // (2 * side)
     return PATTERN[np.ix_(cell, cell)][..., None]
