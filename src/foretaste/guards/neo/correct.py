@@ -9,30 +9,28 @@ from foretaste.guards.neo.fills import Image, dominant_colour, with_colour, with
 from foretaste.guards.neo.regions import Box
 from foretaste.samples import Mask
 
-COVERS = 3
+FURTHER_COVERS = 2
 """Questions that ``covered_label`` asks."""
 
 
-def covered_label(image: Image, box: Box, other: Image) -> Asking[int]:
-    """Cover a box in three ways and return the label that most of them get, that of the first if all differ.
+def covered_label(image: Image, box: Box, first: int, other: Image) -> Asking[int]:
+    """Return the label that most covers of a box give the image, that of the first if all three differ.
 
-    The ways are: continuing what surrounds it, what another image has there, and the image's dominant colour.
+    The box is filled with what surrounds it, which the search has asked already; with what another image has there;
+    and with the image's dominant colour.
 
     Args:
         image: the image.
         box: what to cover.
+        first: the answer to the first cover.
         other: a clean image.
     """
     mask: Mask = np.ones((box.height, box.width), dtype=np.bool_)
     answers = yield np.stack(
-        [
-            with_surround(image, box, mask),
-            with_content(image, box, mask, other),
-            with_colour(image, box, mask, dominant_colour(image)),
-        ]
+        [with_content(image, box, mask, other), with_colour(image, box, mask, dominant_colour(image))]
     )
-    labels, counts = np.unique(answers, return_counts=True)
-    return int(answers[0] if counts.max() == 1 else labels[counts.argmax()])
+    second, third = answers.tolist()
+    return int(second if second == third else first)
 
 
 def known_label(image: Image, box: Box, mask: Mask) -> Asking[int]:

@@ -14,16 +14,18 @@ from foretaste.errors import ForetasteError, UsageError
 from foretaste.guards import check_clean
 from foretaste.guards.calibration import conformal_threshold
 from foretaste.guards.neo.asking import Asked, Asking, ask
-from foretaste.guards.neo.correct import COVERS
+from foretaste.guards.neo.correct import FURTHER_COVERS
 from foretaste.guards.neo.hosts import Hosts
+from foretaste.guards.neo.juries import summon
+from foretaste.guards.neo.regions import places
 from foretaste.guards.neo.registry import Registry
 from foretaste.guards.neo.screener import NEOScreener, State
-from foretaste.guards.neo.search import Effect, Found, Search
+from foretaste.guards.neo.search import Effect, Found, Search, Tests, suspicion
 from foretaste.guards.neo.sequential import SequentialTest
 from foretaste.progress import OnProgress, Progress, silent
 from foretaste.samples import Labels, Samples
 
-OBJECT_RATES = {Effect.FORCES: 0.3, Effect.MOVES: 0.4}
+OBJECT_RATES = {Effect.FORCES: 0.2, Effect.MOVES: 0.3}
 """Share of hosts that an object is taken to turn until the clean set says better."""
 
 
@@ -104,6 +106,11 @@ class NEO:
         # Accepting nothing, so that each test goes on until it says "object" or has asked enough.
         tests = self.tests(OBJECT_RATES, math.inf)
 
+        side = self.side(clean.sample_shape)
+        summoned = ask(
+            [partial(summon, box, hosts, rng.spawn(1)[0]) for box in places(*clean.sample_shape[:2], side)], classifier
+        )
+        juries = {jury.result.box: jury.result for jury in summoned}
         numbers = {row: number for number, row in enumerate(np.flatnonzero(known).tolist())}
 
         def search(row: int) -> Asking[list[Found]]:
@@ -111,9 +118,10 @@ class NEO:
                 clean.inputs[row],
                 int(answers.labels[row]),
                 hosts,
+                juries,
                 tests=tests,
-                largest=self.side(clean.sample_shape),
-                budget=self.queries - 1 - COVERS,
+                largest=side,
+                budget=self.queries - 1 - FURTHER_COVERS,
                 rng=np.random.default_rng([seed, row]),
                 itself=numbers.get(row),
             ).run()
@@ -133,6 +141,7 @@ class NEO:
                 method=self,
                 seed=seed,
                 hosts=hosts,
+                juries=juries,
                 tests=self.tests(rates, threshold.value),
                 threshold=threshold,
                 clean_scores=scores,
@@ -146,7 +155,7 @@ class NEO:
         """Return the largest trigger's side in pixels."""
         return max(math.ceil(self.largest * min(sample_shape[:2]) - 0.5), 1)
 
-    def tests(self, rates: dict[Effect, float], least: float) -> dict[Effect, SequentialTest]:
+    def tests(self, rates: dict[Effect, float], least: float) -> Tests:
         """Return the test of each effect for these rates of objects, which accepts at scores above ``least`` only."""
         return {
             effect: SequentialTest(p0=rate, p1=self.trigger_rate, alpha=self.alpha, beta=self.beta, least=least)
@@ -155,22 +164,10 @@ class NEO:
 
 
 def object_rate(searched: list[Asked[list[Found]]], effect: Effect) -> float:
-    """Return the share of hosts that clean images' parts turned in the sequential test, kept in [0.1, 0.5]."""
-    first = [
-        outcome
-        for asked in searched
-        for found in asked.result
-        if found.effect is effect
-        for outcome in found.outcomes[:4]
-    ]
+    """Return the share of hosts that clean images' parts turned in the sequential test, kept in [0.05, 0.5]."""
+    seen = [outcome for asked in searched for part in asked.result for outcome in part.outcomes(effect)[:4]]
     # As if four more had been seen at the rate that was taken for granted.
-    return float(np.clip((sum(first) + 4 * OBJECT_RATES[effect]) / (len(first) + 4), 0.1, 0.5))
-
-
-def suspicion(parts: list[Found], tests: dict[Effect, SequentialTest]) -> float:
-    """Return the highest score that any part of an image reached; the lowest there is if no part was tested."""
-    lowest = min(test.lowest for test in tests.values())
-    return max([lowest, *(tests[found.effect].peak(found.outcomes) for found in parts)])
+    return float(np.clip((sum(seen) + 4 * OBJECT_RATES[effect]) / (len(seen) + 4), 0.05, 0.5))
 
 
 def shares(labels: Labels) -> dict[int, float]:

@@ -73,3 +73,23 @@ def paste(source: NDArray[np.uint8], hosts: Images, box: Box) -> Images:
     rows, columns = box.part
     pasted[:, rows, columns] = source[rows, columns]
     return pasted
+
+
+def places(height: int, width: int, largest: int) -> list[Box]:
+    """Return all boxes smaller than a quarter that are looked at in an image of this size, sorted."""
+    found: set[Box] = set()
+    level = {part for box in quarters(Box(0, 0, height, width), largest) for part in inside(box, largest)}
+    while level:
+        found |= level
+        level = {part for box in level for part in inside(box, largest)}
+    return sorted(found)
+
+
+def inside(box: Box, largest: int) -> list[Box]:
+    """Return the boxes that are looked at in a box: none if it is small enough."""
+    return [] if small_enough(box, largest) else quarters(box, largest)
+
+
+def small_enough(box: Box, largest: int) -> bool:
+    """Return whether a box is hardly larger than the largest trigger, so that its parts are not looked at."""
+    return max(box.height, box.width) <= 1.8 * largest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from threading import RLock
@@ -18,14 +18,14 @@ from foretaste.classifiers.classifier import Classifier
 from foretaste.guards.calibration import Threshold, check_shape
 from foretaste.guards.guard import Screening
 from foretaste.guards.neo.asking import Asking, ask
-from foretaste.guards.neo.correct import COVERS, covered_label, known_label
+from foretaste.guards.neo.correct import FURTHER_COVERS, covered_label, known_label
 from foretaste.guards.neo.fills import Image
 from foretaste.guards.neo.hosts import Hosts
+from foretaste.guards.neo.juries import Jury
 from foretaste.guards.neo.reconstruct import cut_out
 from foretaste.guards.neo.regions import Box
 from foretaste.guards.neo.registry import Match, Registry
-from foretaste.guards.neo.search import Effect, Found, Search
-from foretaste.guards.neo.sequential import SequentialTest
+from foretaste.guards.neo.search import Found, Search, Tests, floor, suspicion
 from foretaste.guards.trigger import Trigger
 from foretaste.progress import OnProgress, Progress, silent
 from foretaste.samples import Images, Labels
@@ -51,6 +51,7 @@ class State:
         method: the hyperparameters.
         seed: where all random numbers come from.
         hosts: clean images that the classifier knows.
+        juries: which of them judge each smallest box, by box.
         tests: the sequential test of each effect.
         threshold: an input is trojaned only at a score above it.
         clean_scores: ``float64 (n,)``, of the clean images that were searched.
@@ -61,7 +62,8 @@ class State:
     method: NEO
     seed: int
     hosts: Hosts
-    tests: dict[Effect, SequentialTest]
+    juries: Mapping[Box, Jury]
+    tests: Tests
     threshold: Threshold
     clean_scores: NDArray[np.float64]
     shares: dict[int, float]
@@ -134,6 +136,11 @@ class NEOScreener:
         self._witnesses: dict[str, list[tuple[Image, Box]]] = {}
         self._revisions: list[Revision] = []
 
+    @property
+    def threshold(self) -> Threshold:
+        """What inputs must score above to be called trojaned."""
+        return self.state.threshold
+
     def screen(self, images: Images, on_progress: OnProgress = silent) -> Screening:
         """Screen inputs ``uint8 (N, H, W, C)``, any N ≥ 0, of the clean set's shape.
 
@@ -172,7 +179,8 @@ class NEOScreener:
         check_shape(images, self.state.hosts.images.shape[1:])
         labels = self._classifier.classify(images).labels
         rows = [
-            Row(-1, image, label, label, self._lowest) for image, label in zip(images, labels.tolist(), strict=True)
+            Row(-1, image, label, label, floor(self.state.tests))
+            for image, label in zip(images, labels.tolist(), strict=True)
         ]
         for start in range(0, len(rows), WAVE):
             self._examine(rows[start : start + WAVE])
@@ -186,10 +194,6 @@ class NEOScreener:
 
     # The steps of a call.
 
-    @property
-    def _lowest(self) -> float:
-        return min(test.lowest for test in self.state.tests.values())
-
     def _begin(self, images: Images) -> list[Row]:
         """Ask for the inputs' own labels."""
         labels: Labels = self._classifier.classify(images).labels
@@ -197,7 +201,7 @@ class NEOScreener:
             first, self._count = self._count, self._count + len(images)
             self._recent.extend(labels.tolist())
         return [
-            Row(first + place, image, label, label, self._lowest)
+            Row(first + place, image, label, label, floor(self.state.tests))
             for place, (image, label) in enumerate(zip(images, labels.tolist(), strict=True))
         ]
 
@@ -267,22 +271,25 @@ class NEOScreener:
             image,
             label,
             state.hosts,
+            state.juries,
             tests=state.tests,
             largest=state.method.side(image.shape),
-            budget=state.method.queries - 1 - COVERS,
+            budget=state.method.queries - 1 - FURTHER_COVERS,
             rng=rng,
         ).run()
-        score = max([self._lowest, *(state.tests[part.effect].peak(part.outcomes) for part in parts)])
-        found = next((part for part in parts if part.accepted), None)
+        score = suspicion(parts, state.tests)
+        found = next((part for part in parts if part.accepted is not None), None)
         if found is None:
             return Outcome(min(score, state.threshold.value), None, label)
-        corrected = yield from covered_label(image, found.box, state.hosts.images[int(rng.integers(len(state.hosts)))])
+        corrected = yield from covered_label(
+            image, found.box, found.covered, state.hosts.images[int(rng.integers(len(state.hosts)))]
+        )
         if corrected == label:
             return Outcome(min(score, state.threshold.value), None, label)
         return Outcome(score, found, corrected)
 
     def _search(self, rows: list[Row], together: Sequence[Row]) -> None:
-        """Search rows, reconstruct the triggers found, and look for them in the call's other rows and in earlier ones."""
+        """Search rows, reconstruct the triggers found, and look for them in all rows that there are."""
         trojaned = self._examine(rows)
         for row, found in trojaned:
             with self._lock:
@@ -308,9 +315,10 @@ class NEOScreener:
 
     def _reconstruct(self, row: Row, found: Found) -> None:
         """Cut the trigger out of a row and add it to the registry."""
+        assert found.accepted is not None
         rng = np.random.default_rng([self.state.seed, crc32(row.image.tobytes()), 1])
         [answer] = ask(
-            [partial(cut_out, row.image, found.box, found.effect, row.label, self.state.hosts, rng)], self._classifier
+            [partial(cut_out, row.image, found.box, found.accepted, row.label, self.state.hosts, rng)], self._classifier
         )
         self.learning_queries += answer.queries
         if answer.result is not None:

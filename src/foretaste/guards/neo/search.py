@@ -1,30 +1,29 @@
-"""Find what turns the label of one image: paste its parts into clean images, and go where the label follows.
+"""Find the part of one image that gives it its label without being what the label is about.
 
-A trigger works in any image that holds it, however little else comes with it. So parts of the image are pasted into
-clean images ("hosts"); of the parts that turn their hosts, smaller parts are pasted, down to a box hardly larger than
-the largest trigger looked for. An object's label stays behind on the way, and what still turns hosts in the end is put
-to a sequential test.
-
-Hosts of other labels show a trigger with one target: they take the image's label. Hosts of the image's own label show a
-trigger that moves every label: parts of a clean image are at home in them and leave them as they are.
+A trigger works in any image that holds it, however little else comes with it; and without it, the image gets another
+label. So parts of the image are covered with what a clean image of the same label has there, in which a clean image
+stays what it was; and parts are pasted into clean images of other labels, which an object's part seldom turns. In the
+parts that change a label, smaller parts are tried, down to a box hardly larger than the largest trigger looked for. An
+object falls apart on the way. What is left is pasted into one clean image after another until a sequential test is
+decided.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
 
 from foretaste.guards.neo.asking import Asking
-from foretaste.guards.neo.fills import Image
+from foretaste.guards.neo.fills import Image, with_surround
 from foretaste.guards.neo.hosts import Hosts
-from foretaste.guards.neo.regions import Box, paste, quarters
+from foretaste.guards.neo.juries import CANDIDATES, Jury
+from foretaste.guards.neo.regions import Box, paste, quarters, small_enough
 from foretaste.guards.neo.sequential import SequentialTest
-from foretaste.samples import Labels, Mask
-
-JURY = 24
-"""Hosts that a part is put to the test with, at most."""
+from foretaste.samples import Images, Labels, Mask
 
 
 class Effect(Enum):
@@ -36,50 +35,90 @@ class Effect(Enum):
     """Each label becomes another one (all-to-all)."""
 
     def turned(self, answers: Labels, hosts: Labels, label: int) -> Mask:
-        """Return which hosts it shows in, ``bool (n,)``.
+        """Return which clean images it shows in, ``bool (n,)``.
 
         Args:
-            answers: ``int64 (n,)``, the answers to the hosts with the part pasted in.
-            hosts: ``int64 (n,)``, the answers to the hosts as they are.
+            answers: ``int64 (n,)``, the answers to the clean images with the part pasted in.
+            hosts: ``int64 (n,)``, the answers to the clean images as they are.
             label: the answer to the image that the part is from.
         """
         turned: Mask = answers == label if self is Effect.FORCES else answers != hosts
         return turned
 
 
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """A part of an image that was put to the test.
+Tests = dict[Effect, SequentialTest]
+"""The sequential test of each effect."""
 
-    Attributes:
-        box: where it is.
-        effect: what it was tested for.
-        outcomes: for each host in turn, whether it was turned.
-        score: the test's log-likelihood ratio, trigger against object.
-        accepted: whether the test said "trigger".
-    """
 
-    box: Box
-    effect: Effect
-    outcomes: tuple[bool, ...]
-    score: float
-    accepted: bool
+class Probe(Enum):
+    """How a part is tried."""
+
+    COVER = "cover"
+    """It is covered with what a clean image of the same label has there; it matters if the label changes."""
+    PASTE = "paste"
+    """It is pasted into a clean image of another label; it matters if that takes the label."""
+
+
+PATIENCE = 2
+"""Covers that may leave the label before a quadrant is given up: by chance one may keep it."""
 
 
 @dataclass
-class Votes:
-    """How the hosts of one part answered."""
+class Quadrant:
+    """What is known of a quarter of the image.
 
-    turned: int = 0
-    kept: int = 0
+    Attributes:
+        box: where it is.
+        left: covers that left the image's label.
+        changed: covers that changed it.
+        forces: whether it forced the label on a clean image.
+        followed: whether its parts were looked at.
+    """
 
-    def open(self, patience: int) -> bool:
-        """Return whether another host is to be asked."""
-        return self.turned < 2 and self.kept < patience
+    box: Box
+    left: int = 0
+    changed: int = 0
+    forces: bool = False
+    followed: bool = False
 
-    def count(self, turned: bool) -> None:
-        """Add an answer."""
-        self.turned, self.kept = self.turned + int(turned), self.kept + int(not turned)
+    @property
+    def suspect(self) -> bool:
+        """Whether its parts are to be looked at: two of the answers are against it."""
+        return not self.followed and self.changed + self.forces >= 2 and self.changed >= 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A part of an image that was pasted into clean images of other labels.
+
+    Attributes:
+        box: where it is.
+        forced: of each of them in turn, whether it took the image's label.
+        moved: of each of them in turn, whether its label changed.
+        covered: the answer to the image with the box filled with what surrounds it.
+        accepted: what the tests said of the part in the end: the effect that it has as a trigger, or None.
+    """
+
+    box: Box
+    forced: tuple[bool, ...]
+    moved: tuple[bool, ...]
+    covered: int
+    accepted: Effect | None
+
+    def outcomes(self, effect: Effect) -> tuple[bool, ...]:
+        """Return in which of the clean images the effect shows."""
+        return self.forced if effect is Effect.FORCES else self.moved
+
+
+def suspicion(parts: Sequence[Found], tests: Tests) -> float:
+    """Return the highest log-likelihood ratio that any part came to on its way, under any of the tests."""
+    peaks = [test.peak(part.outcomes(effect)) for part in parts for effect, test in tests.items()]
+    return max(peaks, default=floor(tests))
+
+
+def floor(tests: Tests) -> float:
+    """Return the score of an image of which no part was tested."""
+    return min(test.lowest for test in tests.values())
 
 
 class ExhaustedError(Exception):
@@ -93,7 +132,8 @@ class Search:
         image: the image.
         label: the classifier's answer to it.
         hosts: clean images.
-        tests: the sequential test that confirms each effect.
+        juries: which of them judge each smallest box, by box.
+        tests: what decides.
         largest: side in pixels of the largest trigger that is looked for.
         budget: questions that may be asked.
         rng: chooses the hosts.
@@ -105,112 +145,155 @@ class Search:
         image: Image,
         label: int,
         hosts: Hosts,
+        juries: Mapping[Box, Jury],
         *,
-        tests: dict[Effect, SequentialTest],
+        tests: Tests,
         largest: int,
         budget: int,
         rng: np.random.Generator,
         itself: int | None = None,
     ) -> None:
-        self.image, self.label, self.hosts = image, label, hosts
+        self.image, self.label, self.hosts, self.juries, self.itself = image, label, hosts, juries, itself
         self.tests, self.largest, self.budget = tests, largest, budget
         allowed = np.arange(len(hosts)) != itself
-        others = hosts.order(allowed & (hosts.labels != label), rng)
-        own = hosts.order(allowed & (hosts.labels == label), rng)
-        self.guides = {Effect.FORCES: others, Effect.MOVES: own}
-        self.jury = {Effect.FORCES: others, Effect.MOVES: hosts.order(allowed, rng)}
-        self.asked: set[tuple[Box, int]] = set()
+        self.others = hosts.order(allowed & (hosts.labels != label), rng).tolist()
+        alike = hosts.order(allowed & (hosts.labels == label), rng).tolist()
+        # Where no clean image has this label, another one has to do.
+        self.helpers: dict[Probe, list[int]] = {Probe.COVER: alike or self.others, Probe.PASTE: self.others}
+        self.tried: set[tuple[Probe, Box, int]] = set()
         self.found: list[Found] = []
 
     def run(self) -> Asking[list[Found]]:
         """Search until a trigger is accepted or nothing is left to look at; return all parts that were tested."""
-        quadrants = quarters(Box(0, 0, *self.image.shape[:2]), self.largest)
-        votes = {(box, effect): Votes() for effect in Effect for box in quadrants}
-        try:
-            # A part may leave one host as it is, and then a second, because no backdoor always answers to its trigger.
-            for patience in (1, 2):
-                for effect in Effect:
-                    for box in (yield from self.elect(quadrants, effect, votes, patience)):
-                        if (yield from self.follow(box, effect)):
-                            return self.found
-        except ExhaustedError:
-            pass
+        with suppress(ExhaustedError):
+            yield from self.look_around()
         return self.found
 
-    def elect(
-        self, boxes: list[Box], effect: Effect, votes: dict[tuple[Box, Effect], Votes], patience: int
-    ) -> Asking[list[Box]]:
-        """Paste boxes into one host after another until each has turned two, or left as many as patience allows.
-
-        Returns:
-            The boxes that have now turned two.
-        """
-        elected: list[Box] = []
-        while asked := [box for box in boxes if votes[box, effect].open(patience)]:
-            turned = yield from self.try_each(asked, effect)
-            for box, answer in zip(asked, turned, strict=True):
-                votes[box, effect].count(answer)
-                if votes[box, effect].turned == 2:
-                    elected.append(box)
-        return elected
-
-    def follow(self, box: Box, effect: Effect) -> Asking[bool]:
-        """Go from a box that turned a host to ever smaller ones; return whether a trigger was accepted."""
-        if max(box.height, box.width) <= 1.8 * self.largest:
-            return (yield from self.confirm(box, effect))
-        smaller = quarters(box, self.largest)
-        turned = yield from self.try_each(smaller, effect)
-        if not any(turned):
-            again = yield from self.try_each([box], effect)
-            if not again[0]:
-                return False
-            turned = yield from self.try_each(smaller, effect)
-        for part, follows in zip(smaller, turned, strict=True):
-            if follows and (yield from self.follow(part, effect)):
+    def look_around(self) -> Asking[bool]:
+        """Try the quarters of the image, and follow those that matter; return whether a trigger was accepted."""
+        quadrants = [Quadrant(box) for box in quarters(Box(0, 0, *self.image.shape[:2]), self.largest)]
+        pasted = False
+        for patience in range(1, PATIENCE + 1):
+            while asked := [q for q in quadrants if q.left < patience and q.changed < 2 and not q.followed]:
+                for quadrant, changed in zip(
+                    asked, (yield from self.try_each([q.box for q in asked], Probe.COVER)), strict=True
+                ):
+                    quadrant.left, quadrant.changed = quadrant.left + (not changed), quadrant.changed + changed
+                if not pasted:
+                    pasted = True
+                    for quadrant, forces in zip(
+                        quadrants, (yield from self.try_each([q.box for q in quadrants], Probe.PASTE)), strict=True
+                    ):
+                        quadrant.forces = forces
+                for quadrant in quadrants:
+                    if quadrant.suspect:
+                        quadrant.followed = True
+                        if (yield from self.follow(quadrant.box, Probe.COVER, proven=quadrant.forces)):
+                            return True
+        # Where no cover helps, as without a clean image of this label, pasting alone has to do.
+        left = [quadrant for quadrant in quadrants if quadrant.forces and not quadrant.followed]
+        for quadrant, forces in zip(left, (yield from self.try_each([q.box for q in left], Probe.PASTE)), strict=True):
+            if forces and (yield from self.follow(quadrant.box, Probe.PASTE, proven=True)):
                 return True
         return False
 
-    def confirm(self, box: Box, effect: Effect) -> Asking[bool]:
-        """Paste the box into one host after another until the test is decided; return whether it said "trigger"."""
-        test, outcomes, decision = self.tests[effect], list[bool](), None
-        fresh = [host for host in self.jury[effect].tolist() if (box, host) not in self.asked]
-        try:
-            while decision is None and len(outcomes) < min(len(fresh), JURY):
-                outcomes += yield from self.paste([(box, fresh[len(outcomes)])], effect)
-                decision = test.decide(sum(outcomes), len(outcomes) - sum(outcomes))
-        finally:
-            score = test.score(sum(outcomes), len(outcomes) - sum(outcomes))
-            self.found.append(
-                Found(box=box, effect=effect, outcomes=tuple(outcomes), score=score, accepted=decision is True)
-            )
-        return decision is True
+    def follow(self, box: Box, probe: Probe, *, proven: bool) -> Asking[bool]:
+        """Go from a box that matters to ever smaller ones.
 
-    def try_each(self, boxes: list[Box], effect: Effect) -> Asking[list[bool]]:
-        """Paste each box into a host that it was not in before; return which turned theirs."""
+        Args:
+            box: where to begin.
+            probe: how smaller boxes are tried.
+            proven: whether the box, or one around it, has turned a clean image.
+
+        Returns:
+            Whether a trigger was accepted.
+        """
+        if small_enough(box, self.largest):
+            return (yield from self.confirm(box))
+        if not proven and box in self.juries:
+            moved, _ = yield from self.judge(box, self.jury(box)[0])
+            if not moved:
+                return False
+        smaller = quarters(box, self.largest)
+        matter = yield from self.try_each(smaller, probe)
+        if not any(matter):
+            matter = yield from self.try_each(smaller, probe)
+        for part, matters in zip(smaller, matter, strict=True):
+            if matters and (yield from self.follow(part, probe, proven=proven)):
+                return True
+        return False
+
+    def confirm(self, box: Box) -> Asking[bool]:
+        """Paste the box into clean images of other labels until the tests are decided; return whether one accepted.
+
+        Unless covering it leaves the label as it is: then nothing in it matters.
+        """
+        if any(part.box == box for part in self.found):
+            return False
+        mask = np.ones((box.height, box.width), dtype=np.bool_)
+        covered = int((yield from self.ask(with_surround(self.image, box, mask)[None]))[0])
+        if covered == self.label:
+            return False
+        forced, moved = list[bool](), list[bool]()
+        accepted: Effect | None = None
+        try:
+            for host in self.jury(box):
+                turned, took_label = yield from self.judge(box, host)
+                forced.append(took_label)
+                moved.append(turned)
+                verdicts = {
+                    effect: self.tests[effect].decide(sum(outcomes), len(outcomes) - sum(outcomes))
+                    for effect, outcomes in ((Effect.FORCES, forced), (Effect.MOVES, moved))
+                }
+                accepted = next((effect for effect, verdict in verdicts.items() if verdict), None)
+                if accepted is not None or not any(verdict is None for verdict in verdicts.values()):
+                    break
+        finally:
+            self.found.append(
+                Found(box=box, forced=tuple(forced), moved=tuple(moved), covered=covered, accepted=accepted)
+            )
+        return accepted is not None
+
+    def judge(self, box: Box, host: int) -> Asking[tuple[bool, bool]]:
+        """Paste the box into a clean image; return whether its label changed, and whether it took the image's."""
+        answers = yield from self.ask(paste(self.image, self.hosts.images[[host]], box))
+        return bool(answers[0] != self.hosts.labels[host]), bool(answers[0] == self.label)
+
+    def jury(self, box: Box) -> list[int]:
+        """Return the numbers of the clean images of other labels that judge a box."""
+        hosts = self.juries[box].hosts if box in self.juries else self.others[:CANDIDATES]
+        return [host for host in hosts if self.hosts.labels[host] != self.label and host != self.itself]
+
+    def try_each(self, boxes: list[Box], probe: Probe) -> Asking[list[bool]]:
+        """Try each box with a clean image that it was not tried with before; return which changed a label."""
+        helpers = self.helpers[probe]
         pairs = []
         for box in boxes:
-            fresh = [host for host in self.guides[effect].tolist() if (box, host) not in self.asked]
+            fresh = [host for host in helpers if (probe, box, host) not in self.tried]
             if fresh:
-                pairs.append((box, fresh[len(self.asked) % len(fresh)]))
-                self.asked.add(pairs[-1])
-        answers = dict(zip([box for box, _ in pairs], (yield from self.paste(pairs, effect)), strict=True))
-        return [answers.get(box, False) for box in boxes]
+                pairs.append((box, fresh[len(self.tried) % len(fresh)]))
+                self.tried.add((probe, *pairs[-1]))
+        if not pairs:
+            return [False] * len(boxes)
+        if probe is Probe.COVER:
+            images = [paste(self.hosts.images[host], self.image[None], box) for box, host in pairs]
+        else:
+            images = [paste(self.image, self.hosts.images[[host]], box) for box, host in pairs]
+        answers = yield from self.ask(np.concatenate(images))
+        changed = {
+            box: bool(answer != self.label if probe is Probe.COVER else answer == self.label)
+            for (box, _), answer in zip(pairs, answers.tolist(), strict=True)
+        }
+        return [changed.get(box, False) for box in boxes]
 
-    def paste(self, pairs: list[tuple[Box, int]], effect: Effect) -> Asking[list[bool]]:
-        """Paste boxes into hosts, and return which were turned.
+    def ask(self, images: Images) -> Asking[Labels]:
+        """Ask, if the budget allows.
 
         Raises:
-            ExhaustedError: the budget does not allow it.
+            ExhaustedError: it does not.
         """
-        if not pairs:
-            return []
-        if len(pairs) > self.budget:
+        if len(images) > self.budget:
             raise ExhaustedError
-        self.budget -= len(pairs)
-        self.asked.update(pairs)
-        hosts = np.array([host for _, host in pairs])
-        answers = yield np.concatenate(
-            [paste(self.image, self.hosts.images[[host]], box) for box, host in pairs],
-        )
-        turned: list[bool] = effect.turned(answers, self.hosts.labels[hosts], self.label).tolist()
-        return turned
+        self.budget -= len(images)
+        answers = yield images
+        return answers
