@@ -11,23 +11,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from record import RESULTS, head
 
 from foretaste import attacks, io, training
 from foretaste.attacks import stamp_inputs
 from foretaste.io import atomic_json
 from foretaste.samples import Samples
 
-RESULTS = Path(__file__).parent / "results"
 TARGETS = {"gtsrb": 2, "cifar10": 0}
 ATTACKS = {
     "gtsrb": {"badnets": 0.01, "blend": 0.01, "badnets-all-to-all": 0.05},
@@ -49,7 +47,6 @@ def main() -> None:
     folder = Path(os.environ["FORETASTE_DATA"])
     rates: dict[str, float] = {**ATTACKS[options.data], "none": 0.0}
     test = io.load(folder / f"{options.data}-test.parquet")
-    command = " ".join(["python benchmarks/cleanse.py", *sys.argv[1:]])
     path = RESULTS / f"cleanse-{options.data}.json"
     cases: dict[str, Any] = json.loads(path.read_text())["cases"] if path.exists() else {}
     for seed in options.seeds:
@@ -61,18 +58,7 @@ def main() -> None:
                 source = folder / f"{options.data}-train.parquet"
                 cases[key] = run_case(Path(work), source, test, options, name, rates[name], seed)
             print(key, json.dumps(cases[key]), flush=True)
-            RESULTS.mkdir(exist_ok=True)
-            atomic_json(path, {"command": command, **machine(), "cases": cases})
-
-
-def machine() -> dict[str, Any]:
-    """Say where and when this was measured."""
-    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return {
-        "commit": git.stdout.strip(),
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, Python {platform.python_version()}",
-    }
+            atomic_json(path, {**head(), "cases": cases})
 
 
 def run_case(

@@ -13,23 +13,18 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
-import shlex
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-import torch
+from record import RESULTS, head
 
 from foretaste import io, training
 from foretaste.cleansers import confusion_training
@@ -38,7 +33,7 @@ from foretaste.io import atomic_json
 from foretaste.progress import silent
 from foretaste.samples import Samples
 
-RESULT = Path(__file__).parent / "results" / "out_of_core.json"
+RESULT = RESULTS / "out_of_core.json"
 SIDE, CLASSES, PIECE = 64, 10, 1000
 STEPS = 20
 """Training steps of each model."""
@@ -52,13 +47,12 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=200_000, help="images")
     parser.add_argument("--out", type=Path, default=RESULT, help="where to write the result")
     options = parser.parse_args()
-    head = {"command": shlex.join(["python", "benchmarks/out_of_core.py", *sys.argv[1:]]), **machine()}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FORETASTE_CACHE"] = str(Path(folder, "cache"))
         write_images(Path(folder, "images.npz"), options.n)
         result = measure(Path(folder, "images.npz"))
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    atomic_json(options.out, {**head, **result})
+    atomic_json(options.out, {**head(), **result})
     print(options.out.read_text(), end="")
 
 
@@ -135,17 +129,6 @@ def status(field: str) -> int:
 def gigabytes(size: int) -> float:
     """Return bytes as GB, 10⁹ bytes."""
     return round(size / 1e9, 3)
-
-
-def machine() -> dict[str, Any]:
-    """Say where and when this was measured."""
-    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return {
-        "commit": git.stdout.strip(),
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} CPU cores ({torch.get_num_threads()} used), {platform.machine()}, "
-        f"Python {platform.python_version()}",
-    }
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from statistics import median
 
 import numpy as np
 import torch
-from cleanse import RESULTS, machine
+from record import RESULTS, head
 from torch import Tensor, nn
 
 import foretaste
@@ -51,7 +51,7 @@ def main() -> None:
         "confused_step_ms": {"four neighbours": new, "5 x 5 window": old, "ratio": round(new / old, 2)},
     }
     print(figures)
-    atomic_json(RESULTS / "profile.json", {"command": "python benchmarks/profile_cleanse.py", **machine(), **figures})
+    atomic_json(RESULTS / "profile.json", {**head(), **figures})
 
 
 def window(images: Tensor) -> Tensor:

@@ -9,24 +9,22 @@ Results are kept in ``benchmarks/results/resume.json``. Exits with 1 if a verdic
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from record import RESULTS, head
 
 from foretaste import io
 from foretaste.attacks import BadNets, poison_training_set
 from foretaste.io import atomic_json
 from foretaste.io.signs import draw_signs
 
-RESULTS = Path(__file__).parent / "results" / "resume.json"
+RESULT = RESULTS / "resume.json"
 POISON_FOUND = 1
 LEFT_BEHIND = {"verdicts.parquet", "cleansed.parquet", "quarantine.parquet", "report.html", "summary.json"}
 
@@ -40,7 +38,7 @@ def main() -> int:
     parser.add_argument("--base-steps", type=int, default=60)
     parser.add_argument("--steps", type=int, default=100)
     options = parser.parse_args()
-    settings = [f"base_steps={options.base_steps}", f"steps={options.steps}", "base_epochs=1", "epochs=1", "rounds=2"]
+    settings = [f"base_steps={options.base_steps}", f"steps={options.steps}", "base_fewest=1", "epochs=1", "rounds=2"]
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         poisoned = poison_training_set(draw_signs(options.images), BadNets(rate=0.03), options.seed)
@@ -63,13 +61,9 @@ def main() -> int:
             kill_and_resume(command(work / f"killed-{n}"), work / f"killed-{n}", moment, expected)
             for n, moment in enumerate(moments)
         ]
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     passed = all(kill["identical"] and not kill["unfinished_files"] for kill in kills)
     result = {
-        "command": " ".join(["python", "benchmarks/resume.py", *sys.argv[1:]]),
-        "commit": git.stdout.strip(),
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} CPU cores, {platform.platform()}, Python {platform.python_version()}",
+        **head(),
         "seed": options.seed,
         "n_images": options.images,
         "n_poison": int(poisoned.poison.sum()),
@@ -79,9 +73,8 @@ def main() -> int:
         "n_identical": sum(kill["identical"] for kill in kills),
         "passed": passed,
     }
-    RESULTS.parent.mkdir(exist_ok=True)
-    atomic_json(RESULTS, result)
-    print(f"{result['n_identical']} of {len(kills)} verdicts identical; {RESULTS}")
+    atomic_json(RESULT, result)
+    print(f"{result['n_identical']} of {len(kills)} verdicts identical; {RESULT}")
     return 0 if passed else 1
 
 
