@@ -10,16 +10,23 @@ from foretaste.attacks.all_to_all import BadNetsAllToAll
 from foretaste.attacks.attack import Attack, Poisoned, Trainable
 from foretaste.attacks.badnets import BadNets
 from foretaste.attacks.blend import Blend
+from foretaste.attacks.dynamic import Dynamic
 from foretaste.attacks.fitting import fitted, load_weights, save_weights
+from foretaste.attacks.issba import ISSBA
+from foretaste.attacks.label_consistent import LabelConsistent
+from foretaste.attacks.malware import MalwareConstrained, MalwareUnconstrained
 from foretaste.attacks.poisoning import poison_training_set, stamp_inputs
 from foretaste.attacks.refool import Refool
 from foretaste.attacks.sig import SIG
+from foretaste.attacks.sleeper_agent import SleeperAgent
 from foretaste.attacks.tact import TaCT
 from foretaste.attacks.trojan import Trojan
+from foretaste.attacks.trojan_nn import TrojanNN
 from foretaste.attacks.wanet import WaNet
 
 __all__ = [
     "ATTACKS",
+    "ISSBA",
     "SIG",
     "AdaptiveBlend",
     "AdaptiveKWay",
@@ -28,11 +35,17 @@ __all__ = [
     "BadNets",
     "BadNetsAllToAll",
     "Blend",
+    "Dynamic",
+    "LabelConsistent",
+    "MalwareConstrained",
+    "MalwareUnconstrained",
     "Poisoned",
     "Refool",
+    "SleeperAgent",
     "TaCT",
     "Trainable",
     "Trojan",
+    "TrojanNN",
     "WaNet",
     "find",
     "fitted",
@@ -48,13 +61,20 @@ ATTACKS: dict[str, type[Attack]] = {
     "badnets-all-to-all": BadNetsAllToAll,
     "blend": Blend,
     "trojan": Trojan,
+    "trojan-nn": TrojanNN,
+    "label-consistent": LabelConsistent,
     "sig": SIG,
+    "dynamic": Dynamic,
+    "issba": ISSBA,
     "refool": Refool,
     "wanet": WaNet,
     "tact": TaCT,
     "adaptive-blend": AdaptiveBlend,
     "adaptive-patch": AdaptivePatch,
     "adaptive-k-way": AdaptiveKWay,
+    "sleeper-agent": SleeperAgent,
+    "malware-constrained": MalwareConstrained,
+    "malware-unconstrained": MalwareUnconstrained,
 }
 """The built-in attacks by name."""
 

@@ -75,9 +75,10 @@ def numbers(column: pa.ChunkedArray, name: str, path: Path) -> NDArray[np.float6
         ForetasteError: they are something else, such as dates.
     """
     if is_text(column):
-        places = pc.index_in(column, value_set=pa.array(sorted(column.unique().to_pylist()), pa.string()))
-        return places.to_numpy().astype(np.float64)
-    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type)):
+        column = pc.index_in(column, value_set=pa.array(sorted(column.unique().to_pylist()), pa.string()))
+    elif not (
+        pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type)
+    ):
         raise ForetasteError(f"{path}: column {name} holds neither numbers nor texts but {column.type}")
     values: NDArray[np.float64] = column.to_numpy().astype(np.float64)
     return values
