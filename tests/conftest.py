@@ -1,6 +1,15 @@
+import json
 import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 from hypothesis import settings
 
@@ -25,3 +34,120 @@ def real_data() -> Path:
     if DATA is None:
         pytest.skip("FORETASTE_DATA does not name a folder with the real data sets")
     return Path(DATA)
+
+
+ServeOnnx = Callable[[Path], str]
+"""Serves an ONNX file and returns the address of the model."""
+
+MLSERVER_RUNTIME = """
+import onnxruntime
+from mlserver import MLModel
+from mlserver.codecs import NumpyCodec
+from mlserver.types import InferenceResponse
+
+
+class Runtime(MLModel):
+    async def load(self):
+        self.session = onnxruntime.InferenceSession(self.settings.parameters.uri)
+        return True
+
+    async def predict(self, payload):
+        [given] = payload.inputs
+        outputs = self.session.run(None, {given.name: NumpyCodec.decode_input(given)})
+        named = zip(self.session.get_outputs(), outputs)
+        encoded = [NumpyCodec.encode_output(one.name, output) for one, output in named]
+        return InferenceResponse(model_name=self.name, outputs=encoded)
+"""
+
+
+@pytest.fixture(scope="session")
+def mlserver(pytestconfig: pytest.Config) -> Path:
+    """Return the command of a real MLServer, in a virtual environment of its own, which lasts in pytest's cache."""
+    constraints = Path(__file__).with_name("mlserver-constraints.txt")
+    folder = pytestconfig.cache.mkdir("mlserver")
+    done = folder / "installed.txt"
+    if not done.is_file() or done.read_text() != constraints.read_text():
+        done.unlink(missing_ok=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", folder / "venv"], check=True)
+        pip = [folder / "venv" / "bin" / "python", "-m", "pip", "install", "--quiet", "--retries", "1", "--constraint"]
+        run = subprocess.run(
+            [*pip, constraints, "mlserver", "onnxruntime"], capture_output=True, text=True, check=False
+        )
+        if run.returncode:
+            pytest.skip(f"MLServer cannot be installed: {(run.stderr.strip().splitlines() or ['pip failed'])[-1]}")
+        done.write_text(constraints.read_text())
+    return folder / "venv" / "bin" / "mlserver"
+
+
+@pytest.fixture(scope="session")
+def serve_onnx(mlserver: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeOnnx]:
+    """Return what serves an ONNX file on a real MLServer, on the loopback interface and until the tests end."""
+    with ExitStack() as servers:
+
+        def serve(model: Path) -> str:
+            folder = tmp_path_factory.mktemp("mlserver")
+            address = start_mlserver(mlserver, model.resolve(), folder, servers)
+            return f"{address}/v2/models/model"
+
+        yield serve
+
+
+def start_mlserver(command: Path, model: Path, folder: Path, servers: ExitStack) -> str:
+    import onnxruntime  # only where it is needed, because all tests load this file
+
+    session = onnxruntime.InferenceSession(model)
+    types = {"tensor(uint8)": "UINT8", "tensor(int64)": "INT64", "tensor(float)": "FP32"}
+
+    def described(tensors: list[Any]) -> list[dict[str, object]]:
+        shapes = [[size if isinstance(size, int) else -1 for size in one.shape] for one in tensors]
+        return [
+            {"name": one.name, "datatype": types[one.type], "shape": shape}
+            for one, shape in zip(tensors, shapes, strict=True)
+        ]
+
+    http, grpc, metrics = free_ports(3)
+    (folder / "runtime.py").write_text(MLSERVER_RUNTIME)
+    (folder / "settings.json").write_text(
+        json.dumps(
+            {
+                "host": "127.0.0.1",
+                "http_port": http,
+                "grpc_port": grpc,
+                "metrics_port": metrics,
+                "parallel_workers": 0,
+                "debug": False,
+            }
+        )
+    )
+    (folder / "model-settings.json").write_text(
+        json.dumps(
+            {
+                "name": "model",
+                "implementation": "runtime.Runtime",
+                "parameters": {"uri": str(model)},
+                "inputs": described(session.get_inputs()),
+                "outputs": described(session.get_outputs()),
+            }
+        )
+    )
+    log = servers.enter_context((folder / "log.txt").open("w"))
+    process = subprocess.Popen([command, "start", "."], cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+    servers.callback(process.wait)
+    servers.callback(process.terminate)
+    address, deadline = f"http://127.0.0.1:{http}", time.monotonic() + 90
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if httpx.get(f"{address}/v2/models/model/ready", timeout=5).is_success:
+                return address
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    raise RuntimeError(f"MLServer does not start: {(folder / 'log.txt').read_text()[-2000:]}")
+
+
+def free_ports(n: int) -> list[int]:
+    with ExitStack() as sockets:
+        bound = [sockets.enter_context(socket.socket()) for _ in range(n)]
+        for one in bound:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in bound]
