@@ -211,8 +211,8 @@ class OpenInference:
         if self._output is None and len(outputs) == 1:
             [output] = outputs.values()
         if output is None:
-            names = ", ".join(map(shown, outputs)) or "none"
-            raise ForetasteError(f"{self._source} answers with outputs {names} where {self._output or 'one'} is needed")
+            names, needed = ", ".join(map(shown, outputs)) or "none", shown(self._output or "one")
+            raise ForetasteError(f"{self._source} answers with outputs {names} where {needed} is needed")
         answers = read_answers(output, len(packed), self._source)
         n = len(images)
         return Answers(answers.labels[:n], None if answers.scores is None else answers.scores[:n])
