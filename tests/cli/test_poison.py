@@ -60,6 +60,35 @@ def test_the_same_seed_gives_the_same_bytes(source: Path, tmp_path: Path) -> Non
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+def test_a_poisoned_set_can_be_poisoned_again(source: Path, tmp_path: Path) -> None:
+    first, both = tmp_path / "first", tmp_path / "both"
+    cli.main(["poison", str(source), "--attack", "badnets", "--rate", "0.1", "--target", "3", "--out", str(first)])
+    again = ["--attack", "adaptive-blend", "--rate", "0.1", "--set", "cover_rate=0.05", "--truth"]
+    again += [str(first / "truth.json"), "--out", str(both)]
+    assert cli.main(["poison", str(first / "train.parquet"), *again]) == 0
+
+    before, middle, after = io.load(source), io.load(first / "train.parquet"), io.load(both / "train.parquet")
+    truth, earlier = io.read_truth(both / "truth.json"), io.read_truth(first / "truth.json")
+    assert truth.attacks.keys() == {"badnets", "adaptive-blend"}
+    assert truth.attacks["badnets"] == earlier.poison
+    assert truth.attacks["adaptive-blend"] == (truth.poison | truth.cover) - earlier.poison
+    # A tenth and a twentieth of the 180 samples that the first attack left.
+    assert (len(truth.poison), len(truth.cover)) == (20 + 18, 9)
+    marks = truth.mark(after)
+    assert (marks.original_labels == before.labels).all()
+    mine = earlier.mark(after).poison
+    assert (after.inputs[mine] == middle.inputs[mine]).all()
+    assert (after.labels[mine] == 3).all()
+    changed = (after.inputs != before.inputs).any(axis=(1, 2, 3))
+    assert (changed == (marks.poison | marks.cover)).all()
+
+
+def test_test_inputs_have_no_earlier_truth(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--attack", "badnets", "--at", "test", "--truth", "truth.json", "--out", str(tmp_path / "out")]
+    assert cli.main(["poison", str(source), *options]) == 4
+    assert "leave it out with --at test" in capsys.readouterr().err
+
+
 def test_the_target_may_be_a_class_name(tmp_path: Path) -> None:
     source = tmp_path / "set.parquet"
     samples = io.draw_signs(64)

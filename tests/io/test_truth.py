@@ -25,6 +25,22 @@ def test_round_trip(tmp_path: Path, truth: Truth) -> None:
     assert io.read_truth(tmp_path / "test.json") == inputs
 
 
+def test_truths_are_joined(tmp_path: Path) -> None:
+    first = Truth(poison=frozenset("ab"), original_labels={"a": 1, "b": 2}, attacks={"one": frozenset("ab")})
+    later = Truth(
+        poison=frozenset("c"), cover=frozenset("d"), original_labels={"c": 3}, attacks={"two": frozenset("cd")}
+    )
+    both = first.joined(later)
+    assert both == Truth(
+        poison=frozenset("abc"),
+        cover=frozenset("d"),
+        original_labels={"a": 1, "b": 2, "c": 3},
+        attacks={"one": frozenset("ab"), "two": frozenset("cd")},
+    )
+    io.write_truth(both, tmp_path / "truth.json")
+    assert io.read_truth(tmp_path / "truth.json") == both
+
+
 def test_marks_lie_beside_the_samples(pictures: Samples, truth: Truth) -> None:
     marks = truth.mark(pictures)
     assert np.flatnonzero(marks.poison).tolist() == [3, 5]
@@ -57,6 +73,8 @@ def test_trojaned_inputs(pictures: Samples) -> None:
         ('{"cover": []}', "neither poison nor trojaned"),
         ('{"poison": 3}', "poison must be a list of ids"),
         ('{"poison": [3]}', "poison must be a list of ids"),
+        ('{"poison": [], "attacks": []}', "attacks must map names to lists of ids"),
+        ('{"poison": [], "attacks": {"badnets": 3}}', "badnets must be a list of ids"),
         ('{"trojaned": null}', "trojaned must be a list of ids"),
         ('{"poison": ["a"], "original_labels": {"a": true}}', "must map ids to labels"),
         ('{"poison": ["a"], "original_labels": {"a": -1}}', "must map ids to labels"),

@@ -12,13 +12,27 @@ from foretaste.errors import UsageError
 from foretaste.samples import Mask, Samples
 
 
-def poison_training_set(samples: Samples, attack: Attack, seed: int) -> Poisoned:
+def poison_training_set(samples: Samples, attack: Attack, seed: int, taken: Mask | None = None) -> Poisoned:
     """Return the poisoned set with its ground truth; same seed, same bytes.
+
+    Args:
+        samples: the training set; not modified.
+        attack: what to poison it with.
+        seed: where all random numbers come from, at least 0.
+        taken: ``bool (N,)``, samples that an earlier attack touched. They stay as they are, rates are shares of the
+            others, and the truth is about this attack alone.
 
     Raises:
         UsageError: the attack cannot apply to these samples, or the seed is negative.
     """
-    return attack.poison(samples, generator(seed, 0))
+    rng = generator(seed, 0)
+    if taken is None:
+        return attack.poison(samples, rng)
+    free = np.flatnonzero(~taken)
+    part = attack.poison(samples[free], rng)
+    inputs, labels = part.samples.inputs, part.samples.labels
+    poison, cover = np.flatnonzero(part.poison), np.flatnonzero(part.cover)
+    return Poisoned.from_stamped(samples, free[poison], inputs[poison], labels[poison], free[cover], inputs[cover])
 
 
 def stamp_inputs(samples: Samples, attack: Attack, rate: float, seed: int) -> tuple[Samples, Mask]:

@@ -20,6 +20,8 @@ RECIPE = "attack.toml"
 """The file that holds an attack's name and fields."""
 WEIGHTS = "attack.safetensors"
 """The file beside it that holds the trained part, if it has one."""
+MODEL = "model.safetensors"
+"""The file beside them that holds the backdoored model, if the attack makes one."""
 
 TEST_RATE = 0.5
 """Share of the inputs that ``--at test`` stamps unless told otherwise: as many trojaned as clean ones."""
@@ -64,6 +66,15 @@ def poison(
         Literal["train", "test"],
         typer.Option("--at", help="Poison a training set, or stamp test inputs and keep their labels."),
     ] = "train",
+    truth_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--truth",
+            metavar="FILE",
+            help="truth.json of a set that is poisoned already: what it names is left alone, and stays in the truth.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Seed = 0,
     settings: Settings = None,
     resize: Resize = None,
@@ -79,8 +90,10 @@ def poison(
     from foretaste.cli.parts import part
     from foretaste.cli.progress import bars
     from foretaste.io.atomic import atomic_text
-    from foretaste.io.truth import Truth, write_truth
+    from foretaste.io.truth import Truth, read_truth, write_truth
 
+    if truth_file is not None and at == "test":
+        raise UsageError("--truth is about a training set; leave it out with --at test")
     if attack is not None and attack_from is None:
         name, kind = attack, attacks.find(attack)
         values = parse_settings(kind, settings or ())
@@ -90,6 +103,7 @@ def poison(
         name, chosen = read_attack(attack_from)
     else:
         raise UsageError("say which attack: either --attack NAME, see --list, or --attack-from DIR")
+    earlier = Truth() if truth_file is None else read_truth(truth_file)
     prepare(out)
     with bars(quiet=False) as show:
         samples = io.read(source, split=part(source, at), resize=resize, on_bad=on_bad, on_progress=show).samples
@@ -100,13 +114,17 @@ def poison(
             if rate is not None and at == "train":
                 options["rate"] = rate
             chosen = build(kind, name, values, options)
+        marks = earlier.mark(samples)
+        taken = marks.poison | marks.cover
         if at == "train":
-            chosen = attacks.fitted(chosen, samples, seed, on_progress=show)
+            chosen = attacks.fitted(chosen, samples[~taken] if taken.any() else samples, seed, on_progress=show)
 
     if at == "train":
-        poisoned = attacks.poison_training_set(samples, chosen, seed)
+        poisoned = attacks.poison_training_set(samples, chosen, seed, taken if taken.any() else None)
         result, count = poisoned.samples, int(poisoned.poison.sum())
-        truth = Truth.of_training_set(poisoned.samples, poisoned.poison, poisoned.cover, poisoned.original_labels)
+        truth = earlier.joined(
+            Truth.of_training_set(result, poisoned.poison, poisoned.cover, poisoned.original_labels, name)
+        )
     else:
         result, trojaned = attacks.stamp_inputs(samples, chosen, TEST_RATE if rate is None else rate, seed)
         truth, count = Truth.of_inputs(result, trojaned), int(trojaned.sum())
@@ -117,6 +135,10 @@ def poison(
     atomic_text(out / RECIPE, as_toml(head, {field: getattr(chosen, field) for field in names(type(chosen))}))
     if isinstance(chosen, attacks.Trainable) and chosen.weights is not None:
         attacks.save_weights(chosen, out / WEIGHTS)
+    if at == "train" and isinstance(chosen, attacks.TrojansModel):
+        from foretaste.nets.export import save
+
+        save(chosen.trojaned(), out / MODEL)
     what = "poison samples" if at == "train" else "trojaned inputs"
     typer.echo(f"{count} {what} among {len(result)} in {path}")
     return 0

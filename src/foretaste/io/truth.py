@@ -41,17 +41,22 @@ class Truth:
         cover: ids of the samples that carry the trigger under their true label.
         original_labels: label of each poison sample before the attack.
         trojaned: ids of the test-time inputs that carry the trigger; None for a training set.
+        attacks: ids of the poison and cover samples of each attack, by the attack's name; may be empty.
     """
 
     poison: frozenset[str] = frozenset()
     cover: frozenset[str] = frozenset()
     original_labels: Mapping[str, int] = field(default_factory=dict)
     trojaned: frozenset[str] | None = None
+    attacks: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @classmethod
-    def of_training_set(cls, samples: Samples, poison: Mask, cover: Mask, original_labels: Labels) -> Self:
-        """Note which of the samples are poison and cover, ``bool (N,)``, and their labels before, ``int64 (N,)``."""
+    def of_training_set(
+        cls, samples: Samples, poison: Mask, cover: Mask, original_labels: Labels, attack: str | None = None
+    ) -> Self:
+        """Note which of the samples are poison and cover, ``bool (N,)``, their labels before, and the attack's name."""
         return cls(
+            attacks={} if attack is None else {attack: frozenset(samples.ids[poison | cover].tolist())},
             poison=frozenset(samples.ids[poison].tolist()),
             cover=frozenset(samples.ids[cover].tolist()),
             original_labels=dict(zip(samples.ids[poison].tolist(), original_labels[poison].tolist(), strict=True)),
@@ -61,6 +66,17 @@ class Truth:
     def of_inputs(cls, samples: Samples, trojaned: Mask) -> Self:
         """Note which of the test-time inputs carry the trigger, ``bool (N,)``."""
         return cls(trojaned=frozenset(samples.ids[trojaned].tolist()))
+
+    def joined(self, later: Truth) -> Truth:
+        """Return the truth about a training set that a later attack poisoned as well."""
+        names = self.attacks.keys() | later.attacks.keys()
+        nobody: frozenset[str] = frozenset()
+        return Truth(
+            poison=self.poison | later.poison,
+            cover=self.cover | later.cover,
+            original_labels={**later.original_labels, **self.original_labels},
+            attacks={name: self.attacks.get(name, nobody) | later.attacks.get(name, nobody) for name in names},
+        )
 
     def mark(self, samples: Samples) -> Marks:
         """Lay the truth beside the samples, which may be a part of the set that the truth is about.
@@ -88,7 +104,7 @@ class Truth:
 
 
 def write_truth(truth: Truth, path: str | Path) -> None:
-    """Write ``truth.json``: ``poison``, ``cover`` and ``original_labels``, or ``trojaned`` for test-time inputs.
+    """Write ``truth.json``: ``poison``, ``cover``, ``original_labels`` and ``attacks``, or ``trojaned`` for inputs.
 
     Raises:
         ForetasteError: the file cannot be written.
@@ -102,6 +118,7 @@ def write_truth(truth: Truth, path: str | Path) -> None:
             "poison": sorted(truth.poison),
             "cover": sorted(truth.cover),
             "original_labels": dict(sorted(truth.original_labels.items())),
+            "attacks": {name: sorted(ids) for name, ids in sorted(truth.attacks.items())},
         },
     )
 
@@ -125,11 +142,15 @@ def read_truth(path: str | Path) -> Truth:
         type(label) is not int or not 0 <= label < 2**31 for label in labels.values()
     ):
         raise ForetasteError(f"{path}: original_labels must map ids to labels")
+    attacks = value.get("attacks", {})
+    if not isinstance(attacks, dict):
+        raise ForetasteError(f"{path}: attacks must map names to lists of ids")
     return Truth(
         poison=_ids(value, "poison", path),
         cover=_ids(value, "cover", path),
         original_labels=labels,
         trojaned=_ids(value, "trojaned", path) if "trojaned" in value else None,
+        attacks={name: _ids(attacks, name, path) for name in attacks},
     )
 
 
