@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -8,20 +10,21 @@ from foretaste.guards.calibration import Scored, ThresholdScreener, conformal_th
 from foretaste.progress import Progress
 from foretaste.samples import Images, Samples
 
+DRAWS: dict[str, Callable[[np.random.Generator, int], NDArray[np.float64]]] = {
+    "normal": lambda rng, n: rng.normal(size=n),
+    "heavy": lambda rng, n: rng.standard_cauchy(size=n),
+    "discrete": lambda rng, n: rng.integers(0, 60, size=n).astype(np.float64),
+    "exponential": lambda rng, n: rng.exponential(size=n),
+}
+
 
 def false_alarms(draw: str, n: int, rate: float, runs: int, fresh: int) -> NDArray[np.float64]:
     """The share of ``fresh`` clean inputs called trojaned in each of so many runs."""
     shares = []
     for seed in range(runs):
         rng = np.random.default_rng(seed)
-        scores = {
-            "normal": lambda size, rng=rng: rng.normal(size=size),
-            "heavy": lambda size, rng=rng: rng.standard_cauchy(size=size),
-            "discrete": lambda size, rng=rng: rng.integers(0, 60, size=size).astype(float),
-            "exponential": lambda size, rng=rng: rng.exponential(size=size),
-        }[draw]
-        threshold = conformal_threshold(scores(n), rate)
-        shares.append((scores(fresh) > threshold.value).mean())
+        threshold = conformal_threshold(DRAWS[draw](rng, n), rate)
+        shares.append((DRAWS[draw](rng, fresh) > threshold.value).mean())
     return np.array(shares)
 
 

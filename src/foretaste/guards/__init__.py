@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from functools import cache
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -29,16 +27,6 @@ PLUGINS = "foretaste.guards"
 FEWEST = 20
 """With fewer clean images than this nothing can be said of how often a guard is wrong."""
 
-HOMES = {
-    "neo": ("foretaste.guards.neo", "NEO"),
-    "neo-paper": ("foretaste.guards.neo", "NEOPaper"),
-    "strip": ("foretaste.guards.strip", "STRIP"),
-    "scale-up": ("foretaste.guards.scale_up", "ScaleUp"),
-    "teco": ("foretaste.guards.teco", "TeCo"),
-    "all": ("foretaste.guards.combined", "Combined"),
-}
-"""The module and the class of each built-in guard."""
-
 
 def __getattr__(name: str) -> Any:
     if name == "GUARDS":
@@ -49,11 +37,20 @@ def __getattr__(name: str) -> Any:
 @cache
 def built_in() -> dict[str, type[GuardMethod]]:
     """Load the built-in guards and return them by name: the one dictionary that ``GUARDS`` is."""
-    found: dict[str, type[GuardMethod]] = {}
-    for name, (module, guard) in HOMES.items():
-        with suppress(ImportError, AttributeError):
-            found[name] = getattr(import_module(module), guard)
-    return found
+    from foretaste.guards.combined import Combined
+    from foretaste.guards.neo import NEO, NEOPaper
+    from foretaste.guards.scale_up import ScaleUp
+    from foretaste.guards.strip import STRIP
+    from foretaste.guards.teco import TeCo
+
+    return {
+        "neo": NEO,
+        "neo-paper": NEOPaper,
+        "strip": STRIP,
+        "scale-up": ScaleUp,
+        "teco": TeCo,
+        "all": Combined,
+    }
 
 
 def names() -> list[str]:
