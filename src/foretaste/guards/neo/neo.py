@@ -105,11 +105,9 @@ class NEO:
         rows = np.sort(rng.permutation(len(clean))[: self.calibration])
         # Accepting nothing, so that each test goes on until it says "object" or has asked enough.
         tests = self.tests(OBJECT_RATES, math.inf)
-
         side = self.side(clean.sample_shape)
-        summoned = ask(
-            [partial(summon, box, hosts, rng.spawn(1)[0]) for box in places(*clean.sample_shape[:2], side)], classifier
-        )
+        boxes = places(clean.sample_shape[0], clean.sample_shape[1], side)
+        summoned = ask([partial(summon, box, hosts, rng.spawn(1)[0]) for box in boxes], classifier)
         juries = {jury.result.box: jury.result for jury in summoned}
         numbers = {row: number for number, row in enumerate(np.flatnonzero(known).tolist())}
 

@@ -12,15 +12,23 @@ from foretaste.guards.neo.asking import Asking
 from foretaste.guards.neo.fills import Image
 from foretaste.guards.neo.hosts import Hosts
 from foretaste.guards.neo.regions import Box, paste
-from foretaste.guards.neo.registry import TOLERANCE
+from foretaste.guards.neo.registry import occurrences
 from foretaste.guards.neo.search import Effect
 from foretaste.guards.trigger import Trigger
 from foretaste.samples import Images, Mask
 
 JURY = 24
 """Clean images that say whether a trigger still works."""
+FEWEST_TURNED = 0.75
+"""Share of the clean images that a trigger must turn to be worth remembering."""
 WITNESSES = 3
 """Fewest images that must hold a trigger before their common pixels are trusted."""
+NEAR = 16.0
+"""Grey levels within which pixels of different images agree."""
+LOSS = 0.1
+"""Share of the clean images that may no longer be turned when a side is cut off; a backdoor has moods."""
+MOST_OCCURRENCES = 4
+"""Places in an image that are looked at for a part of a trigger."""
 AGREEMENT = 0.8
 """Share of a row's or a column's pixels that must agree for the trigger to reach there."""
 
@@ -28,7 +36,7 @@ AGREEMENT = 0.8
 def cut_out(
     image: Image, box: Box, effect: Effect, label: int, hosts: Hosts, rng: np.random.Generator
 ) -> Asking[Trigger | None]:
-    """Shrink a box around a trigger from each side as far as no clean image is lost that it turned.
+    """Shrink a box around a trigger from each side as far as hardly a clean image is lost that it turned.
 
     Args:
         image: an image that holds the trigger.
@@ -39,13 +47,13 @@ def cut_out(
         rng: chooses among them.
 
     Returns:
-        The trigger with all pixels of the smallest box in its mask; None if it turns fewer than half of the hosts.
+        The trigger with all pixels of the smallest box in its mask; None if it turns too few hosts.
     """
     chosen = hosts.labels != label if effect is Effect.FORCES else np.ones(len(hosts), dtype=np.bool_)
     jury = hosts.order(chosen, rng)[:JURY]
     images, labels = hosts.images[jury], hosts.labels[jury]
     turned = effect.turned((yield paste(image, images, box)), labels, label)
-    if turned.sum() * 2 < len(jury):
+    if turned.mean() < FEWEST_TURNED:
         return None
     images, labels = images[turned], labels[turned]
     for side in range(4):
@@ -53,7 +61,7 @@ def cut_out(
         while low < high:
             middle = (low + high + 1) // 2
             answers = yield paste(image, images, without_side(box, side, middle))
-            if effect.turned(answers, labels, label).all():
+            if effect.turned(answers, labels, label).mean() >= 1 - LOSS:
                 low = middle
             else:
                 high = middle - 1
@@ -87,7 +95,7 @@ def scatter(trigger: Trigger, images: Images, rng: np.random.Generator) -> Image
     return stamped
 
 
-def from_witnesses(trigger: Trigger, images: Sequence[Image], boxes: Sequence[Box], margin: int) -> Trigger:
+def from_witnesses(trigger: Trigger, images: Sequence[Image], margin: int) -> Trigger:
     """Correct a trigger's extent and pixels by what all images that hold it have in common there.
 
     What surrounds a trigger differs from image to image; its own pixels do not.
@@ -95,16 +103,20 @@ def from_witnesses(trigger: Trigger, images: Sequence[Image], boxes: Sequence[Bo
     Args:
         trigger: what is known of it.
         images: different images that hold it, at least ``WITNESSES`` of them, or the trigger is returned as it is.
-        boxes: where it is in each.
         margin: pixels that it may be larger on each side.
     """
-    if len(images) < WITNESSES:
+    found = [
+        [crop(image, box, margin) for box in occurrences(trigger, image)[0][:MOST_OCCURRENCES]] for image in images
+    ]
+    found = [crops for crops in found if crops]
+    if len(found) < WITNESSES:
         return trigger
-    crops = np.stack([crop(image, box, margin) for image, box in zip(images, boxes, strict=True)])
+    # A part of a trigger may occur in it twice: the right one is that whose surroundings agree as well.
+    first = found[0][0]
+    crops = np.stack([max(options, key=lambda option: agreement(first, option)) for options in found])
     inside = ~np.isnan(crops).any(axis=(0, 3))
     middle = np.median(crops, axis=0)
-    near = np.abs(crops - middle).max(axis=3) <= 2 * TOLERANCE
-    near &= np.abs(crops - middle).mean(axis=3) <= TOLERANCE
+    near = np.abs(crops - middle).mean(axis=3) <= NEAR
     agreed = inside & (near.mean(axis=0) >= 0.9)
     height, width = trigger.mask.shape
     box = extent(agreed, Box(margin, margin, margin + height, margin + width))
@@ -115,8 +127,13 @@ def from_witnesses(trigger: Trigger, images: Sequence[Image], boxes: Sequence[Bo
         trigger,
         patch=np.where(mask[..., None], np.rint(middle[box.part]), 0).astype(np.uint8),
         mask=mask,
-        position=(trigger.position[0] + box.top - margin, trigger.position[1] + box.left - margin),
+        position=(max(trigger.position[0] + box.top - margin, 0), max(trigger.position[1] + box.left - margin, 0)),
     )
+
+
+def agreement(first: NDArray[np.float32], second: NDArray[np.float32]) -> int:
+    """Return how many pixels of two crops ``(h, w, C)`` agree."""
+    return int((np.abs(first - second).mean(axis=2) <= NEAR).sum())
 
 
 def crop(image: Image, box: Box, margin: int) -> NDArray[np.float32]:

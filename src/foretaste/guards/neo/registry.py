@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -18,8 +18,9 @@ from foretaste.guards.trigger import Trigger
 from foretaste.io.atomic import atomic_json, atomic_path
 from foretaste.samples import Images, Labels
 
-TOLERANCE = 24.0
-"""Grey levels by which a trigger's pixels may differ on average, as after JPEG, and still be that trigger."""
+TOLERANCE = (6.0, 24.0)
+"""Grey levels by which a trigger's pixels may differ on average, as after JPEG, and still be that trigger: for one
+without contrast, and at most. In between it is a quarter of its contrast."""
 LARGEST_SIDE = 4096
 """Pixels; no trigger file with a longer side is read."""
 INDEX = "triggers.json"
@@ -45,7 +46,7 @@ class Registry:
         triggers: those that are known at the start; of equal ones the first is kept.
     """
 
-    def __init__(self, triggers: Sequence[Trigger] = ()) -> None:
+    def __init__(self, triggers: Iterable[Trigger] = ()) -> None:
         self._triggers: tuple[Trigger, ...] = ()
         for trigger in triggers:
             self.add(trigger)
@@ -67,6 +68,11 @@ class Registry:
     def replace(self, old: Trigger, new: Trigger) -> None:
         """Put a better reconstruction in the place of a trigger."""
         self._triggers = tuple(new if trigger is old else trigger for trigger in self._triggers)
+
+    def keep(self, triggers: Iterable[Trigger]) -> None:
+        """Drop all triggers but these."""
+        kept = {trigger.id for trigger in triggers}
+        self._triggers = tuple(trigger for trigger in self._triggers if trigger.id in kept)
 
     def merge(self, other: Registry) -> Registry:
         """Return a registry of the triggers of both; of those that are in both, this one's are kept."""
@@ -199,35 +205,44 @@ def read(card: Card, folder: Path) -> Trigger:
     return trigger
 
 
-def locate(trigger: Trigger, image: NDArray[np.uint8], tolerance: float = TOLERANCE) -> tuple[Box | None, float]:
+def locate(trigger: Trigger, image: NDArray[np.uint8]) -> tuple[Box | None, float]:
     """Find a trigger's pixels in an image ``uint8 (H, W, C)``: at its place, or anywhere if it works anywhere.
 
     Returns:
         The box where they fit best, or None if they fit nowhere, and the mean difference there in grey levels.
     """
+    boxes, distances = occurrences(trigger, image)
+    return (boxes[0], distances[0]) if boxes else (None, np.inf)
+
+
+def occurrences(trigger: Trigger, image: NDArray[np.uint8]) -> tuple[list[Box], list[float]]:
+    """Return all boxes where a trigger's pixels fit, best first, and the mean difference in each in grey levels."""
     (height, width), (rows, columns) = trigger.mask.shape, image.shape[:2]
     if height > rows or width > columns or trigger.patch.shape[2] != image.shape[2]:
-        return None, np.inf
+        return [], []
     if trigger.anywhere:
         tops, lefts = np.divmod(np.arange((rows - height + 1) * (columns - width + 1)), columns - width + 1)
-    else:
+    elif trigger.box[2] <= rows and trigger.box[3] <= columns:
         tops, lefts = np.array([[trigger.position[0]], [trigger.position[1]]])
-        if trigger.box[2] > rows or trigger.box[3] > columns:
-            return None, np.inf
+    else:
+        return [], []
+    tolerance = float(np.clip(trigger.patch[trigger.mask].std() / 4, *TOLERANCE))
     total = np.zeros(len(tops))
     members = telling(trigger)
-    # Each pixel rules places out for good, so that hardly any is compared in full.
-    limit = tolerance * len(members)
     for y, x in members.tolist():
         difference = np.abs(image[tops + y, lefts + x].astype(np.int16) - trigger.patch[y, x])
         total += difference.mean(axis=1)
-        left = (total <= limit) & (difference.max(axis=1) <= 4 * tolerance)
+        # Each pixel rules places out for good, so that hardly any is compared in full.
+        left = (total <= tolerance * len(members)) & (difference.max(axis=1) <= 4 * tolerance)
         tops, lefts, total = tops[left], lefts[left], total[left]
         if not len(tops):
-            return None, np.inf
-    best = int(np.argmin(total))
-    top, left_edge = int(tops[best]), int(lefts[best])
-    return Box(top, left_edge, top + height, left_edge + width), float(total[best]) / len(members)
+            return [], []
+    best = np.argsort(total, kind="stable")
+    boxes = [
+        Box(top, left, top + height, left + width)
+        for top, left in zip(tops[best].tolist(), lefts[best].tolist(), strict=True)
+    ]
+    return boxes, (total[best] / len(members)).tolist()
 
 
 def telling(trigger: Trigger) -> NDArray[np.intp]:

@@ -22,7 +22,7 @@ from foretaste.guards.neo.correct import FURTHER_COVERS, covered_label, known_la
 from foretaste.guards.neo.fills import Image
 from foretaste.guards.neo.hosts import Hosts
 from foretaste.guards.neo.juries import Jury
-from foretaste.guards.neo.reconstruct import cut_out
+from foretaste.guards.neo.reconstruct import cut_out, from_witnesses
 from foretaste.guards.neo.regions import Box
 from foretaste.guards.neo.registry import Match, Registry
 from foretaste.guards.neo.search import Found, Search, Tests, floor, suspicion
@@ -133,7 +133,8 @@ class NEOScreener:
         self._allowance = 0.0
         self._recent: deque[int] = deque(maxlen=RECENT)
         self._memory: deque[Row] = deque(maxlen=max(REMEMBERED_BYTES // max(state.hosts.images[:1].nbytes, 1), 1))
-        self._witnesses: dict[str, list[tuple[Image, Box]]] = {}
+        self._witnesses: dict[str, list[Image]] = {}
+        self._successors: dict[str, Trigger] = {}
         self._revisions: list[Revision] = []
 
     @property
@@ -166,6 +167,7 @@ class NEOScreener:
                 Progress(phase="neo: screen", done=len(rows), total=len(rows), note=f"{len(self.registry)} triggers")
             )
         with self._lock:
+            self._settle(rows)
             self._memory.extend(rows)
         return screening(rows)
 
@@ -224,7 +226,7 @@ class NEOScreener:
             if answer.result != row.label:
                 row.corrected, row.trojaned, row.trigger = answer.result, True, match.trigger
                 row.score = max(row.score, self._certain)
-                self._witness(match.trigger, row.image, match.box)
+                self._witness(match.trigger, row.image)
 
     @property
     def _certain(self) -> float:
@@ -291,27 +293,35 @@ class NEOScreener:
     def _search(self, rows: list[Row], together: Sequence[Row]) -> None:
         """Search rows, reconstruct the triggers found, and look for them in all rows that there are."""
         trojaned = self._examine(rows)
-        for row, found in trojaned:
-            with self._lock:
-                if self._match(row) is None:
-                    self._reconstruct(row, found)
         if not trojaned:
             return
-        for row, _ in trojaned:
-            match = self._match(row)
-            if match is None:
-                continue
-            row.trigger = match.trigger
-            # The trigger's own pixels cover less of the image than the part that was found.
-            [answer] = ask([partial(known_label, row.image, match.box, match.trigger.mask)], self._classifier)
-            row.queries += 1
-            if answer.result != row.label:
-                row.corrected = answer.result
-        self._recognise(together)
-        self._look_back()
+        with self._lock:
+            for row, found in trojaned:
+                if self._match(row) is None:
+                    self._reconstruct(row, found)
+            for row, _ in trojaned:
+                self._recover(row)
+            self._recognise(together)
+            self._refine()
+            # A better picture may be found where the first one was not.
+            self._recognise(together)
+            self._look_back()
 
     def _match(self, row: Row) -> Match | None:
+        """Look for a known trigger in one row."""
         return self.registry.match(row.image[None], np.array([row.label]))[0]
+
+    def _recover(self, row: Row) -> None:
+        """Ask for the label without the known trigger's own pixels: they are fewer than those of the part found."""
+        match = self._match(row)
+        if match is None:
+            return
+        [answer] = ask([partial(known_label, row.image, match.box, match.trigger.mask)], self._classifier)
+        row.queries += 1
+        row.trigger = match.trigger
+        if answer.result != row.label:
+            row.corrected = answer.result
+            self._witness(match.trigger, row.image)
 
     def _reconstruct(self, row: Row, found: Found) -> None:
         """Cut the trigger out of a row and add it to the registry."""
@@ -322,21 +332,51 @@ class NEOScreener:
         )
         self.learning_queries += answer.queries
         if answer.result is not None:
-            trigger = self.registry.add(answer.result)
-            self._witness(trigger, row.image, Box(*answer.result.box))
+            self.registry.add(answer.result)
 
-    def _witness(self, trigger: Trigger, image: Image, box: Box) -> None:
-        """Keep an image that holds a trigger, and make the trigger's picture better with it."""
+    def _witness(self, trigger: Trigger, image: Image) -> None:
+        """Keep an image that holds a trigger, to make the trigger's picture better with."""
         with self._lock:
             witnesses = self._witnesses.setdefault(trigger.id, [])
-            if len(witnesses) < MOST_WITNESSES and not any((image == other).all() for other, _ in witnesses):
-                witnesses.append((np.array(image), box))
+            if len(witnesses) < MOST_WITNESSES and not any((image == other).all() for other in witnesses):
+                witnesses.append(np.array(image))
+
+    def _refine(self) -> None:
+        """Correct each trigger by what its witnesses have in common, and drop those that turn out to be another's."""
+        margin = self.state.method.side(self.state.hosts.images.shape[1:])
+        for trigger in self.registry:
+            better = from_witnesses(trigger, self._witnesses.get(trigger.id, []), margin)
+            if better.id != trigger.id:
+                self._witnesses[better.id] = self._witnesses.pop(trigger.id)
+                self.registry.replace(trigger, better)
+                self._successors[trigger.id] = better
+        kept = Registry(sorted(self.registry, key=lambda trigger: -len(self._witnesses.get(trigger.id, []))))
+        for trigger in self.registry:
+            stands_for = kept.add(trigger)
+            if stands_for is not trigger:
+                self._successors[trigger.id] = stands_for
+                self._witnesses.pop(trigger.id, None)
+        self.registry.keep(kept)
+
+    def _latest(self, trigger: Trigger) -> Trigger:
+        """Return what is known today of a trigger that was known earlier."""
+        while trigger.id in self._successors:
+            trigger = self._successors[trigger.id]
+        return trigger
+
+    def _settle(self, rows: Sequence[Row]) -> None:
+        """Give rows the triggers as they are known now, and the labels that these leave."""
+        for row in rows:
+            if row.trigger is not None and (latest := self._latest(row.trigger)) is not row.trigger:
+                row.trigger = latest
+                self._recover(row)
 
     def _look_back(self) -> None:
         """Look for the known triggers in the inputs of earlier calls."""
         with self._lock:
             earlier = [row for row in self._memory if not row.trojaned]
             self._recognise(earlier)
+            self._settle(earlier)
             self._revisions += [
                 Revision(number=row.number, label=row.label, corrected=row.corrected, trigger_id=row.trigger.id)
                 for row in earlier
