@@ -241,7 +241,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def black_trigger(
-    classifier: Classifier, quarantine: Samples, clean: Samples, *, seed: int, on_progress: OnProgress
+    quarantine: Samples, classifier: Classifier, clean: Samples, *, seed: int, on_progress: OnProgress
 ) -> Registry:
     """Reconstruct a black square in the middle."""
     assert classifier.classify(quarantine.inputs).labels.tolist() == [0, 0]

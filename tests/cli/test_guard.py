@@ -386,7 +386,7 @@ def test_what_cleanse_took_out_becomes_a_registry(
     case: Case, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def learn(
-        classifier: Classifier, quarantine: Samples, clean: Samples, *, seed: int, on_progress: OnProgress
+        quarantine: Samples, classifier: Classifier, clean: Samples, *, seed: int, on_progress: OnProgress
     ) -> Registry:
         assert (len(quarantine), len(clean), seed) == (60, 40, 3)
         screener = Corner().calibrate(classifier, clean, false_alarm_rate=0.01, seed=seed)

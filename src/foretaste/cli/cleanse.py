@@ -157,7 +157,7 @@ def reconstruct(
         clean, _ = passed.split(min(STAND_INS, len(passed)), np.random.default_rng(seed))
         notes = (f"no clean set was given: {len(clean):,} samples that passed stood in for it to reconstruct triggers",)
     try:
-        learnt = neo.learn(Counted(classifier), samples[verdict.flagged], clean, seed=seed, on_progress=on_progress)
+        learnt = neo.learn(samples[verdict.flagged], Counted(classifier), clean, seed=seed, on_progress=on_progress)
         return learnt, notes
     except ForetasteError as error:
         return None, (*notes, f"no trigger could be reconstructed: {error}")

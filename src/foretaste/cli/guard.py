@@ -230,7 +230,7 @@ def learn(
             io.read(quarantine, resize=resize, on_bad=on_bad, on_progress=show).samples, classes, quarantine
         )
         learnt = neo.learn(
-            Counted(classifier), suspects, renumbered(trusted, classes, clean), seed=seed, on_progress=listen
+            suspects, Counted(classifier), renumbered(trusted, classes, clean), seed=seed, on_progress=listen
         )
     known.merge(learnt).save(out)
     shutil.rmtree(out / WORK)
