@@ -67,10 +67,15 @@ class Tensor(BaseModel):
     data: list[Any] | None = None
 
 
-class Message(BaseModel):
-    """The JSON of a request or an answer, as far as it is about tensors."""
+class Request(BaseModel):
+    """The JSON of a request, as far as it is about tensors; what it says of outputs is which ones are wanted."""
 
     inputs: tuple[Tensor, ...] = ()
+
+
+class Answer(BaseModel):
+    """The JSON of an answer, as far as it is about tensors."""
+
     outputs: tuple[Tensor, ...] = ()
 
 
@@ -114,10 +119,11 @@ def decode(body: bytes, role: Role, json_length: str | None = None) -> dict[str,
         WireError: the message is not as the protocol has it.
     """
     length = len(body) if json_length is None else _length(json_length, len(body))
-    message = parse(Message, body[:length])
+    text = body[:length]
+    listed = parse(Request, text).inputs if role == "inputs" else parse(Answer, text).outputs
     rest = memoryview(body)[length:]
     tensors: dict[str, NDArray[Any]] = {}
-    for tensor in message.inputs if role == "inputs" else message.outputs:
+    for tensor in listed:
         if tensor.datatype not in DATATYPES:
             raise WireError(f"has a tensor of datatype {tensor.datatype[:20]!r}")
         if tensor.name in tensors:
