@@ -29,7 +29,7 @@ POISON = ["poison", "signs", "--attack", "badnets", "--out", "unused"]
 def test_help_names_every_verb_and_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
     text = capsys.readouterr().out
-    for word in ("demo", "cleanse", "poison", "train", "1 poison found", "4 bad usage"):
+    for word in ("demo", "cleanse", "guard", "poison", "train", "1 poison or trojaned inputs found", "4 bad usage"):
         assert word in text
 
 
