@@ -194,6 +194,13 @@ class NEOScreener:
             revisions, self._revisions = self._revisions, []
         return revisions
 
+    def latest_id(self, trigger_id: str) -> str:
+        """Return the id that a trigger of an earlier screening has now: a better picture of it has another one."""
+        with self._lock:
+            while trigger_id in self._successors:
+                trigger_id = self._successors[trigger_id].id
+        return trigger_id
+
     # The steps of a call.
 
     def _begin(self, images: Images) -> list[Row]:
@@ -358,17 +365,12 @@ class NEOScreener:
                 self._witnesses.pop(trigger.id, None)
         self.registry.keep(kept)
 
-    def _latest(self, trigger: Trigger) -> Trigger:
-        """Return what is known today of a trigger that was known earlier."""
-        while trigger.id in self._successors:
-            trigger = self._successors[trigger.id]
-        return trigger
-
     def _settle(self, rows: Sequence[Row]) -> None:
         """Give rows the triggers as they are known now, and the labels that these leave."""
+        known = {trigger.id: trigger for trigger in self.registry}
         for row in rows:
-            if row.trigger is not None and (latest := self._latest(row.trigger)) is not row.trigger:
-                row.trigger = latest
+            if row.trigger is not None and row.trigger.id in self._successors:
+                row.trigger = known.get(self.latest_id(row.trigger.id), row.trigger)
                 self._recover(row)
 
     def _look_back(self) -> None:

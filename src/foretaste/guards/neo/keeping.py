@@ -1,0 +1,160 @@
+"""A screener on disk, so that what it knows survives a restart: JSON, arrays, and the triggers as pictures."""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from foretaste.classifiers.classifier import Classifier
+from foretaste.errors import ForetasteError, UsageError
+from foretaste.guards.calibration import Threshold
+from foretaste.guards.neo.hosts import Hosts
+from foretaste.guards.neo.juries import Jury
+from foretaste.guards.neo.neo import NEO
+from foretaste.guards.neo.regions import Box
+from foretaste.guards.neo.registry import Registry
+from foretaste.guards.neo.screener import NEOScreener, State
+from foretaste.guards.neo.search import Effect
+from foretaste.guards.neo.sequential import SequentialTest
+from foretaste.io.atomic import atomic_path, atomic_text
+
+STATE, HOSTS, TRIGGERS = "state.json", "hosts.npz", "triggers"
+"""The files in the folder, and the folder of the registry."""
+
+Rate = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Strict(BaseModel):
+    """Takes what it knows, and nothing else."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TestCard(Strict):
+    """A sequential test."""
+
+    p0: Rate
+    p1: Rate
+    alpha: Rate
+    beta: Rate
+    least: float
+
+
+class ThresholdCard(Strict):
+    """A threshold."""
+
+    value: float
+    rate: Rate
+    n: Annotated[int, Field(ge=1)]
+    guaranteed: bool
+
+
+class JuryCard(Strict):
+    """A jury."""
+
+    box: tuple[int, int, int, int]
+    hosts: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+
+
+class StateCard(Strict):
+    """All that calibration found out, but for the images."""
+
+    format: Annotated[int, Field(ge=1, le=1)] = 1
+    method: dict[str, Any]
+    seed: Annotated[int, Field(ge=0)]
+    tests: dict[Effect, TestCard]
+    threshold: ThresholdCard
+    juries: tuple[JuryCard, ...]
+    clean_scores: tuple[float, ...]
+    shares: dict[int, float]
+    cost: Annotated[float, Field(ge=0)]
+
+
+def save(screener: NEOScreener, folder: str | Path) -> None:
+    """Write what a screener knows to a folder: its calibration and its triggers, not the inputs that it has seen.
+
+    Raises:
+        ForetasteError: it cannot be written.
+    """
+    folder, state = Path(folder), screener.state
+    card = StateCard(
+        method=asdict(state.method),
+        seed=state.seed,
+        tests={effect: TestCard(**asdict(test)) for effect, test in state.tests.items()},
+        threshold=ThresholdCard(**asdict(state.threshold)),
+        juries=tuple(
+            JuryCard(box=(jury.box.top, jury.box.left, jury.box.bottom, jury.box.right), hosts=jury.hosts)
+            for jury in state.juries.values()
+        ),
+        clean_scores=tuple(state.clean_scores.tolist()),
+        shares=state.shares,
+        cost=state.cost,
+    )
+    screener.registry.save(folder / TRIGGERS)
+    with atomic_path(folder / HOSTS) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, images=state.hosts.images, labels=state.hosts.labels)
+    atomic_text(folder / STATE, card.model_dump_json(indent=2) + "\n")
+
+
+def load(folder: str | Path, classifier: Classifier) -> NEOScreener:
+    """Read what ``save`` wrote, for the same classifier, without a question to it.
+
+    Raises:
+        ForetasteError: there is no such folder, or a file in it is missing, damaged, or not such a file.
+    """
+    folder = Path(folder)
+    path = folder / STATE
+    try:
+        card = StateCard.model_validate_json(path.read_bytes())
+        method = NEO(**card.method)
+        if set(card.tests) != set(Effect):
+            raise ForetasteError(f"{path} is damaged: it has no test of each effect")
+    except FileNotFoundError:
+        raise ForetasteError(f"there is no screener in {folder}") from None
+    except OSError as error:
+        raise ForetasteError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ForetasteError(
+            f"{path} is damaged: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
+        ) from None
+    except (TypeError, UsageError) as error:
+        raise ForetasteError(f"{path} is damaged: {error}") from None
+    hosts = read_hosts(folder / HOSTS)
+    if any(host >= len(hosts) for jury in card.juries for host in jury.hosts):
+        raise ForetasteError(f"{path} is damaged: its juries are not of the images in {HOSTS}")
+    state = State(
+        method=method,
+        seed=card.seed,
+        hosts=hosts,
+        juries={Box(*jury.box): Jury(Box(*jury.box), jury.hosts) for jury in card.juries},
+        tests={effect: SequentialTest(**test.model_dump()) for effect, test in card.tests.items()},
+        threshold=Threshold(**card.threshold.model_dump()),
+        clean_scores=np.array(card.clean_scores, dtype=np.float64),
+        shares=card.shares,
+        cost=card.cost,
+    )
+    return NEOScreener(classifier, state, Registry.load(folder / TRIGGERS))
+
+
+def read_hosts(path: Path) -> Hosts:
+    """Read clean images and their labels.
+
+    Raises:
+        ForetasteError: the file is missing, damaged, or not such a file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            images, labels = arrays["images"], arrays["labels"]
+    except FileNotFoundError:
+        raise ForetasteError(f"there is no file {path}") from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ForetasteError(f"cannot read {path}: {error}") from error
+    if images.dtype != np.uint8 or images.ndim != 4 or labels.dtype != np.int64 or labels.shape != images.shape[:1]:
+        raise ForetasteError(f"{path} is damaged: it does not hold images and their labels")
+    return Hosts(images, labels)
