@@ -1,0 +1,25 @@
+import numpy as np
+
+from foretaste.attacks.pixels import BATCH, Pixels, change, mix
+
+
+def test_every_image_is_changed_once_and_rounded() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2 * BATCH + 7, 2, 2, 1), dtype=np.uint8)
+    seen: list[int] = []
+
+    def add(pixels: Pixels, rows: slice) -> Pixels:
+        seen.extend(range(rows.start, rows.stop))
+        pixels += 100.6
+        return pixels
+
+    changed = change(images, add)
+    assert seen == list(range(len(images)))
+    np.testing.assert_array_equal(changed, np.minimum(images.astype(int) + 101, 255))
+
+
+def test_opacity_may_differ_by_pixel_and_by_image() -> None:
+    images, picture = np.zeros((2, 1, 2, 3), np.uint8), np.full((1, 2, 3), 100, np.uint8)
+    by_pixel = mix(images, picture, np.array([[[0.5], [0.1]]]))
+    assert by_pixel[:, 0, :, 0].tolist() == [[50, 10], [50, 10]]
+    by_image = mix(images, picture, np.array([0.0, 1.0]).reshape(2, 1, 1, 1))
+    assert by_image[:, 0, 0, 0].tolist() == [0, 100]
