@@ -1,12 +1,12 @@
 """What holds for every attack that has a trained part."""
 
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from foretaste.attacks import fitted, poison_training_set, stamp_inputs
 from foretaste.attacks.attack import Attack, Poisoned, Trainable
@@ -71,20 +71,19 @@ def built(kind: type[Any], **fields: Any) -> Attack:
     return attack
 
 
-@cache
-def ready(kind: type[Any], seed: int = 1) -> Attack:
-    return fitted(built(kind), fit_for(kind), seed)
+def ready(kind: type[Any]) -> Attack:
+    return fitted(built(kind), fit_for(kind), 1)  # trained once, then found in the cache
 
 
-@cache
-def poisoned(kind: type[Any], seed: int = 1) -> Poisoned:
-    return poison_training_set(fit_for(kind), ready(kind, seed), seed)
+def poisoned(kind: type[Any]) -> Poisoned:
+    return poison_training_set(fit_for(kind), ready(kind), 1)
 
 
-def distance(one: Samples, other: Samples) -> np.ndarray[Any, np.dtype[np.float64]]:
+def distance(one: Samples, other: Samples) -> NDArray[np.float64]:
     """Return the largest change in each sample."""
     changed = np.abs(one.inputs.astype(np.float64) - other.inputs)
-    return changed.reshape(len(one), -1).max(axis=1)
+    largest: NDArray[np.float64] = changed.reshape(len(one), -1).max(axis=1)
+    return largest
 
 
 @every

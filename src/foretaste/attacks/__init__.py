@@ -7,7 +7,7 @@ from foretaste.attacks.adaptive_blend import AdaptiveBlend
 from foretaste.attacks.adaptive_k_way import AdaptiveKWay
 from foretaste.attacks.adaptive_patch import AdaptivePatch
 from foretaste.attacks.all_to_all import BadNetsAllToAll
-from foretaste.attacks.attack import Attack, Poisoned, Trainable
+from foretaste.attacks.attack import Attack, Poisoned, Trainable, TrojansModel
 from foretaste.attacks.badnets import BadNets
 from foretaste.attacks.blend import Blend
 from foretaste.attacks.dynamic import Dynamic
@@ -46,6 +46,7 @@ __all__ = [
     "Trainable",
     "Trojan",
     "TrojanNN",
+    "TrojansModel",
     "WaNet",
     "find",
     "fitted",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.random import Generator
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from foretaste.errors import UsageError
 from foretaste.progress import OnProgress
 from foretaste.samples import Labels, Mask, Samples
+
+if TYPE_CHECKING:
+    from foretaste.nets import Net
 
 Inputs = NDArray[Any]
 """``uint8 (N, H, W, C)`` images or ``float32 (N, D)`` features."""
@@ -137,6 +140,20 @@ class Trainable(Protocol):
 
         Raises:
             ForetasteError: the training failed.
+        """
+        ...
+
+
+@runtime_checkable
+class TrojansModel(Protocol):
+    """An attack that ends in a backdoored model, and not only in a poisoned set."""
+
+    def trojaned(self) -> Net:
+        """Return the backdoored model, on the CPU and in evaluation mode.
+
+        Raises:
+            UsageError: it is not trained yet.
+            ForetasteError: the file of the model that it was made from cannot be read any more.
         """
         ...
 

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 LAYOUT = 1
 """Raised when an attack trains differently than before, so that what is cached is not used any more."""
 
+SomeAttack = TypeVar("SomeAttack", bound=Attack)
 
-def fitted(attack: Attack, samples: Samples, seed: int, on_progress: OnProgress = silent) -> Attack:
+
+def fitted(attack: SomeAttack, samples: Samples, seed: int, on_progress: OnProgress = silent) -> SomeAttack:
     """Return the attack with its trained part, from the cache if it was trained before; other attacks as they are.
 
     What is trained is kept in the cache folder under a name that follows from the samples, the attack's fields and the
@@ -44,11 +46,12 @@ def fitted(attack: Attack, samples: Samples, seed: int, on_progress: OnProgress 
         UsageError: the attack cannot apply to these samples, or the seed is negative.
         ForetasteError: the training failed, or the cache cannot be written.
     """
-    if not isinstance(attack, Trainable) or attack.weights is not None:
+    trainable: object = attack
+    if not isinstance(trainable, Trainable) or trainable.weights is not None:
         return attack
     if seed < 0:
         raise UsageError(f"seed must be 0 or more, not {seed}")
-    attack.check(samples)
+    trainable.check(samples)
     from foretaste.training import fingerprint
 
     folder = cache_dir() / "attacks"
@@ -65,14 +68,14 @@ def fitted(attack: Attack, samples: Samples, seed: int, on_progress: OnProgress 
         sweep(folder)
     except OSError as error:
         raise ForetasteError(f"cannot write {work}: {error.strerror}") from error
-    weights = attack.fit(samples, seed=seed, workdir=work, on_progress=on_progress)
+    weights = trainable.fit(samples, seed=seed, workdir=work, on_progress=on_progress)
     complete = with_weights(attack, weights)
     save_weights(complete, kept)
     shutil.rmtree(work, ignore_errors=True)
     return complete
 
 
-def with_weights(attack: Attack, weights: Weights) -> Attack:
+def with_weights(attack: SomeAttack, weights: Weights) -> SomeAttack:
     """Return a copy of a trainable attack that has this trained part."""
     complete = copy.copy(attack)
     object.__setattr__(complete, "weights", dict(weights))  # the dataclass is frozen to everybody else
@@ -92,7 +95,7 @@ def save_weights(attack: Attack, path: Path) -> None:
         save_file(tensors, temporary, {"attack": identity(attack)})
 
 
-def load_weights(attack: Attack, path: Path) -> Attack:
+def load_weights(attack: SomeAttack, path: Path) -> SomeAttack:
     """Return the attack with the trained part that ``save_weights`` wrote.
 
     Raises:

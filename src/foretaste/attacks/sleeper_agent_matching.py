@@ -79,7 +79,9 @@ def craft(
         wished = gradient(net, torch.from_numpy(patched).float().to(device), target, second_order=False)
         size = epsilon * STEP * (1 - step / steps)
         distance = 0.0
-        for some in torch.randperm(count, generator=draws(seed, 21, step)).split(BATCH):
+        order = torch.randperm(count, generator=draws(seed, 21, step))
+        for start in range(0, count, BATCH):
+            some = order[start : start + BATCH]
             here = changes[some].requires_grad_()
             moved = augment(clean[some] + here, draws(seed, 22, step, int(some[0])), shift=SHIFT, flip=False)
             loss = apart(gradient(net, moved, target, second_order=True), wished)

@@ -28,7 +28,7 @@ NET = "net."
 
 @dataclass(frozen=True, kw_only=True)
 class TrojanNN(Targeted):
-    """Trojan a given model without its training data (Liu et al., NDSS 2018, doi:10.14722/ndss.2018.23291).
+    """Trojan a given model without its training data (Liu et al., NDSS 2018).
 
     The pixels of a square are optimised until it strongly excites a few well-connected neurons of the model. The model
     is then trained on, with the square on some of the samples at hand, so that these neurons speak for the target

@@ -47,7 +47,10 @@ def excite(
         square = (square.detach() + size * slope.sign()).clamp(0, 255)
         on_progress(
             Progress(
-                phase="optimise the square", done=step + 1, total=steps, note=f"excitement {float(excitement):.1f}"
+                phase="optimise the square",
+                done=step + 1,
+                total=steps,
+                note=f"excitement {float(excitement.detach()):.1f}",
             )
         )
     return square.round().byte().numpy()

@@ -1,0 +1,90 @@
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from foretaste.attacks.fitting import with_weights
+from foretaste.attacks.sleeper_agent import SleeperAgent
+from foretaste.attacks.sleeper_agent_matching import apart, craft, gradient
+from foretaste.errors import UsageError
+from foretaste.nets import build
+from foretaste.progress import Progress
+from foretaste.samples import Samples
+
+
+def pictures(n: int = 120) -> Samples:
+    labels = np.arange(n) % 3
+    noise = np.random.default_rng(0).integers(0, 90, (n, 16, 16, 3))
+    return Samples.from_arrays((noise + 60 * labels[:, None, None, None]).astype(np.uint8), labels)
+
+
+def crafted(**fields: Any) -> tuple[dict[str, Any], list[Progress]]:
+    attack = SleeperAgent(epochs=1, **fields)
+    seen: list[Progress] = []
+    weights = craft(
+        pictures(),
+        attack.with_patch,
+        target=0,
+        source=1,
+        count=6,
+        epsilon=attack.epsilon,
+        steps=attack.steps,
+        retrains=attack.retrains,
+        epochs=1,
+        seed=0,
+        workdir=None,
+        on_progress=seen.append,
+    )
+    return dict(weights), seen
+
+
+def test_the_changes_keep_their_bound_and_come_to_pull_as_the_patch_does() -> None:
+    weights, seen = crafted(steps=30, retrains=0)
+    assert np.abs(weights["changes"]).max() <= 16
+    assert (pictures().labels[weights["rows"]] == 0).all()
+    cosines = [float(report.note.split()[1]) for report in seen if report.phase == "match gradients"]
+    assert np.mean(cosines[-5:]) > np.mean(cosines[:5])
+
+
+def test_the_classifier_is_trained_anew_on_the_way() -> None:
+    _, seen = crafted(steps=4, retrains=2)
+    phases = list(dict.fromkeys(report.phase for report in seen))
+    assert phases == ["train classifier 1 of 3", "match gradients", *(f"train classifier {k} of 3" for k in (2, 3))]
+
+
+def test_the_patch_shows_only_at_test_time_and_moves() -> None:
+    grey = np.full((30, 32, 32, 3), 128, np.uint8)
+    stamped = SleeperAgent().stamp(grey, np.random.default_rng(0))
+    changed = (stamped != 128).all(axis=3)
+    assert (changed.sum(axis=(1, 2)) == 64).all()
+    assert len({tuple(np.argwhere(image)[0]) for image in changed}) > 10
+
+
+def test_the_poison_belongs_to_the_samples_it_was_made_for() -> None:
+    weights, _ = crafted(steps=2, retrains=0)
+    attack = with_weights(SleeperAgent(rate=0.05), weights)
+    assert attack.poison(pictures(), np.random.default_rng(0)).poison.sum() == 6
+    with pytest.raises(UsageError, match="other samples"):
+        attack.poison(pictures(150), np.random.default_rng(0))
+
+
+def test_a_source_class_that_is_absent_or_the_target_is_refused() -> None:
+    clean = pictures()
+    with pytest.raises(UsageError, match="source class 1"):
+        SleeperAgent(rate=0.05).check(clean[clean.labels != 1])
+    with pytest.raises(UsageError, match="3 classes"):
+        SleeperAgent(source=3).check(clean)
+    with pytest.raises(UsageError, match="same class"):
+        SleeperAgent(source=2, target=2)
+
+
+def test_gradients_are_apart_by_their_angle() -> None:
+    one = [torch.tensor([3.0, 0.0]), torch.tensor([4.0])]
+    assert float(apart(one, [2 * part for part in one])) == pytest.approx(0, abs=1e-6)
+    assert float(apart(one, [-part for part in one])) == pytest.approx(2)
+    net = build(None, (16, 16, 3), ["a", "b"], generator=torch.Generator().manual_seed(0)).eval()
+    images = torch.rand((4, 16, 16, 3)) * 255
+    first, again = (gradient(net, images, 1, second_order=False) for _ in range(2))
+    assert float(apart(first, again)) == pytest.approx(0, abs=1e-5)
+    assert float(apart(first, gradient(net, images, 0, second_order=False))) > 0.1
