@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from foretaste import cli, io
 from foretaste.classifiers.classifier import Classifier
@@ -262,6 +263,17 @@ def test_the_truth_gives_the_rates(case: Case, capsys: pytest.CaptureFixture[str
     summary = json.loads((case.out / "summary.json").read_text())
     expected = {"tpr": 1, "fpr": 0, "auroc": 1, "corrected_accuracy": 1, "asr_before": 1, "asr_after": 0}
     assert {name: summary[name] for name in expected} == expected
+
+
+def test_inputs_need_no_labels(case: Case, tmp_path: Path) -> None:
+    folder = tmp_path / "inputs" / "all"
+    folder.mkdir(parents=True)
+    for row, image in enumerate(np.load(case.inputs)["x"][:6]):
+        Image.fromarray(image).save(folder / f"{row}.png")
+    arguments = case.arguments()
+    arguments[2] = str(tmp_path / "inputs")
+    assert cli.main(arguments) == 1
+    assert json.loads((case.out / "summary.json").read_text())["n_flagged"] == 2
 
 
 def test_triggers_of_an_earlier_run_are_known_and_go_with_those_of_this_one(case: Case, tmp_path: Path) -> None:

@@ -132,7 +132,14 @@ def scan(
     prepare(out)
     with bars(quiet=as_json) as show, journal(model, out, timeout, pace, show) as (classifier, listen):
         trusted = io.read(clean, resize=resize, on_bad=on_bad, on_progress=show).samples
-        read = io.read(inputs, split=part(inputs, "test"), resize=resize, on_bad=on_bad, on_progress=show)
+        read = io.read(
+            inputs,
+            split=part(inputs, "test"),
+            resize=resize,
+            on_bad=on_bad,
+            fewest_classes=1,
+            on_progress=show,
+        )
         samples, classes, trojaned = read.samples, classifier.classes or trusted.classes, None
         if known is not None:
             trojaned = known.mark(samples).trojaned
@@ -226,9 +233,8 @@ def learn(
     with bars(quiet=as_json) as show, journal(model, out, timeout, pace, show) as (classifier, listen):
         trusted = io.read(clean, resize=resize, on_bad=on_bad, on_progress=show).samples
         classes = classifier.classes or trusted.classes
-        suspects = renumbered(
-            io.read(quarantine, resize=resize, on_bad=on_bad, on_progress=show).samples, classes, quarantine
-        )
+        taken = io.read(quarantine, resize=resize, on_bad=on_bad, fewest_classes=1, on_progress=show).samples
+        suspects = renumbered(taken, classes, quarantine)
         learnt = neo.learn(
             suspects, Counted(classifier), renumbered(trusted, classes, clean), seed=seed, on_progress=listen
         )

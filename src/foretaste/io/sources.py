@@ -24,6 +24,7 @@ def read(
     split: str = "train",
     resize: int | Size | None = None,
     on_bad: OnBad = "stop",
+    fewest_classes: int = 2,
     on_progress: OnProgress = silent,
 ) -> Loaded:
     """Read samples and say what was left out.
@@ -39,17 +40,18 @@ def read(
         split: which part of a named set ("train" or "test") or of a saved dictionary of data sets.
         resize: pixels to resize images to: one number for both sides, or (height, width).
         on_bad: "stop" at the first image that cannot be used, or "skip" it and report it.
+        fewest_classes: 2 for what is to be learnt from; 1 for inputs whose labels may say nothing.
         on_progress: called as the work goes on.
 
     Raises:
-        UsageError: there is no such source or split, it has fewer than two classes, or ``resize`` makes no sense.
+        UsageError: there is no such source or split, it has fewer than ``fewest_classes``, or ``resize`` makes no sense.
         ForetasteError: the source is damaged, or its parts do not fit; the sentence names the file and the row.
     """
     size = (resize, resize) if isinstance(resize, int) else resize
     if size is not None and not (min(size) >= 1 and size[0] * size[1] <= MAX_PIXELS):
         raise UsageError(f"cannot resize images to {size[1]} x {size[0]} pixels")
     loaded = _read(source, split, size, on_bad, on_progress)
-    if len(loaded.samples.classes) < 2:
+    if len(loaded.samples.classes) < fewest_classes:
         raise UsageError(f"{source} has only one class; a classifier needs at least two")
     _check_names(loaded.samples, source)
     return loaded
