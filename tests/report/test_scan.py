@@ -300,7 +300,7 @@ def test_nothing_found(tmp_path: Path, scan: Scan) -> None:
     assert "No trojaned input found among 40." in page.words
     assert "says nothing of the model" in page.words
     assert "The trigger" not in page.words
-    assert "Triggers 0 reconstructed" in page.words
+    assert "Triggers 0" in page.words
 
 
 def test_a_guard_that_makes_out_no_triggers(tmp_path: Path, scan: Scan) -> None:

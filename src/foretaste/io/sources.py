@@ -44,7 +44,7 @@ def read(
         on_progress: called as the work goes on.
 
     Raises:
-        UsageError: there is no such source or split, it has fewer than ``fewest_classes``, or ``resize`` makes no sense.
+        UsageError: there is no such source or split, it has too few classes, or ``resize`` makes no sense.
         ForetasteError: the source is damaged, or its parts do not fit; the sentence names the file and the row.
     """
     size = (resize, resize) if isinstance(resize, int) else resize

@@ -122,8 +122,8 @@ def scan_page(scan: Scan, summary: Mapping[str, Any], *, truth_trojaned: Mask | 
         groups=_groups(scan, others, truth_trojaned is not None),
         mistakes=[] if truth_trojaned is None else _mistakes(scan, truth_trojaned),
         calibration=_calibration(scan),
-        scores=_scores(scan),
-        queries=_queries(scan),
+        scores=_scores(scan) if len(scan.screening) else None,
+        queries=_queries(scan) if len(scan.screening) else None,
         blind_spots=BLIND_SPOTS.get(scan.method, ()),
         run=_run(summary),
     )
@@ -264,11 +264,9 @@ def _scores(scan: Scan) -> Chart:
     )
 
 
-def _queries(scan: Scan) -> Chart | None:
+def _queries(scan: Scan) -> Chart:
     """Draw what the inputs cost in questions to the classifier."""
     queries = scan.screening.queries
-    if not queries.size:
-        return None
     caption = (
         f"Median {wording.figure(float(np.median(queries)))}, mean {wording.figure(float(queries.mean()))}, at most "
         f"{wording.count(int(queries.max()))} queries for one input, its own answer included. "
