@@ -108,7 +108,7 @@ def test_nested_data() -> None:
         ([tensor(datatype="INT64", data=[1, 2, 3, 0.5])], "no array of INT64"),
         ([tensor(datatype="UINT8", data=[1, 2, 3, 256])], "outside the range of UINT8"),
         ([tensor(datatype="UINT8", data=[1, 2, 3, -1])], "outside the range of UINT8"),
-        ([tensor(datatype="INT64", data=[1, 2, 3, 2**70])], "no array of INT64"),
+        ([tensor(datatype="INT64", data=[1, 2, 3, 2**70])], "outside the range of INT64"),
         ([tensor(data=None)], "has 0 values"),
         ([tensor(parameters={"binary_data_size": 16})], "has 0 bytes for 4 FP32"),
         ([tensor(data=None, parameters={"binary_data_size": -1})], "not as the protocol has it"),

@@ -171,13 +171,15 @@ def _from_binary(tensor: Tensor, data: memoryview) -> NDArray[Any]:
 def _from_json(tensor: Tensor) -> NDArray[Any]:
     dtype, count = DATATYPES[tensor.datatype], math.prod(tensor.shape)
     try:
-        values = np.asarray(tensor.data if tensor.data is not None else [])
+        # NumPy would read whole numbers on both sides of 2**63 as floats.
+        values = np.asarray(tensor.data or [], dtype=object if tensor.datatype == "UINT64" else None)
     except (ValueError, OverflowError):  # rows of different lengths, lists too deep, numbers too large
         raise WireError(f"has data that is no array of {tensor.datatype}") from None
     # Flat or nested, as the protocol allows; no values have no kind.
     if values.size != count or (values.ndim != 1 and values.shape != tensor.shape):
         raise WireError(f"has {values.size} values for a tensor of {count}")
-    if count and values.dtype.kind not in KINDS[dtype.kind]:
+    whole = values.dtype == object and all(type(value) is int for value in values.flat)
+    if count and ("i" if whole else values.dtype.kind) not in KINDS[dtype.kind]:
         raise WireError(f"has data that is no array of {tensor.datatype}")
     if count and dtype.kind in "iu" and not _fits(values, dtype):
         raise WireError(f"has values outside the range of {tensor.datatype}")
