@@ -98,6 +98,7 @@ class Address:
         if (
             whole.scheme not in ("http", "https")
             or not whole.host
+            or not 0 < (whole.port or 80) < 2**16
             or whole.query
             or whole.fragment
             or parts is None
