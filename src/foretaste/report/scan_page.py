@@ -132,7 +132,8 @@ def scan_page(scan: Scan, summary: Mapping[str, Any], *, truth_trojaned: Mask | 
 def _run(summary: Mapping[str, Any]) -> dict[str, object]:
     """List what one needs to repeat the run."""
     facts: dict[str, object] = {"method": summary["method"], "seed": summary["seed"]}
-    facts |= {"false-alarm rate": wording.share(summary["false_alarm_rate"]), "foretaste": summary["version"]}
+    facts |= {"false-alarm rate": wording.share(summary["false_alarm_rate"])}
+    facts |= {"clean images": wording.count(summary["clean_size"]), "foretaste": summary["version"]}
     facts |= summary["versions"]
     return facts
 
@@ -270,8 +271,8 @@ def _queries(scan: Scan) -> Chart:
     caption = (
         f"Median {wording.figure(float(np.median(queries)))}, mean {wording.figure(float(queries.mean()))}, at most "
         f"{wording.count(int(queries.max()))} queries for one input, its own answer included. "
-        f"In all {wording.count(scan.queries)} were sent, what reconstructing triggers took included and identical "
-        f"images once, after {wording.count(scan.calibration_queries)} for calibration."
+        f"In all, {wording.count(scan.queries)} were sent, identical images once, after "
+        f"{wording.count(scan.calibration_queries)} for calibration."
     )
     return Chart(
         svg=Markup(figures.queries("queries", queries)), caption=caption, alt=f"Histogram of queries. {caption}"
