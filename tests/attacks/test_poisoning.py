@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foretaste.attacks import BadNets, BadNetsAllToAll, poison_training_set, stamp_inputs
+from foretaste.attacks import AdaptiveBlend, BadNets, BadNetsAllToAll, poison_training_set, stamp_inputs
 from foretaste.attacks.attack import Attack
 from foretaste.errors import UsageError
 from foretaste.samples import Samples
@@ -52,6 +52,20 @@ def test_test_inputs_are_not_chosen_as_the_poison_was() -> None:
 def test_bad_input_is_refused(attack: Attack, rate: float, seed: int, reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         stamp_inputs(draw(), attack, rate, seed)
+
+
+def test_samples_that_are_taken_stay_as_they_are_and_rates_are_shares_of_the_others() -> None:
+    clean, attack = draw(), AdaptiveBlend(rate=0.1, cover_rate=0.2)
+    taken = np.arange(400) < 100
+    poisoned = poison_training_set(clean, attack, seed=0, taken=taken)
+    assert (poisoned.poison.sum(), poisoned.cover.sum()) == (30, 60)
+    assert not ((poisoned.poison | poisoned.cover) & taken).any()
+    changed = (poisoned.samples.inputs != clean.inputs).any(axis=(1, 2, 3))
+    np.testing.assert_array_equal(changed, poisoned.poison | poisoned.cover)
+    np.testing.assert_array_equal(poisoned.samples.labels[~poisoned.poison], clean.labels[~poisoned.poison])
+    assert (poisoned.samples.labels[poisoned.poison] == 0).all()
+    np.testing.assert_array_equal(poisoned.original_labels, clean.labels)
+    np.testing.assert_array_equal(poisoned.samples.ids, clean.ids)
 
 
 def test_a_negative_seed_is_refused() -> None:

@@ -1,6 +1,7 @@
 import json
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,6 +121,27 @@ def test_what_does_not_fit_the_set_is_bad_usage(
     assert cli.main(["poison", str(source), *options, "--out", str(tmp_path / "out")]) == 4
     assert complaint in capsys.readouterr().err
     assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("badnets", {"place": "random"}),
+        ("tact", {"source": 3, "cover_classes": (1, 2)}),
+        ("refool", {"kinds": ("ghost",), "intensity": (0.1, 0.2), "pictures": Path("pictures")}),
+        ("adaptive-patch", {"tested": ("gem", "corners"), "opacities": (0.1, 0.2, 0.3, 0.4)}),
+        ("adaptive-k-way", {}),
+        ("wanet", {"grid": 5}),
+    ],
+)
+def test_an_attack_is_read_back_from_its_recipe(name: str, settings: dict[str, Any], tmp_path: Path) -> None:
+    from foretaste.attacks import ATTACKS
+    from foretaste.cli.poison import RECIPE, as_toml, names, read_attack
+
+    attack = ATTACKS[name](**settings)
+    values = {field: getattr(attack, field) for field in names(type(attack))}
+    (tmp_path / RECIPE).write_text(as_toml({"attack": name}, values), encoding="utf-8")
+    assert read_attack(tmp_path) == (name, attack)
 
 
 def test_the_list_names_every_attack(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,68 @@
+"""Measure how fast attacks in closed form stamp images, and how visible their triggers are.
+
+Run as ``python benchmarks/stamp.py``, with the environment variable ``FORETASTE_DATA``. Each attack stamps 50,000
+images of 32 x 32 pixels, the test images of CIFAR-10 five times over. PSNR and SSIM compare these images before and
+after: as poison in training, and with the trigger of test time. Results are kept in ``benchmarks/results/stamp.json``.
+Processor time is what counts; wall time depends on what else the machine does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from record import RESULTS, head
+
+from foretaste.attacks import ATTACKS, Attack, Trainable, poison_training_set
+from foretaste.attacks.visibility import psnr, ssim
+from foretaste.io import atomic_json, load
+from foretaste.samples import Images, Samples
+
+IMAGES = 50_000
+
+
+def main() -> None:
+    """Measure and keep the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
+    samples = load(Path(os.environ["FORETASTE_DATA"]) / "cifar10-test.parquet")
+    images = np.resize(samples.inputs, (IMAGES, *samples.sample_shape))
+    closed_form = {name: kind() for name, kind in ATTACKS.items() if not isinstance(kind(), Trainable)}
+    results = {name: {**speed(attack, images), **visibility(attack, samples)} for name, attack in closed_form.items()}
+    RESULTS.mkdir(exist_ok=True)
+    atomic_json(RESULTS / "stamp.json", {**head(), "n_images": IMAGES, "attacks": results})
+    for name, result in results.items():
+        print(name, result)
+
+
+def speed(attack: Attack, images: Images) -> dict[str, float]:
+    """Return how long the attack takes to stamp all images."""
+    attack.stamp(images[:1], np.random.default_rng(0))  # loads what it needs
+    wall, processor = time.perf_counter(), time.process_time()
+    attack.stamp(images, np.random.default_rng(0))
+    return {
+        "seconds": round(time.perf_counter() - wall, 2),
+        "processor_seconds": round(time.process_time() - processor, 2),
+    }
+
+
+def visibility(attack: Attack, samples: Samples) -> dict[str, Any]:
+    """Return the mean likeness of poison, and of stamped inputs, to what they were."""
+    poisoned = poison_training_set(samples, attack, seed=0)
+    before = samples.inputs[poisoned.poison]
+    likeness = {"train": (before, poisoned.samples.inputs[poisoned.poison])}
+    some = samples.inputs[:1000]
+    likeness["test"] = (some, attack.stamp(some, np.random.default_rng(0)))
+    return {
+        f"{measure.__name__}_{when}": round(float(np.mean(measure(*pair))), 3)
+        for when, pair in likeness.items()
+        for measure in (psnr, ssim)
+    }
+
+
+if __name__ == "__main__":
+    main()
