@@ -8,7 +8,7 @@ import pytest
 
 from foretaste.attacks.attack import Trainable, Weights
 from foretaste.attacks.badnets import BadNets
-from foretaste.attacks.fitting import fitted, load_weights, save_weights, with_weights
+from foretaste.attacks.fitting import fitted, identity, load_weights, save_weights, with_weights
 from foretaste.attacks.targeted import Targeted
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.progress import OnProgress, silent
@@ -109,11 +109,16 @@ def test_what_cannot_apply_is_refused_and_leaves_nothing(cache: Path, attack: Ti
     assert not cache.exists()
 
 
+def test_whole_and_other_numbers_of_one_value_are_the_same() -> None:
+    assert identity(Tint(rate=1)) == identity(Tint(rate=1.0)) != identity(Tint(rate=0.5))
+
+
 def test_a_trained_part_goes_through_a_file(tmp_path: Path) -> None:
     path = tmp_path / "attack.safetensors"
     complete = fitted(Tint(), pictures(7), 0)
     save_weights(complete, path)
     assert tint(load_weights(Tint(), path)) == 7
+    assert tint(load_weights(Tint(rate=0.01, more=0), path)) == 7
     with pytest.raises(ForetasteError, match="is not the trained part of Tint"):
         load_weights(Tint(more=1), path)
     with pytest.raises(ForetasteError, match="there is no file"):

@@ -114,14 +114,20 @@ def load_weights(attack: SomeAttack, path: Path) -> SomeAttack:
 
 
 def identity(attack: Attack) -> str:
-    """Return the attack's name and fields as text."""
-    return repr(attack)
+    """Return the attack's kind and fields as text, in which 1 and 1.0 are the same."""
+    values = {name: float(value) if type(value) is int else value for name, value in settings(attack).items()}
+    return f"{type(attack).__name__}({', '.join(f'{name}={value}' for name, value in values.items())})"
 
 
 def files(attack: Attack) -> list[tuple[str, int, int]]:
     """Return the identity of every file that a field of the attack names."""
-    values: list[Any] = [getattr(attack, field.name) for field in fields(attack)] if is_dataclass(attack) else []
-    return [file_identity(value) for value in values if isinstance(value, Path) and value.exists()]
+    return [file_identity(value) for value in settings(attack).values() if isinstance(value, Path) and value.exists()]
+
+
+def settings(attack: Attack) -> dict[str, Any]:
+    """Return an attack's hyperparameters by name."""
+    assert is_dataclass(attack)
+    return {field.name: getattr(attack, field.name) for field in fields(attack) if field.init}
 
 
 def arrays(net: nn.Module) -> Weights:

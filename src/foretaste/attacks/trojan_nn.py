@@ -107,7 +107,9 @@ class TrojanNN(Targeted):
         net = self.given()
         height, width, _ = samples.sample_shape
         side, row, column = self.place(height, width)
-        trigger = excite(net, (side, row, column), neurons=self.neurons, steps=self.steps, on_progress=on_progress)
+        trigger = excite(
+            net, (side, row, column), neurons=self.neurons, steps=self.steps, seed=seed, on_progress=on_progress
+        )
         stamping = with_weights(self, {TRIGGER: trigger})
         poisoned = poison_training_set(samples, stamping, seed).samples
         train_on(net, poisoned, epochs=self.epochs, seed=seed, workdir=workdir, on_progress=on_progress)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from foretaste.nets import Net
 from foretaste.progress import OnProgress, Progress
 from foretaste.samples import Samples
-from foretaste.training import Batches, Compute, DeviceSet, TrainingPlan, fingerprint, optimise, supervised
+from foretaste.training import Batches, Compute, DeviceSet, TrainingPlan, draws, fingerprint, optimise, supervised
 
 LEARNING_RATE = 0.02
 """The highest when the model is trained on: a tenth of what it was trained with."""
@@ -21,27 +21,35 @@ STEP = 8.0
 
 
 def excite(
-    net: Net, place: tuple[int, int, int], *, neurons: int, steps: int, on_progress: OnProgress
+    net: Net, place: tuple[int, int, int], *, neurons: int, steps: int, seed: int, on_progress: OnProgress
 ) -> NDArray[np.uint8]:
     """Return the pixels of a square, ``uint8 (side, side, C)``, that excite neurons of the net's last layer.
 
     Args:
         net: on the CPU and in evaluation mode.
         place: side, row and column of the square in the image.
-        neurons: how many; those that most weight leads to.
+        neurons: how many; of those that random pixels excite at all, those that most weight leads to.
         steps: of ascent by the sign of the gradient.
+        seed: where the pixels to start from come from.
         on_progress: called as the work goes on.
     """
     side, row, column = place
-    chosen = connected(net)[:neurons]
-    height, width, _ = net.sample_shape
+    height, width, n_channels = net.sample_shape
     backdrop = net.preprocess.mean.reshape(1, 1, 1, -1).expand(1, height, width, -1)
-    square = backdrop[0, :side, :side].clone()
-    for step in range(steps):
-        square.requires_grad_()
+
+    def features(square: Tensor) -> Tensor:
         image = backdrop.clone()
         image[0, row : row + side, column : column + side] = square
-        excitement = net.features(image)[0, chosen].sum()
+        return net.features(image)[0]
+
+    square = torch.randint(0, 256, (side, side, n_channels), generator=draws(seed, 30)).float()
+    ranked = connected(net)
+    # A neuron that stays silent has no gradient to climb.
+    excited = features(square).detach()[ranked] > 0
+    chosen = torch.cat([ranked[excited], ranked[~excited]])[:neurons]
+    for step in range(steps):
+        square.requires_grad_()
+        excitement = features(square)[chosen].sum()
         (slope,) = torch.autograd.grad(excitement, square)
         size = STEP * (1 - step / steps)
         square = (square.detach() + size * slope.sign()).clamp(0, 255)
