@@ -69,9 +69,10 @@ def mlserver(pytestconfig: pytest.Config) -> Path:
     if not done.is_file() or done.read_text() != constraints.read_text():
         done.unlink(missing_ok=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder / "venv"], check=True)
-        pip = [folder / "venv" / "bin" / "python", "-m", "pip", "install", "--quiet", "--retries", "1", "--constraint"]
+        python = str(folder / "venv" / "bin" / "python")
+        pip = [python, "-m", "pip", "install", "--quiet", "--retries", "1", "--constraint"]
         run = subprocess.run(
-            [*pip, constraints, "mlserver", "onnxruntime"], capture_output=True, text=True, check=False
+            [*pip, str(constraints), "mlserver", "onnxruntime"], capture_output=True, text=True, check=False
         )
         if run.returncode:
             pytest.skip(f"MLServer cannot be installed: {(run.stderr.strip().splitlines() or ['pip failed'])[-1]}")

@@ -61,7 +61,8 @@ def write(
 
 def expected(images: Images) -> list[int]:
     flat = images.reshape(len(images), -1).astype(np.float64)
-    return np.argmax([flat.sum(axis=1), flat @ np.linspace(0, 2, flat.shape[1])], axis=0).tolist()
+    labels: list[int] = np.argmax([flat.sum(axis=1), flat @ np.linspace(0, 2, flat.shape[1])], axis=0).tolist()
+    return labels
 
 
 def test_layouts_and_types(tmp_path: Path, images: Images) -> None:

@@ -22,7 +22,8 @@ MakeTrouble = Callable[..., "Trouble"]
 
 
 def expected(images: Images) -> list[int]:
-    return (images.mean(axis=(1, 2, 3)) < 127.5).astype(int).tolist()
+    labels: list[int] = (images.mean(axis=(1, 2, 3)) < 127.5).astype(int).tolist()
+    return labels
 
 
 @pytest.mark.parametrize("binary", [False, True])
