@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import shutil
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -124,9 +124,8 @@ def files(attack: Attack) -> list[tuple[str, int, int]]:
     return [file_identity(value) for value in settings(attack).values() if isinstance(value, Path) and value.exists()]
 
 
-def settings(attack: Attack) -> dict[str, Any]:
-    """Return an attack's hyperparameters by name."""
-    assert is_dataclass(attack)
+def settings(attack: Any) -> dict[str, Any]:
+    """Return the hyperparameters of an attack, which is a dataclass, by name."""
     return {field.name: getattr(attack, field.name) for field in fields(attack) if field.init}
 
 
