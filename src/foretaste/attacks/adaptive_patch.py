@@ -72,7 +72,8 @@ class AdaptivePatch(Covered):
         stamped = np.array(inputs)
         for mark in self.tested:
             picture, mask = draw(mark, *inputs.shape[1:])
-            stamped = np.where(mask > 0, picture, stamped)
+            inside = mask[..., 0] > 0
+            stamped[:, inside] = picture[inside]
         return stamped
 
 
