@@ -50,8 +50,8 @@ class ThresholdCard(Strict):
 
     value: float
     rate: Rate
-    n: Annotated[int, Field(ge=1)]
     guaranteed: bool
+    scores: Annotated[tuple[float, ...], Field(min_length=1)]
 
 
 class JuryCard(Strict):
@@ -70,7 +70,6 @@ class StateCard(Strict):
     tests: dict[Effect, TestCard]
     threshold: ThresholdCard
     juries: tuple[JuryCard, ...]
-    clean_scores: tuple[float, ...]
     shares: dict[int, float]
     cost: Annotated[float, Field(ge=0)]
 
@@ -86,12 +85,16 @@ def save(screener: NEOScreener, folder: str | Path) -> None:
         method=asdict(state.method),
         seed=state.seed,
         tests={effect: TestCard(**asdict(test)) for effect, test in state.tests.items()},
-        threshold=ThresholdCard(**asdict(state.threshold)),
+        threshold=ThresholdCard(
+            value=state.threshold.value,
+            rate=state.threshold.rate,
+            guaranteed=state.threshold.guaranteed,
+            scores=tuple(state.threshold.scores.tolist()),
+        ),
         juries=tuple(
             JuryCard(box=(jury.box.top, jury.box.left, jury.box.bottom, jury.box.right), hosts=jury.hosts)
             for jury in state.juries.values()
         ),
-        clean_scores=tuple(state.clean_scores.tolist()),
         shares=state.shares,
         cost=state.cost,
     )
@@ -134,8 +137,12 @@ def load(folder: str | Path, classifier: Classifier) -> NEOScreener:
         hosts=hosts,
         juries={Box(*jury.box): Jury(Box(*jury.box), jury.hosts) for jury in card.juries},
         tests={effect: SequentialTest(**test.model_dump()) for effect, test in card.tests.items()},
-        threshold=Threshold(**card.threshold.model_dump()),
-        clean_scores=np.array(card.clean_scores, dtype=np.float64),
+        threshold=Threshold(
+            value=card.threshold.value,
+            rate=card.threshold.rate,
+            guaranteed=card.threshold.guaranteed,
+            scores=np.array(card.threshold.scores, dtype=np.float64),
+        ),
         shares=card.shares,
         cost=card.cost,
     )

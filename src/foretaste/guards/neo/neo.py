@@ -142,7 +142,6 @@ class NEO:
                 juries=juries,
                 tests=self.tests(rates, threshold.value),
                 threshold=threshold,
-                clean_scores=scores,
                 shares=shares(answers.labels),
                 cost=float(np.mean([asked.queries for asked in searched])),
             ),

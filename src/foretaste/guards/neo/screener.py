@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 import numpy as np
-from numpy.typing import NDArray
 
 from foretaste.classifiers.classifier import Classifier
 from foretaste.guards.calibration import Threshold, check_shape
@@ -53,8 +52,7 @@ class State:
         hosts: clean images that the classifier knows.
         juries: which of them judge each smallest box, by box.
         tests: the sequential test of each effect.
-        threshold: an input is trojaned only at a score above it.
-        clean_scores: ``float64 (n,)``, of the clean images that were searched.
+        threshold: an input is trojaned only at a score above it; holds the scores of the clean images searched.
         shares: each label's share of the answers to the clean set.
         cost: questions that searching a clean image takes on average.
     """
@@ -65,7 +63,6 @@ class State:
     juries: Mapping[Box, Jury]
     tests: Tests
     threshold: Threshold
-    clean_scores: NDArray[np.float64]
     shares: dict[int, float]
     cost: float
 
@@ -140,6 +137,11 @@ class NEOScreener:
     @property
     def threshold(self) -> Threshold:
         """What inputs must score above to be called trojaned."""
+        return self.state.threshold
+
+    @property
+    def threshold(self) -> Threshold:
+        """Where suspicion begins, and the clean scores that it was set from."""
         return self.state.threshold
 
     def screen(self, images: Images, on_progress: OnProgress = silent) -> Screening:
