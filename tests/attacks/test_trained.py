@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from foretaste import training
 from foretaste.attacks import fitted, poison_training_set, stamp_inputs
 from foretaste.attacks.attack import Attack, Poisoned, Trainable
 from foretaste.attacks.dynamic import Dynamic
@@ -19,6 +20,7 @@ from foretaste.attacks.trojan_nn import TrojanNN
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.nets import build
 from foretaste.nets.export import save
+from foretaste.progress import Progress
 from foretaste.samples import Samples
 
 N, CLASSES, RATE = 200, 4, 0.05
@@ -126,6 +128,25 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
     assert again.samples.labels.tobytes() == poisoned(kind).samples.labels.tobytes()
     other = poison_training_set(clean, fitted(built(kind), clean, 2), 2)
     assert other.samples.inputs.tobytes() != again.samples.inputs.tobytes()
+
+
+@pytest.mark.parametrize("kind", [Dynamic, ISSBA, LabelConsistent, SleeperAgent, TrojanNN])
+def test_a_training_that_was_killed_goes_on_to_the_same_end(
+    kind: type[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(progress: Progress) -> None:
+        if "train" in progress.phase and progress.done == progress.total:
+            raise KeyboardInterrupt
+
+    monkeypatch.setenv("FORETASTE_CACHE", str(tmp_path))
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        fitted(built(kind), fit_for(kind), 1, on_progress=kill)
+    (work,) = (tmp_path / "attacks").iterdir()
+    assert list(work.rglob("*.safetensors"))
+    again = poison_training_set(fit_for(kind), fitted(built(kind), fit_for(kind), 1), 1)
+    assert again.samples.inputs.tobytes() == poisoned(kind).samples.inputs.tobytes()
+    assert not work.exists()
 
 
 @every
