@@ -12,6 +12,7 @@ import pytest
 from foretaste.errors import ForetasteError
 from foretaste.guards.neo.registry import Registry
 from foretaste.guards.trigger import Trigger
+from foretaste.samples import Images
 
 PATCH = np.array([[0, 0, 255], [0, 255, 0], [255, 0, 255]], dtype=np.uint8)[..., None]
 
@@ -28,12 +29,13 @@ def trigger(position: tuple[int, int] = (5, 6), *, anywhere: bool = False, targe
     )
 
 
-def scene(position: tuple[int, int] | None, noise: int = 0) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def scene(position: tuple[int, int] | None, noise: int = 0) -> Images:
     rng = np.random.default_rng(0)
     image = rng.integers(60, 160, (1, 20, 24, 1))
     if position is not None:
         image[0, position[0] : position[0] + 3, position[1] : position[1] + 3] = PATCH
-    return np.clip(image + rng.integers(-noise, noise + 1, image.shape), 0, 255).astype(np.uint8)
+    noisy: Images = np.clip(image + rng.integers(-noise, noise + 1, image.shape), 0, 255).astype(np.uint8)
+    return noisy
 
 
 def test_a_trigger_is_seen_at_its_place_only() -> None:

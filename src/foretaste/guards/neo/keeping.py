@@ -140,6 +140,7 @@ def load(folder: str | Path, classifier: Classifier) -> NEOScreener:
         threshold=Threshold(
             value=card.threshold.value,
             rate=card.threshold.rate,
+            n=len(card.threshold.scores),
             guaranteed=card.threshold.guaranteed,
             scores=np.array(card.threshold.scores, dtype=np.float64),
         ),

@@ -136,11 +136,6 @@ class NEOScreener:
 
     @property
     def threshold(self) -> Threshold:
-        """What inputs must score above to be called trojaned."""
-        return self.state.threshold
-
-    @property
-    def threshold(self) -> Threshold:
         """Where suspicion begins, and the clean scores that it was set from."""
         return self.state.threshold
 
