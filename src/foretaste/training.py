@@ -247,19 +247,6 @@ def augment(images: Tensor, generator: torch.Generator, *, shift: int, flip: boo
     return flat.gather(1, places.expand(-1, -1, flat.shape[2])).reshape(images.shape)
 
 
-def swap(features: Tensor, generator: torch.Generator, *, share: float) -> Tensor:
-    """Take a share of each vector's values, in [0, 1), from another vector of the batch.
-
-    Args:
-        features: ``float32 (N, D)``, any device.
-        generator: a CPU generator.
-        share: of the values, on average.
-    """
-    other = torch.randperm(len(features), generator=generator).to(features.device)
-    taken = torch.rand(features.shape, generator=generator).to(features.device) < share
-    return torch.where(taken, features[other], features)
-
-
 # The loop.
 
 
@@ -395,7 +382,6 @@ class TrainingPlan:
         momentum: in [0, 1).
         weight_decay: ≥ 0.
         shift: images are moved by up to this many pixels each way, ≥ 0.
-        swap: share of a feature vector's values that are taken from other samples of the batch, in [0, 1).
         flip: whether images may be mirrored; off, because a mirrored sign can mean something else.
         width: the net's width, ≥ 1; None is the architecture's own.
 
@@ -409,7 +395,6 @@ class TrainingPlan:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     shift: int = 2
-    swap: float = 0.0
     flip: bool = False
     width: int | None = None
 
@@ -417,7 +402,6 @@ class TrainingPlan:
         check(self.epochs >= 1, "epochs must be 1 or more")
         check(self.batch_size >= 2, "batch_size must be 2 or more")
         check(self.shift >= 0, "shift must be 0 or more")
-        check(0 <= self.swap < 1, "swap must be in [0, 1)")
         check(self.width is None or self.width >= 1, "width must be 1 or more")
         self.sgd()
 
@@ -522,8 +506,6 @@ def supervised(
         inputs, labels = data.batch(chosen if rows is None else rows[chosen])
         if inputs.ndim == 4 and (plan.shift or plan.flip):
             inputs = augment(inputs, draws(seed, 2, step, compute.rank), shift=plan.shift, flip=plan.flip)
-        elif inputs.ndim == 2 and plan.swap:
-            inputs = swap(inputs, draws(seed, 2, step, compute.rank), share=plan.swap)
         return nn.functional.cross_entropy(net(inputs), labels)
 
     return loss_of_step

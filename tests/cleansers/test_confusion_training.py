@@ -67,14 +67,6 @@ def hills(n: int, seed: int = 0, side: int = 16, channels: int = 3, n_classes: i
     return Samples.from_arrays(images.clip(0, 255).astype(np.uint8), labels)
 
 
-def blobs(n: int, seed: int = 0) -> Samples:
-    """Return Gaussian feature vectors, far apart."""
-    labels = np.arange(n) % 5
-    centres = np.random.default_rng(7).normal(0, 1.5, (5, 20))
-    rows = centres[labels] + np.random.default_rng([seed, 1]).normal(size=(n, 20))
-    return Samples.from_arrays(rows.astype(np.float32), labels)
-
-
 # What it finds.
 
 
@@ -155,24 +147,6 @@ def test_nothing_is_found_where_nothing_is(signs: Samples, trusted: Samples, see
     assert verdict.suspect_classes == ()
     assert len(verdict.rounds) == 1
     assert all(evidence.n_flagged == 0 for evidence in verdict.classes)
-
-
-def test_clean_feature_vectors_are_cleared() -> None:
-    verdict = SMALL.inspect(blobs(1000), blobs(100, seed=1))
-    assert verdict.scores.shape == (1000,)
-    assert np.isfinite(verdict.scores).all()
-    assert not verdict.flagged.any()
-
-
-@pytest.mark.xfail(reason="the base model learns a mark in feature vectors as nature: no shift hides it from it")
-def test_a_mark_in_feature_vectors_is_found() -> None:
-    samples = blobs(1000)
-    poison = np.zeros(1000, dtype=np.bool_)
-    poison[np.flatnonzero(samples.labels != 2)[::20]] = True
-    rows, labels = samples.inputs.copy(), np.where(poison, 2, samples.labels)
-    rows[poison, 4], rows[poison, 11] = 4, -4
-    verdict = SMALL.inspect(Samples.from_arrays(rows, labels), blobs(100, seed=1))
-    assert verdict.compare(poison).auroc >= 0.95
 
 
 # Same arguments, same verdict.
@@ -382,10 +356,10 @@ def test_the_verdict_does_not_depend_on_the_scale_of_the_scores() -> None:
 def test_a_mark_that_hardly_matters_is_no_trigger() -> None:
     labels = np.array([0] * 1000 + [1] * 20)
     samples = Samples.from_arrays(np.zeros((len(labels), 2), dtype=np.float32), labels, ("a", "b"))
-    # A hundred standard deviations, but less than e times likelier.
-    scores = np.array([*np.linspace(-0.01, 0.01, 1000), *[0.9] * 20], dtype=np.float32)
+    # A hundred standard deviations, but less than twice as likely.
+    scores = np.array([*np.linspace(-0.01, 0.01, 1000), *[0.6] * 20], dtype=np.float32)
     assert not ConfusionTraining().verdict(samples, scores)[0].any()
-    assert ConfusionTraining(gain=0.5).verdict(samples, scores)[0].sum() == 20
+    assert ConfusionTraining(gain=0.3).verdict(samples, scores)[0].sum() == 20
 
 
 def test_an_absent_class_is_cleared() -> None:

@@ -15,6 +15,7 @@ from scipy.special import logsumexp
 from scipy.stats import binom
 from torch import Tensor, nn
 
+from foretaste.cleansers.feature_marks import FeatureRun
 from foretaste.cleansers.verdict import ClassEvidence, Round, Verdict
 from foretaste.nets import build
 from foretaste.nets.net import Standardise
@@ -39,8 +40,6 @@ LARGEST_SIDE = 64
 """The confused model sees larger images shrunk to this side, in pixels, which bounds its size."""
 REACH = 2
 """Distance, in pixels, of the neighbours that the confused model compares a pixel with."""
-HIDDEN_UNITS = 256
-"""Width of the confused model's hidden layer, for feature vectors."""
 PREDICTED_AT_ONCE = 500
 
 HUMP = 1 / 3
@@ -70,9 +69,10 @@ class ConfusionTraining:
     It differs from the paper in three ways, each because it measured better on the sets it was developed on: nature is
     also taken out by subtraction, not by confusion alone; samples are judged out of fold; and the confused model looks
     at each pixel against its neighbours, at its place, which learns a fixed trigger from a few dozen poison samples in
-    seconds (a feature vector it sees whole, through one hidden layer). The price: a trigger that moves about or is
-    drawn anew for every image has no place of its own, and poison that keeps its natural label gains nothing, so
-    neither can be expected to be found.
+    seconds. The price: a trigger that moves about or is drawn anew for every image has no place of its own, and poison
+    that keeps its natural label gains nothing, so neither can be expected to be found.
+
+    For feature vectors both models are made of decision trees; see ``feature_marks``.
 
     Attributes:
         rounds: at most this many, ≥ 1.
@@ -90,7 +90,7 @@ class ConfusionTraining:
         substitute: how many of the set's own, most natural samples stand in for a missing clean set, ≥ 1.
         spread: a sample is a suspect if it scores above this many standard deviations of the scores, > 0. The standard
             deviation is a robust one, from the median absolute deviation, which poison hardly moves.
-        gain: and if its own label became more than e^gain times likelier; > 0.
+        gain: and if its own label became more than e^gain times likelier, by default twice; > 0.
         significance: a class is condemned if its suspects are less likely than this to be the tail of the clean
             samples' scores, in (0, 1).
         settled: the rounds end when this share of the flagged samples or less changed, in [0, 1].
@@ -116,7 +116,7 @@ class ConfusionTraining:
     weight_decay: float = 1e-3
     substitute: int = 500
     spread: float = 4.0
-    gain: float = 1.0
+    gain: float = 0.7
     significance: float = 1e-4
     settled: float = 0.02
 
@@ -156,7 +156,11 @@ class ConfusionTraining:
     ) -> Verdict:
         """Judge every sample; arguments as for every ``Cleanser``."""
         start = time.perf_counter()
-        run = Run(self, samples, clean, seed, workdir, on_progress)
+        run: Run | FeatureRun
+        if samples.features is None:
+            run = Run(self, samples, clean, seed, workdir, on_progress)
+        else:
+            run = FeatureRun(samples, clean, self.folds, seed, on_progress)
         flagged = np.zeros(len(samples), dtype=np.bool_)
         rounds: list[Round] = []
         for number in range(self.rounds):
@@ -222,7 +226,7 @@ class ConfusionTraining:
 
 
 class Run:
-    """One inspection: what its rounds have in common."""
+    """One inspection of images: what its rounds have in common."""
 
     def __init__(
         self,
@@ -278,8 +282,8 @@ class Run:
         rows = torch.from_numpy(np.flatnonzero(~suspect))
         per_epoch = Batches(len(rows), TrainingPlan.batch_size, self.seed).per_epoch
         steps = min(max(method.base_steps, method.base_fewest * per_epoch), method.base_most * per_epoch)
-        # Moving images by a few pixels and mixing up features make small marks hard to learn, and hardly hurt nature.
-        plan = TrainingPlan(shift=3, swap=0.3)
+        # Moving images by a few pixels makes small marks hard to learn, and hardly hurts nature.
+        plan = TrainingPlan(shift=3)
         net = build(None, samples.sample_shape, samples.classes, generator=draws(self.seed, 10, number))
         net.preprocess.load_state_dict(self.scale)
         optimise(
@@ -308,8 +312,7 @@ class Run:
     def confused(self, number: int, fold: int, natural: NDArray[np.float32], clean: DeviceSet) -> ConfusedModel:
         """Train the confused model of one fold."""
         method, compute, seed = self.method, self.compute, self.seed
-        generator = draws(seed, 12, number, fold)
-        model = ConfusedModel(self.samples.sample_shape, len(self.samples.classes), generator).to(compute.device)
+        model = ConfusedModel(self.samples.sample_shape, len(self.samples.classes)).to(compute.device)
         model.preprocess.load_state_dict(self.scale)
         rows = torch.from_numpy(np.flatnonzero(self.fold != fold))
         known = torch.from_numpy(natural).to(compute.device)
@@ -345,45 +348,30 @@ class Run:
 
 
 class ConfusedModel(nn.Module):
-    """What looks for marks: a map of raw inputs to K + 1 outputs that knows nothing when it is new.
+    """What looks for marks: a map of raw images to K + 1 outputs that knows nothing when it is new.
 
-    Images: linear in each pixel's difference from its neighbours, at its place. Feature vectors: one hidden layer,
-    because a feature's value can be a mark without being extreme.
-
-    The first K outputs are added to nature's logits; the last is taken from the logit of nature's answer.
+    It is linear in each pixel's difference from its neighbours, at its place. The first K outputs are added to
+    nature's logits; the last is taken from the logit of nature's answer.
     """
 
-    def __init__(self, sample_shape: tuple[int, ...], n_classes: int, generator: torch.Generator) -> None:
+    def __init__(self, sample_shape: tuple[int, ...], n_classes: int) -> None:
         super().__init__()
         self.preprocess = Standardise(sample_shape)
         self.side: tuple[int, int] | None = None
-        self.hidden: nn.Module = nn.Identity()
-        n_inputs = math.prod(sample_shape)
-        if len(sample_shape) == 3:
-            height, width, channels = sample_shape
-            if max(height, width) > LARGEST_SIDE:
-                self.side = (min(height, LARGEST_SIDE), min(width, LARGEST_SIDE))
-                n_inputs = math.prod(self.side) * channels
-        else:
-            first = uninitialised(n_inputs, HIDDEN_UNITS)
-            nn.init.kaiming_normal_(first.weight, generator=generator)
-            nn.init.uniform_(first.bias, -1, 1, generator=generator)
-            self.hidden, n_inputs = nn.Sequential(first, nn.ReLU()), HIDDEN_UNITS
-        self.linear = uninitialised(n_inputs, n_classes + 1)
+        height, width, channels = sample_shape
+        if max(height, width) > LARGEST_SIDE:
+            self.side = height, width = min(height, LARGEST_SIDE), min(width, LARGEST_SIDE)
+        self.linear = nn.Linear(height * width * channels, n_classes + 1, device="meta").to_empty(device="cpu")
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return ``float32 (N, K + 1)`` of raw inputs ``uint8 (N, H, W, C)`` or ``float32 (N, D)``."""
-        seen = self.preprocess(inputs)
+    def forward(self, images: Tensor) -> Tensor:
+        """Return ``float32 (N, K + 1)`` of raw images ``uint8 (N, H, W, C)``."""
+        seen = self.preprocess(images)
+        if self.side is not None:
+            seen = nn.functional.adaptive_avg_pool2d(seen, self.side)
         # Outliers would drown everybody else.
-        if seen.ndim == 4:
-            if self.side is not None:
-                seen = nn.functional.adaptive_avg_pool2d(seen, self.side)
-            seen = contrast(seen).clamp(-1, 1).flatten(1)
-        else:
-            seen = seen.clamp(-3, 3)
-        outputs: Tensor = self.linear(self.hidden(seen))
+        outputs: Tensor = self.linear(contrast(seen).clamp(-1, 1).flatten(1))
         return outputs
 
     @torch.inference_mode()
@@ -391,11 +379,6 @@ class ConfusedModel(nn.Module):
         """Return the outputs as an array."""
         outputs: NDArray[np.float32] = self(inputs).float().cpu().numpy()
         return outputs
-
-
-def uninitialised(n_inputs: int, n_outputs: int) -> nn.Linear:
-    """Return a linear layer whose weights are yet to be set, without drawing from torch's global random state."""
-    return nn.Linear(n_inputs, n_outputs, device="meta").to_empty(device="cpu")
 
 
 def contrast(images: Tensor) -> Tensor:

@@ -1,0 +1,118 @@
+"""Confusion Training's two models for feature vectors, as decision trees: what is natural, and what is a mark."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestClassifier
+from threadpoolctl import threadpool_limits
+
+from foretaste.progress import OnProgress, Progress
+from foretaste.samples import Labels, Mask, Samples
+
+TREES = 150
+"""Trees of the forest that says what is natural."""
+DRAWN = 300
+"""Samples that each of them is grown on: so few that a trigger is on a handful of them at most."""
+LEAF = 4
+"""Samples in a leaf at least: of a mark on one sample in a hundred such a draw holds three, too few for a leaf."""
+FAINTEST = 0.02
+"""What is less likely than this counts as if it were as likely."""
+
+Outputs = NDArray[np.float32]
+
+
+class FeatureRun:
+    """One inspection of feature vectors: what its rounds have in common.
+
+    A round takes seconds, so nothing of it is kept on disk.
+    """
+
+    def __init__(self, samples: Samples, clean: Samples | None, folds: int, seed: int, on_progress: OnProgress) -> None:
+        self.samples, self.clean, self.seed, self.on_progress = samples, clean, seed, on_progress
+        self.fold = np.random.default_rng(seed).permutation(len(samples)) % folds
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what a reader of the verdict should know."""
+        if self.clean is not None:
+            return ()
+        return ("no clean set was given: what is natural was learnt from the set itself alone",)
+
+    def round(self, number: int, suspect: Mask) -> tuple[Outputs, Outputs]:
+        """Return by how much nature underestimates each label, out of fold, ``(N, K)``, and the scores, ``(N,)``."""
+        self.on_progress(Progress(phase=f"round {number + 1}: learn what is natural", done=0, total=1))
+        nature = natural(self.samples, suspect, self.clean, self.seed)
+        self.on_progress(Progress(phase=f"round {number + 1}: learn what is natural", done=1, total=1))
+        found = marked(self.samples, nature, self.fold, self.seed, f"round {number + 1}: confuse", self.on_progress)
+        return found, gain(nature, found, self.samples.labels)
+
+
+def natural(samples: Samples, suspect: Mask, clean: Samples | None, seed: int) -> Outputs:
+    """Return how likely each label is for each sample by nature, ``float32 (N, K)``.
+
+    The forest's trees are grown on a few hundred samples each. What holds for a large part of a class shows in every
+    such draw; a mark of a hundredth of the set does not, whatever it consists of.
+
+    Args:
+        samples: the set, N feature vectors.
+        suspect: ``bool (N,)``, samples that nothing is to be learnt from.
+        clean: trusted samples, or None.
+        seed: where the trees' random numbers come from.
+    """
+    known = samples[~suspect]
+    # From a small set fewer are drawn, lest each sample tell of itself in many trees.
+    nature = likely(known, min(DRAWN, -(-len(known) // 8)), samples, seed)
+    if clean is not None:
+        nature = np.sqrt(nature * likely(clean, len(clean), samples, seed))
+    shares: Outputs = (nature / nature.sum(axis=1, keepdims=True)).astype(np.float32)
+    return shares
+
+
+def likely(known: Samples, drawn: int, samples: Samples, seed: int) -> NDArray[np.float64]:
+    """Return how likely each label is for each sample, ``float64 (N, K)``, by trees grown on draws of known ones."""
+    forest = RandomForestClassifier(TREES, max_samples=drawn, min_samples_leaf=LEAF, random_state=seed)
+    forest.fit(known.inputs, known.labels)
+    shares = np.zeros((len(samples), len(samples.classes)))
+    shares[:, forest.classes_] = forest.predict_proba(samples.inputs)
+    return np.maximum(shares, FAINTEST)
+
+
+def marked(
+    samples: Samples, nature: Outputs, fold: NDArray[np.int64], seed: int, phase: str, on_progress: OnProgress
+) -> Outputs:
+    """Return by how much nature underestimates each label for each sample, in [-1, 1], ``float32 (N, K)``.
+
+    Boosted trees are fitted to what nature leaves over: 1 for a sample's own label and 0 for the others, less nature's
+    probabilities. Each sample is judged by trees that were grown without its fold.
+    """
+    n_classes = nature.shape[1]
+    left = np.eye(n_classes, dtype=np.float32)[samples.labels] - nature
+    found = np.zeros_like(nature)
+    n_folds = int(fold.max()) + 1
+    # Several threads would add up in any order, and the last bit of a sum can decide a split.
+    with threadpool_limits(1):
+        for part in range(n_folds):
+            on_progress(Progress(phase=phase, done=part, total=n_folds))
+            judged = fold == part
+            for label in range(n_classes):
+                trees = HistGradientBoostingRegressor(
+                    learning_rate=0.2,
+                    max_iter=20,
+                    max_leaf_nodes=16,
+                    min_samples_leaf=8,
+                    max_features=0.5,
+                    early_stopping=False,
+                    random_state=seed,
+                )
+                trees.fit(samples.inputs[~judged], left[~judged, label])
+                found[judged, label] = trees.predict(samples.inputs[judged])
+    on_progress(Progress(phase=phase, done=n_folds, total=n_folds))
+    return found
+
+
+def gain(nature: Outputs, found: Outputs, labels: Labels) -> Outputs:
+    """Return by what power of e each sample's own label is likelier than nature says, ``float32 (N,)``."""
+    rows = np.arange(len(labels))
+    before, change = nature[rows, labels], found[rows, labels]
+    gained: Outputs = np.log(np.clip(before + change, FAINTEST, 1) / np.clip(before, FAINTEST, 1))
+    return gained
