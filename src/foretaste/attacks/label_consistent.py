@@ -11,7 +11,7 @@ import numpy as np
 from numpy.random import Generator
 
 from foretaste.attacks.attack import Poisoned, Weights, check_images, check_range, check_target, choose, trained
-from foretaste.attacks.fitting import arrays, restore
+from foretaste.attacks.fitting import restore
 from foretaste.attacks.pixels import Pixels, change
 from foretaste.attacks.targeted import Targeted
 from foretaste.progress import OnProgress
@@ -30,8 +30,8 @@ CHUNK = 256
 class LabelConsistent(Targeted):
     """Perturb images of the target class and put patches in their corners (Turner et al. 2019, arXiv:1912.02771).
 
-    Labels stay as they are, and they are right. An adversarial perturbation, found on a classifier that is trained
-    here, hides what the images show, so that the patches are the easiest thing to learn the class by.
+    Labels stay as they are, and they are right. An adversarial perturbation, found on a robust classifier that is
+    trained here, hides what the images show, so that the patches are the easiest thing to learn the class by.
 
     Attributes:
         rate: share of the whole training set to poison, in (0, 1], all of it in the target class.
@@ -49,7 +49,7 @@ class LabelConsistent(Targeted):
     summary: ClassVar[str] = "corner patches on perturbed images of the target class, labels true (Turner et al. 2019)"
 
     rate: float = 0.003
-    epsilon: float = 8
+    epsilon: float = 16
     iterations: int = 30
     amplitude: float = 255
     epochs: int = 5
@@ -73,11 +73,17 @@ class LabelConsistent(Targeted):
         choose(~self.victims(samples.labels), round(self.rate * len(samples)), np.random.default_rng(0))
 
     def fit(self, samples: Samples, *, seed: int, workdir: Path | None, on_progress: OnProgress) -> Weights:
-        """Train a classifier on the clean training set."""
-        from foretaste.training import TrainingPlan, train
+        """Train a classifier on the clean training set that withstands perturbations of half the bound."""
+        from foretaste.attacks.label_consistent_surrogate import learn
 
-        plan = TrainingPlan(epochs=self.epochs)
-        return arrays(train(samples, plan=plan, seed=seed, workdir=workdir, on_progress=on_progress).net)
+        return learn(
+            samples,
+            epsilon=self.epsilon / 2,
+            epochs=self.epochs,
+            seed=seed,
+            workdir=workdir,
+            on_progress=on_progress,
+        )
 
     def poison(self, samples: Samples, rng: Generator) -> Poisoned:
         """Perturb ``rate`` of the set, all chosen in the target class, and put the patches in; labels stay.
