@@ -353,14 +353,20 @@ class NEOScreener:
             if better.id != trigger.id:
                 self._witnesses[better.id] = self._witnesses.pop(trigger.id)
                 self.registry.replace(trigger, better)
-                self._successors[trigger.id] = better
+                self._succeed(trigger, better)
         kept = Registry(sorted(self.registry, key=lambda trigger: -len(self._witnesses.get(trigger.id, []))))
         for trigger in self.registry:
             stands_for = kept.add(trigger)
             if stands_for is not trigger:
-                self._successors[trigger.id] = stands_for
+                self._succeed(trigger, stands_for)
                 self._witnesses.pop(trigger.id, None)
         self.registry.keep(kept)
+
+    def _succeed(self, old: Trigger, new: Trigger) -> None:
+        """Note that a trigger is known as another one now."""
+        # A picture may come back that was given up before; it must not lead away from itself.
+        self._successors.pop(new.id, None)
+        self._successors[old.id] = new
 
     def _settle(self, rows: Sequence[Row]) -> None:
         """Give rows the triggers as they are known now, and the labels that these leave."""
