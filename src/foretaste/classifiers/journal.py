@@ -154,7 +154,7 @@ class Journal:
 
 
 def identity(model: str) -> str:
-    """Return what tells a model that a user names from others: its name and, of a file or an imported module, its contents."""
+    """Return what tells a model from others: its name and, of a file or an imported module, the contents."""
     module = sys.modules.get(model.partition(":")[0])
     path = Path(getattr(module, "__file__", None) or model)
     if not path.is_file():
