@@ -70,9 +70,8 @@ class Registry:
         self._triggers = tuple(new if trigger is old else trigger for trigger in self._triggers)
 
     def keep(self, triggers: Iterable[Trigger]) -> None:
-        """Drop all triggers but these."""
-        kept = {trigger.id for trigger in triggers}
-        self._triggers = tuple(trigger for trigger in self._triggers if trigger.id in kept)
+        """Hold these triggers and no others."""
+        self._triggers = tuple(triggers)
 
     def merge(self, other: Registry) -> Registry:
         """Return a registry of the triggers of both; of those that are in both, this one's are kept."""

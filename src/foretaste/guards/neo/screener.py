@@ -357,7 +357,7 @@ class NEOScreener:
         kept = Registry(sorted(self.registry, key=lambda trigger: -len(self._witnesses.get(trigger.id, []))))
         for trigger in self.registry:
             stands_for = kept.add(trigger)
-            if stands_for is not trigger:
+            if stands_for.id != trigger.id:
                 self._succeed(trigger, stands_for)
                 self._witnesses.pop(trigger.id, None)
         self.registry.keep(kept)
