@@ -241,3 +241,14 @@ def test_a_classifier_of_other_classes_is_refused(world: Any, clean: Samples) ->
 def test_fields_out_of_range_are_refused(fields: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=next(iter(fields))):
         NEO(**fields)  # type: ignore[arg-type]
+
+
+def test_two_pictures_that_become_one_are_kept_once(world: Any, clean: Samples, inputs: Samples) -> None:
+    screener = calibrated(world.Backdoored(place=CORNER), clean, search_budget=0.0)
+    [trigger] = calibrated_registry(world, clean)
+    part = replace(trigger, patch=trigger.patch[1:], mask=trigger.mask[1:], position=(30, 29))
+    screener.registry.keep([trigger, replace(trigger, flip_rate=0.5), part])
+    object.__setattr__(screener.state, "method", NEO())
+    screening = screener.screen(world.stamp(inputs.inputs, CORNER))
+    np.testing.assert_array_equal(screening.corrected, inputs.labels)
+    assert {screener.latest_id(name) for name in screening.trigger_ids.tolist()} <= {"", trigger.id}
