@@ -64,20 +64,20 @@ class Data:
 
 
 DATA = {
-    "gtsrb": Data(train=15_000, clean=300, inputs=500, plan=TrainingPlan(epochs=6, shift=0)),
-    "cifar10": Data(train=15_000, clean=300, inputs=500, plan=TrainingPlan(epochs=8, shift=0)),
+    "gtsrb": Data(train=10_000, clean=300, inputs=500, plan=TrainingPlan(epochs=6, shift=0)),
+    "cifar10": Data(train=10_000, clean=300, inputs=500, plan=TrainingPlan(epochs=8, shift=0)),
     "signs": Data(train=4_000, clean=300, inputs=500, plan=TrainingPlan(epochs=10, shift=0)),
     "orl": Data(train=280, clean=60, inputs=60, plan=TrainingPlan(epochs=40, shift=0, batch_size=32)),
 }
 
 BACKDOORS: dict[str, Attack] = {
     "corner 10 %": BadNets(size=0.10, rate=0.02, target=2),
-    "corner 2 %": BadNets(size=0.02, rate=0.05, target=2),
+    "corner 2 %": BadNets(size=0.02, rate=0.10, target=2),
     "corner 15 %": BadNets(size=0.15, rate=0.02, target=2),
-    "random place 10 %": BadNets(size=0.10, rate=0.05, target=2, place="random"),
-    "all-to-all 10 %": BadNetsAllToAll(size=0.10, rate=0.10),
+    "random place 10 %": BadNets(size=0.10, rate=0.10, target=2, place="random"),
+    "all-to-all 10 %": BadNetsAllToAll(size=0.10, rate=0.20),
 }
-"""The percentages are the patch's side in the image's."""
+"""The percentages are the patch's side in the image's. Weak triggers get more poison, so that the backdoor works."""
 
 
 def main() -> None:
