@@ -88,7 +88,7 @@ def find_triggers(registry: Registry, samples: Samples) -> list[tuple[Trigger, N
 
 def place(trigger: Trigger, image: NDArray[np.uint8]) -> Box:
     """Return where the trigger lies in an image ``(H, W, C)``; where its pixels cannot be made out, its usual place."""
-    return locate(trigger, image)[0] or Box(*trigger.box)
+    return locate(trigger, image) or Box(*trigger.box)
 
 
 def covered(trigger: Trigger, image: NDArray[np.uint8]) -> NDArray[np.uint8]:

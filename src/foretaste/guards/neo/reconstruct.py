@@ -106,7 +106,9 @@ def from_witnesses(trigger: Trigger, images: Sequence[Image], margin: int) -> Tr
         margin: pixels that it may be larger on each side.
     """
     found = [
-        [crop(image, box, margin) for box in occurrences(trigger, image)[0][:MOST_OCCURRENCES]] for image in images
+        [crop(image, seen.box(place), margin) for place in range(min(len(seen), MOST_OCCURRENCES))]
+        for image in images
+        for seen in [occurrences(trigger, image[None])]
     ]
     found = [crops for crops in found if crops]
     if len(found) < WITNESSES:

@@ -16,7 +16,7 @@ from foretaste.errors import ForetasteError
 from foretaste.guards.neo.regions import Box
 from foretaste.guards.trigger import Trigger
 from foretaste.io.atomic import atomic_json, atomic_path
-from foretaste.samples import Images, Labels
+from foretaste.samples import Images, Labels, Mask
 
 TOLERANCE = (6.0, 24.0)
 """Grey levels by which a trigger's pixels may differ on average, as after JPEG, and still be that trigger: for one
@@ -91,10 +91,12 @@ class Registry:
         distances = np.full(len(images), np.inf)
         for trigger in self._triggers:
             rows = np.flatnonzero(labels == trigger.target) if trigger.target is not None else np.arange(len(images))
-            for row in rows.tolist():
-                box, distance = locate(trigger, images[row])
-                if box is not None and distance < distances[row]:
-                    closest[row], distances[row] = Match(trigger, box), distance
+            seen = occurrences(trigger, images if len(rows) == len(images) else images[rows])
+            # Best first, so that each image's first is its best.
+            for place in np.unique(seen.image, return_index=True)[1].tolist():
+                row, distance = int(rows[seen.image[place]]), float(seen.distance[place])
+                if distance < distances[row]:
+                    closest[row], distances[row] = Match(trigger, seen.box(place)), distance
         return closest
 
     def save(self, folder: str | Path) -> None:
@@ -204,44 +206,77 @@ def read(card: Card, folder: Path) -> Trigger:
     return trigger
 
 
-def locate(trigger: Trigger, image: NDArray[np.uint8]) -> tuple[Box | None, float]:
-    """Find a trigger's pixels in an image ``uint8 (H, W, C)``: at its place, or anywhere if it works anywhere.
+@dataclass(frozen=True, eq=False)
+class Occurrences:
+    """Where a trigger's pixels were seen in N images, best first.
 
-    Returns:
-        The box where they fit best, or None if they fit nowhere, and the mean difference there in grey levels.
+    Attributes:
+        image: ``int64 (M,)``, which image, in [0, N).
+        top: ``int64 (M,)``, the box's first row.
+        left: ``int64 (M,)``, its first column.
+        distance: ``float64 (M,)``, the mean difference in grey levels.
+        size: height and width of the box.
     """
-    boxes, distances = occurrences(trigger, image)
-    return (boxes[0], distances[0]) if boxes else (None, np.inf)
+
+    image: NDArray[np.int64]
+    top: NDArray[np.int64]
+    left: NDArray[np.int64]
+    distance: NDArray[np.float64]
+    size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def box(self, place: int) -> Box:
+        """Return the box of one occurrence."""
+        top, left = int(self.top[place]), int(self.left[place])
+        return Box(top, left, top + self.size[0], left + self.size[1])
 
 
-def occurrences(trigger: Trigger, image: NDArray[np.uint8]) -> tuple[list[Box], list[float]]:
-    """Return all boxes where a trigger's pixels fit, best first, and the mean difference in each in grey levels."""
-    (height, width), (rows, columns) = trigger.mask.shape, image.shape[:2]
-    if height > rows or width > columns or trigger.patch.shape[2] != image.shape[2]:
-        return [], []
-    if trigger.anywhere:
-        tops, lefts = np.divmod(np.arange((rows - height + 1) * (columns - width + 1)), columns - width + 1)
-    elif trigger.box[2] <= rows and trigger.box[3] <= columns:
-        tops, lefts = np.array([[trigger.position[0]], [trigger.position[1]]])
-    else:
-        return [], []
+def locate(trigger: Trigger, image: NDArray[np.uint8]) -> Box | None:
+    """Find where a trigger's pixels fit an image ``uint8 (H, W, C)`` best; None if they fit nowhere."""
+    seen = occurrences(trigger, image[None])
+    return seen.box(0) if len(seen) else None
+
+
+def occurrences(trigger: Trigger, images: Images) -> Occurrences:
+    """Find a trigger's pixels in images ``uint8 (N, H, W, C)``: at its place, or all places if it works anywhere."""
+    size = height, width = trigger.mask.shape
+    rows, columns, channels = images.shape[1:]
+    down, across = rows - height + 1, columns - width + 1
+    none = np.empty(0, dtype=np.int64)
+    if down < 1 or across < 1 or trigger.patch.shape[2] != channels:
+        return Occurrences(none, none, none, np.empty(0), size)
+    tops, lefts = slice(0, down), slice(0, across)
+    if not trigger.anywhere:
+        tops, lefts = (
+            slice(place, min(place + 1, places)) for place, places in zip(trigger.position, (down, across), strict=True)
+        )
     tolerance = float(np.clip(trigger.patch[trigger.mask].std() / 4, *TOLERANCE))
-    total = np.zeros(len(tops))
     members = telling(trigger)
-    for y, x in members.tolist():
-        difference = np.abs(image[tops + y, lefts + x].astype(np.int16) - trigger.patch[y, x])
-        total += difference.mean(axis=1)
-        # Each pixel rules places out for good, so that hardly any is compared in full.
-        left = (total <= tolerance * len(members)) & (difference.max(axis=1) <= 4 * tolerance)
-        tops, lefts, total = tops[left], lefts[left], total[left]
-        if not len(tops):
-            return [], []
+
+    def near(difference: NDArray[np.int16], total: NDArray[np.float64]) -> Mask:
+        """Say what may still fit: each pixel rules places out for good, so that hardly any is compared in full."""
+        fits: Mask = (total <= tolerance * len(members)) & (difference.max(axis=-1) <= 4 * tolerance)
+        return fits
+
+    # The first pixel is compared everywhere, the others only where those before fitted.
+    y, x = members[0].tolist()
+    window = images[:, tops.start + y : tops.stop + y, lefts.start + x : lefts.stop + x]
+    difference = np.abs(window.astype(np.int16) - trigger.patch[y, x])
+    total = difference.mean(axis=-1)
+    image, top, left = np.nonzero(near(difference, total))
+    total = total[image, top, left]
+    top, left = top + tops.start, left + lefts.start
+    for y, x in members[1:].tolist():
+        difference = np.abs(images[image, top + y, left + x].astype(np.int16) - trigger.patch[y, x])
+        total = total + difference.mean(axis=-1)
+        fits = near(difference, total)
+        image, top, left, total = image[fits], top[fits], left[fits], total[fits]
+        if not len(image):
+            break
     best = np.argsort(total, kind="stable")
-    boxes = [
-        Box(top, left, top + height, left + width)
-        for top, left in zip(tops[best].tolist(), lefts[best].tolist(), strict=True)
-    ]
-    return boxes, (total[best] / len(members)).tolist()
+    return Occurrences(image[best], top[best], left[best], total[best] / len(members), size)
 
 
 def telling(trigger: Trigger) -> NDArray[np.intp]:
@@ -269,4 +304,4 @@ def same(first: Trigger, second: Trigger) -> bool:
         flip_rate=small.flip_rate,
         n_confirmed=small.n_confirmed,
     )
-    return locate(floating, around)[0] is not None
+    return locate(floating, around) is not None
