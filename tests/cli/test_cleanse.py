@@ -63,6 +63,8 @@ class Darkness:
 
 
 if __name__ == "__main__":  # the process that a test below interrupts
+    # A shell starts what runs in the background deaf to it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     CLEANSERS["darkness"] = Darkness
     sys.exit(cli.main(sys.argv[1:]))
 

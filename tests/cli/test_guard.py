@@ -142,6 +142,8 @@ class BlankScreener:
 
 
 if __name__ == "__main__":  # the process that a test below interrupts
+    # A shell starts what runs in the background deaf to it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     GUARDS["corner"] = Corner
     sys.exit(cli.main(sys.argv[1:]))
 
