@@ -52,6 +52,18 @@ def test_the_rate_of_one_clean_set_is_beta_distributed() -> None:
     assert stats.kstest(rates, stats.beta(10, 190).cdf).pvalue > 1e-3
 
 
+def test_with_confidence_most_clean_sets_keep_the_rate_by_themselves() -> None:
+    n, rate, confidence, runs = 300, 0.01, 0.8, 500
+    thresholds = [
+        conformal_threshold(np.random.default_rng(seed).uniform(size=n), rate, confidence).value for seed in range(runs)
+    ]
+    kept = np.mean([1 - threshold <= rate for threshold in thresholds])
+    # The second highest of 300 is the choice, and keeps the rate in four of five sets.
+    expected = stats.binom.sf(1, n, rate)
+    assert confidence <= expected < 0.81
+    assert abs(kept - expected) < 4 * np.sqrt(expected * (1 - expected) / runs)
+
+
 def test_equal_scores_never_raise_the_rate() -> None:
     shares = false_alarms("discrete", 120, 0.05, 400, 1000)
     assert shares.mean() < 0.05

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.optimize import brentq
+from scipy.stats import binom
 
 from foretaste.errors import UsageError
 from foretaste.guards.guard import Screening
@@ -45,7 +46,7 @@ class Threshold:
     scores: NDArray[np.float64] = field(repr=False, compare=False)
 
 
-def conformal_threshold(scores: NDArray[np.floating], rate: float) -> Threshold:
+def conformal_threshold(scores: NDArray[np.floating], rate: float, confidence: float = 0.0) -> Threshold:
     """Set a threshold from the scores of clean inputs.
 
     With n ≥ 1 / rate − 1 scores it is the smallest of them that keeps the rate on unseen clean inputs. Equal scores
@@ -59,10 +60,15 @@ def conformal_threshold(scores: NDArray[np.floating], rate: float) -> Threshold:
     Args:
         scores: ``(n,)``, finite, n ≥ 2; of inputs that nothing was fitted to.
         rate: in (0, 1).
+        confidence: share of the clean sets, in [0, 1), of which each by itself is to keep the rate, where the scores
+            are enough for that; 0 keeps it on average over clean sets.
     """
     ordered = np.sort(np.asarray(scores, dtype=np.float64))
     n = len(ordered)
     above = math.floor(rate * (n + 1) + 1e-9)
+    # What lies above the k-th highest score is at most ``rate`` as often as a binomial count is k or more.
+    while above > 1 and binom.sf(above - 1, n, rate) < confidence:
+        above -= 1
     if above >= 1:
         return Threshold(value=float(ordered[n - above]), rate=rate, n=n, guaranteed=True, scores=ordered)
     return Threshold(value=float(ordered[-1]) + beyond(ordered, rate), rate=rate, n=n, guaranteed=False, scores=ordered)

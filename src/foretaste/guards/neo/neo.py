@@ -28,6 +28,10 @@ from foretaste.samples import Labels, Samples
 OBJECT_RATES = {Effect.FORCES: 0.2, Effect.MOVES: 0.3}
 """Share of hosts that an object is taken to turn until the clean set says better."""
 
+CONFIDENCE = 0.8
+"""Share of the clean sets of which each by itself keeps the false-alarm rate. A trigger's score grows with every
+question, so that a higher threshold costs questions and hardly any detection."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class NEO:
@@ -132,7 +136,7 @@ class NEO:
         rates = {effect: object_rate(searched, effect) for effect in Effect}
         tests = self.tests(rates, -math.inf)
         scores = np.array([suspicion(asked.result, tests) for asked in searched])
-        threshold = conformal_threshold(scores, false_alarm_rate)
+        threshold = conformal_threshold(scores, false_alarm_rate, CONFIDENCE)
         return NEOScreener(
             classifier,
             State(
