@@ -54,9 +54,8 @@ def test_reads_one_split_of_a_dictionary(tmp_path: Path, encode: Encode) -> None
         io.load(tmp_path / "sets", split="other")
 
 
-def test_a_lone_set_has_no_splits(tmp_path: Path, encode: Encode) -> None:
-    with pytest.raises(UsageError, match="has no splits"):
-        io.load(save(tmp_path / "set", encode), split="test")
+def test_a_lone_set_is_read_whole(tmp_path: Path, encode: Encode) -> None:
+    assert len(io.load(save(tmp_path / "set", encode), split="test")) == 6
 
 
 @pytest.mark.parametrize(

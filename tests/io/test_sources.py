@@ -26,9 +26,8 @@ def test_resize_out_of_range(tree: Path, resize: int | tuple[int, int]) -> None:
         io.load(tree, resize=resize)
 
 
-def test_a_file_has_no_splits(tree: Path) -> None:
-    with pytest.raises(UsageError, match="has no splits"):
-        io.load(tree, split="test")
+def test_a_source_without_splits_is_read_whole(tree: Path) -> None:
+    assert np.array_equal(io.load(tree, split="test").ids, io.load(tree).ids)
 
 
 def test_a_set_of_one_occurring_class_keeps_the_others_names(tmp_path: Path, pictures: Samples) -> None:

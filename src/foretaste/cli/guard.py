@@ -113,7 +113,6 @@ def scan(
     from foretaste.cli.classes import renumbered
     from foretaste.cli.fields import parse_settings
     from foretaste.cli.output import prepare
-    from foretaste.cli.parts import part
     from foretaste.cli.progress import bars
     from foretaste.guards.guard import Calibrated
     from foretaste.guards.neo.registry import Registry
@@ -134,7 +133,7 @@ def scan(
         trusted = io.read(clean, resize=resize, on_bad=on_bad, on_progress=show).samples
         read = io.read(
             inputs,
-            split=part(inputs, "test"),
+            split="test",
             resize=resize,
             on_bad=on_bad,
             fewest_classes=1,

@@ -87,7 +87,6 @@ def poison(
     from foretaste import attacks, io
     from foretaste.cli.fields import parse_settings
     from foretaste.cli.output import prepare
-    from foretaste.cli.parts import part
     from foretaste.cli.progress import bars
     from foretaste.io.atomic import atomic_text
     from foretaste.io.truth import Truth, read_truth, write_truth
@@ -106,7 +105,7 @@ def poison(
     earlier = Truth() if truth_file is None else read_truth(truth_file)
     prepare(out)
     with bars(quiet=False) as show:
-        samples = io.read(source, split=part(source, at), resize=resize, on_bad=on_bad, on_progress=show).samples
+        samples = io.read(source, split=at, resize=resize, on_bad=on_bad, on_progress=show).samples
         if attack_from is None:
             options: dict[str, Any] = {}
             if target is not None:

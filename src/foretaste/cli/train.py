@@ -33,7 +33,6 @@ def train(
     """Train a classifier with the reference trainer."""
     from foretaste import io, training
     from foretaste.cli.output import prepare
-    from foretaste.cli.parts import part
     from foretaste.cli.progress import bars
     from foretaste.io.atomic import atomic_json
     from foretaste.nets.export import export_onnx, save
@@ -44,7 +43,7 @@ def train(
         samples = io.read(source, resize=resize, on_bad=on_bad, on_progress=show).samples
         held_out = None
         if test is not None:
-            held_out = io.read(test, split=part(test, "test"), resize=resize, on_bad=on_bad, on_progress=show).samples
+            held_out = io.read(test, split="test", resize=resize, on_bad=on_bad, on_progress=show).samples
         trained = training.train(samples, test=held_out, net=net, plan=plan, seed=seed, on_progress=show)
     if not trained.leads:
         return 0

@@ -37,7 +37,8 @@ def read(
             one subfolder of images per class; an ``.npz`` with ``x`` and ``y``; a ``.csv`` table of
             features with labels in the column ``class``, ``label`` or the last; a folder written by
             ``datasets.Dataset.save_to_disk``; or ``cifar10``, ``gtsrb`` or ``signs``.
-        split: which part of a named set ("train" or "test") or of a saved dictionary of data sets.
+        split: which part of a named set ("train" or "test") or of a saved dictionary of data sets; any other source is
+            read whole.
         resize: pixels to resize images to: one number for both sides, or (height, width).
         on_bad: "stop" at the first image that cannot be used, or "skip" it and report it.
         fewest_classes: 2 for what is to be learnt from; 1 for inputs whose labels may say nothing.
@@ -77,8 +78,6 @@ def _read(source: str | Path, split: str, size: Size | None, on_bad: OnBad, on_p
         raise UsageError(f"{source} does not exist; give a file, a folder, or one of {', '.join(NAMES)}")
     if path.is_dir() and has_splits(path):
         return read_saved(path, split, resize=size, on_bad=on_bad, on_progress=on_progress)
-    if split != "train":
-        raise UsageError(f"{source} has no splits, so there is no split {split} to read")
     if path.is_dir():
         if is_saved(path):
             return read_saved(path, split, resize=size, on_bad=on_bad, on_progress=on_progress)

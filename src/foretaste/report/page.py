@@ -96,8 +96,6 @@ def _run(summary: Mapping[str, Any]) -> dict[str, object]:
     """List what one needs to repeat the run."""
     facts: dict[str, object] = {"method": summary["method"], "seed": summary["seed"], "foretaste": summary["version"]}
     facts |= summary["versions"]
-    if summary["peak_bytes"] is not None:
-        facts["peak memory"] = wording.size(summary["peak_bytes"])
     return facts
 
 

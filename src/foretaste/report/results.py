@@ -31,7 +31,6 @@ def save_cleanse(
     skipped: Sequence[Skipped] = (),
     truth_poison: Mask | None = None,
     truth_cover: Mask | None = None,
-    peak_bytes: int | None = None,
     registry: Registry | None = None,
     on_progress: OnProgress = silent,
 ) -> dict[str, Any]:
@@ -51,7 +50,6 @@ def save_cleanse(
         truth_poison: ``bool (N,)``, which samples are poison, where that is known.
         truth_cover: ``bool (N,)``, which carry the trigger under their true label; with ``truth_poison`` only. They
             count as clean in the rates.
-        peak_bytes: the most memory the run took.
         registry: the triggers that were reconstructed from what was flagged, None if nobody tried; also written, to
             ``triggers/``.
         on_progress: called while the samples are written.
@@ -62,7 +60,7 @@ def save_cleanse(
     Raises:
         ForetasteError: a file cannot be written.
     """
-    summary = _summary(samples, verdict, source, settings, clean_size, skipped, truth_poison, truth_cover, peak_bytes)
+    summary = _summary(samples, verdict, source, settings, clean_size, skipped, truth_poison, truth_cover)
     if registry is not None:
         found = find_triggers(registry, samples[verdict.flagged])
         summary["triggers"] = [describe(trigger, len(rows), samples.classes) for trigger, rows in found]
@@ -97,7 +95,6 @@ def _summary(
     skipped: Sequence[Skipped],
     truth_poison: Mask | None,
     truth_cover: Mask | None,
-    peak_bytes: int | None,
 ) -> dict[str, Any]:
     n_flagged = int(verdict.flagged.sum())
     summary = about(
@@ -115,7 +112,6 @@ def _summary(
         "suspect_classes": [{"label": label, "name": samples.classes[label]} for label in verdict.suspect_classes],
         "clean_size": clean_size,
         "notes": list(verdict.notes),
-        "peak_bytes": peak_bytes,
     }
     if truth_poison is not None:
         cover = np.zeros_like(truth_poison) if truth_cover is None else truth_cover

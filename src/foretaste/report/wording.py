@@ -49,11 +49,6 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60}{_NBSP}h {minutes % 60}{_NBSP}min"
 
 
-def size(n_bytes: int) -> str:
-    """Write bytes as MB or GB (powers of ten)."""
-    return f"{n_bytes / 1e9:.2f}{_NBSP}GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.0f}{_NBSP}MB"
-
-
 def short(name: str, longest: int = 60) -> str:
     """Cut a long name in its middle: the ends of paths and ids say most."""
     half = (longest - 1) // 2
