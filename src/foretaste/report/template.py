@@ -29,8 +29,6 @@ def render(template: str, **values: object) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {
-        name: getattr(wording, name) for name in ("count", "share", "figure", "duration", "size", "short")
-    }
+    environment.filters |= {name: getattr(wording, name) for name in ("count", "share", "figure", "duration", "short")}
     environment.globals |= {"plural": wording.plural}
     return environment.get_template(template).render(values)
