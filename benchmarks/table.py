@@ -1,18 +1,17 @@
-"""Print the README's table of results from the files in ``benchmarks/results``, or write it there with ``--write``."""
+"""Print the README's tables from the files in ``benchmarks/results``, or write them there with ``--write``."""
 
 from __future__ import annotations
 
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
-MARKS = "<!-- results -->", "<!-- /results -->"
 DATA = {"gtsrb": "GTSRB, 25,087 images", "cifar10": "CIFAR-10 (JPEG), 50,000 images"}
 ATTACKS = {
     ("gtsrb", "badnets"): "BadNets 1 %",
@@ -21,21 +20,16 @@ ATTACKS = {
     ("cifar10", "badnets"): "BadNets 0.3 %",
     ("cifar10", "blend"): "Blend 0.3 %",
 }
+GUARDED = {"gtsrb": "GTSRB", "cifar10": "CIFAR-10 (JPEG)", "signs": "signs", "orl": "ORL faces"}
 
 
-def table() -> str:
-    """Return the table in Markdown: one row per data set, attack and size of the clean set, worst case over seeds."""
-    lines = [
+def cleansing() -> Iterator[str]:
+    """Yield the lines of the table of ``cleanse``: one per data set, attack and clean set, worst case over seeds."""
+    yield (
         "| data | attack | clean set | seeds | TPR (worst) | FPR (worst) | AUROC (worst) | time | memory "
-        "| attack success before → after | accuracy before → after |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
-        *rows(),
-    ]
-    return "\n".join(lines)
-
-
-def rows() -> Iterator[str]:
-    """Yield the rows."""
+        "| attack success before → after | accuracy before → after |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|---|---|"
     for data, title in DATA.items():
         path = HERE / "results" / f"cleanse-{data}.json"
         groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
@@ -58,6 +52,43 @@ def rows() -> Iterator[str]:
             )
 
 
+def guarding() -> Iterator[str]:
+    """Yield the lines of the table of NEO: one per data set and backdoor, over networks, seeds and streams."""
+    yield (
+        "| data | backdoor | models | attack success before → after | found | false alarms | answers right | IoU "
+        "| questions, first search: trojaned, clean (most) | ms | known trigger: time, questions |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|---|---|"
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for key, case in json.loads((HERE / "results" / "guard.json").read_text())["cases"].items():
+        data, _, backdoor, _ = key.split(", ")
+        groups.setdefault((data, backdoor), []).append(case)
+    order = list(GUARDED)
+    for (data, backdoor), cases in sorted(groups.items(), key=lambda group: order.index(group[0][0])):
+        streams = [stream for case in cases for stream in case["streams"].values()]
+        before, after = (mean(stream[f"attack_success_{when}"] for stream in streams) for when in ("before", "after"))
+        first, calm = ([case[f"first_search_{kind}"] for case in cases] for kind in ("trojaned", "clean"))
+        yield (
+            f"| {GUARDED[data]} | {backdoor} | {len(cases)} | {share(before)} → {share(after)} "
+            f"| {middle_and_worst(streams, 'detected', min)} | {middle_and_worst(streams, 'false_alarms', max)} "
+            f"| {middle_and_worst(streams, 'corrected_accuracy', min)} | {typical(streams, 'iou'):.2f} "
+            f"| {typical(first, 'median'):.0f}, {typical(calm, 'median'):.0f} ({max(c['most'] for c in first + calm)}) "
+            f"| {typical(streams, 'ms_per_image'):.1f} "
+            f"| {typical([c['steady'] for c in cases], 'time_over_bare'):.2f} ×, "
+            f"{typical([c['steady'] for c in cases], 'queries_per_image'):.2f} |"
+        )
+
+
+def typical(cases: list[dict[str, Any]], what: str) -> float:
+    """Return the median of a figure over the cases that have it."""
+    return median(case[what] for case in cases if case[what] is not None)
+
+
+def middle_and_worst(cases: list[dict[str, Any]], what: str, worst: Callable[[list[float]], float]) -> str:
+    """Write a share's median, and in brackets its worst."""
+    return f"{share(typical(cases, what))} ({share(worst([case[what] for case in cases if case[what] is not None]))})"
+
+
 def change(what: str, cases: list[dict[str, Any]]) -> str:
     """Return the mean before and after, over the seeds that were retrained."""
     some = [case for case in cases if f"{what}_before" in case]
@@ -72,14 +103,22 @@ def share(value: float | None) -> str:
     return "–" if value is None else f"{value:.2%}".replace("%", " %")
 
 
+TABLES = {"cleanse": cleansing, "guard": guarding}
+"""Each stands in the README between two comments with its name."""
+
+
 def main() -> None:
-    """Print the table, or put it into the README."""
+    """Print the tables, or put them into the README."""
+    text = README.read_text()
+    for name, lines in TABLES.items():
+        table = "\n".join(lines())
+        print(table, end="\n\n")
+        opening, closing = f"<!-- {name} -->", f"<!-- /{name} -->"
+        text = re.sub(
+            re.escape(opening) + ".*?" + re.escape(closing), f"{opening}\n{table}\n{closing}", text, flags=re.DOTALL
+        )
     if sys.argv[1:] == ["--write"]:
-        text = README.read_text()
-        between = re.escape(MARKS[0]) + ".*?" + re.escape(MARKS[1])
-        README.write_text(re.sub(between, f"{MARKS[0]}\n{table()}\n{MARKS[1]}", text, flags=re.DOTALL))
-    else:
-        print(table())
+        README.write_text(text)
 
 
 if __name__ == "__main__":
