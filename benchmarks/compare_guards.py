@@ -1,8 +1,8 @@
 """Compare the guards on a patch and on a trigger that lies over the whole image.
 
-Run as ``python benchmarks/compare_guards.py`` with FORETASTE_DATA naming the folder of the data sets. A compact ResNet is
-trained on GTSRB with each backdoor and seed; each guard, calibrated on the same clean images, screens the same stream,
-half of it trojaned. Results are kept in ``benchmarks/results/guards.json``.
+Run as ``python benchmarks/compare_guards.py`` with FORETASTE_DATA naming the folder of the data sets. A compact ResNet
+is trained on GTSRB with each backdoor and seed; each guard, calibrated on the same clean images, screens the same
+stream, half of it trojaned. Results are kept in ``benchmarks/results/guards.json``.
 """
 
 from __future__ import annotations
