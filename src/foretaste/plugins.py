@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from importlib.metadata import entry_points
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from foretaste.errors import ForetasteError, UsageError
 
@@ -38,3 +39,16 @@ def find(name: str, built_in: Mapping[str, type[Method]], group: str, kind: str)
             raise ForetasteError(f"the {kind} {name} from {plugin.value} cannot be loaded: {error}") from error
         return method
     raise UsageError(f"there is no {kind} {name!r}; known: {', '.join(names(built_in, group))}")
+
+
+def build(name: str, method: type[Method], hyperparameters: Mapping[str, Any]) -> Method:
+    """Return a method, a dataclass, with these hyperparameters and its defaults for the rest.
+
+    Raises:
+        UsageError: it has no such hyperparameter, or a value is out of range.
+    """
+    known: list[str] = [field.name for field in fields(method) if field.init] if is_dataclass(method) else []
+    for given in hyperparameters:
+        if given not in known:
+            raise UsageError(f"{name} has no hyperparameter {given!r}; it has: {', '.join(known) or 'none'}")
+    return method(**hyperparameters)

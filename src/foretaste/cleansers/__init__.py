@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -80,15 +79,11 @@ def cleanse(
     Raises:
         UsageError: there is no such cleanser or hyperparameter, a value is out of range, or the samples do not fit.
     """
-    cleanser = find(method)
-    known: list[str] = [field.name for field in fields(cleanser) if field.init] if is_dataclass(cleanser) else []
-    for name in hyperparameters:
-        if name not in known:
-            raise UsageError(f"{method} has no hyperparameter {name!r}; it has: {', '.join(known) or 'none'}")
+    cleanser = plugins.build(method, find(method), hyperparameters)
     check_samples(samples)
     if clean is not None:
         check_clean(clean, samples)
-    return cleanser(**hyperparameters).inspect(samples, clean, seed=seed, workdir=workdir, on_progress=on_progress)
+    return cleanser.inspect(samples, clean, seed=seed, workdir=workdir, on_progress=on_progress)
 
 
 def check_samples(samples: Samples) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any
 
@@ -109,13 +108,8 @@ class Guard:
             UsageError: there is no such guard or hyperparameter, a value is out of range, or the clean set does not do.
             ForetasteError: the classifier fails.
         """
-        guard = find(method)
-        known: list[str] = [field.name for field in fields(guard) if field.init] if is_dataclass(guard) else []
-        for name in hyperparameters:
-            if name not in known:
-                raise UsageError(f"{method} has no hyperparameter {name!r}; it has: {', '.join(known) or 'none'}")
+        self.method: GuardMethod = plugins.build(method, find(method), hyperparameters)
         check_clean(classifier, clean, false_alarm_rate)
-        self.method: GuardMethod = guard(**hyperparameters)
         self.screener: Screener = self.method.calibrate(
             classifier, clean, false_alarm_rate=false_alarm_rate, seed=seed, on_progress=on_progress
         )
