@@ -216,7 +216,7 @@ class ConfusionTraining:
                     n_samples=int(members.sum()),
                     n_suspects=n_suspects,
                     n_flagged=n_flagged,
-                    statistic=-math.log10(chance),
+                    statistic=math.log10(1 / chance),
                     threshold=-math.log10(self.significance),
                     condemned=condemned,
                     reason=reason,

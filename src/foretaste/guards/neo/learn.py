@@ -40,5 +40,7 @@ def learn(
     screener = (method or NEO()).calibrate(
         classifier, clean, false_alarm_rate=false_alarm_rate, seed=seed, on_progress=on_progress
     )
-    screener.screen(quarantine.inputs, on_progress)
-    return screener.registry
+    screening = screener.screen(quarantine.inputs, on_progress)
+    # What shows in no image once all are known was a piece of another trigger.
+    seen = set(screening.trigger_ids.tolist())
+    return Registry([trigger for trigger in screener.registry if trigger.id in seen])
