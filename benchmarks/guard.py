@@ -68,7 +68,7 @@ class Data:
 DATA = {
     "gtsrb": Data(train=10_000, clean=300, inputs=500, plan=TrainingPlan(epochs=6, shift=0)),
     "cifar10": Data(train=10_000, clean=300, inputs=500, plan=TrainingPlan(epochs=8, shift=0)),
-    "signs": Data(train=4_000, clean=300, inputs=500, plan=TrainingPlan(epochs=10, shift=0)),
+    "signs": Data(train=4_000, clean=300, inputs=500, plan=TrainingPlan(epochs=10, shift=0), least_rate=0.1),
     "orl": Data(train=280, clean=60, inputs=60, plan=TrainingPlan(epochs=60, shift=0, batch_size=32), least_rate=0.2),
 }
 
