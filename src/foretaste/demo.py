@@ -1,4 +1,4 @@
-"""The whole story on synthetic traffic signs: poison a training set, train on it, find the poison, train again."""
+"""The whole story on synthetic traffic signs: poison, train, find the poison, show the trigger, train again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import numpy as np
 
 from foretaste import training
 from foretaste.attacks import Attack, BadNets, poison_training_set, stamp_inputs
+from foretaste.classifiers import open_classifier
 from foretaste.cleansers import cleanse
+from foretaste.guards.neo import learn
 from foretaste.io import write_parquet
 from foretaste.io.signs import draw_signs
 from foretaste.io.truth import Truth, write_truth
@@ -60,6 +62,8 @@ class Story:
 def tell(out: Path, *, seed: int = 0, on_progress: OnProgress = silent) -> Story:
     """Poison 1 % of a set of synthetic signs with BadNets, cleanse it, and train before and after.
 
+    The trigger in the report is reconstructed from what was flagged, by asking the model that was trained before.
+
     Args:
         out: the folder for what ``foretaste poison``, ``train`` and ``cleanse`` leave; the two models are in ``before``
             and ``after``.
@@ -86,6 +90,8 @@ def tell(out: Path, *, seed: int = 0, on_progress: OnProgress = silent) -> Story
 
     before = outcome_of(poisoned.samples, test, attack, seed, out / "before", on_progress)
     verdict = cleanse(poisoned.samples, trusted, seed=seed, on_progress=on_progress)
+    backdoored = open_classifier(out / "before" / "model.onnx")
+    registry = learn(poisoned.samples[verdict.flagged], backdoored, trusted, seed=seed, on_progress=on_progress)
     save_cleanse(
         out,
         poisoned.samples,
@@ -95,6 +101,7 @@ def tell(out: Path, *, seed: int = 0, on_progress: OnProgress = silent) -> Story
         clean_size=len(trusted),
         truth_poison=poisoned.poison,
         truth_cover=poisoned.cover,
+        registry=registry,
     )
     after = outcome_of(poisoned.samples[~verdict.flagged], test, attack, seed, out / "after", on_progress)
     return Story(

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from foretaste import ForetasteError, io
+from foretaste.io.atomic import remove_unfinished
 
 
 def test_file_appears_whole(tmp_path: Path) -> None:
@@ -65,3 +66,14 @@ def test_names_that_are_no_unicode_are_escaped(tmp_path: Path) -> None:
     io.atomic_json(tmp_path / "a.json", {"source": "b\udcff"})
     assert "b\\udcff" in (tmp_path / "a.json").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"source": "b\udcff"}
+
+
+def test_what_a_killed_run_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    with io.atomic_path(tmp_path / "file.txt") as temporary:
+        temporary.write_text("whole")
+    temporary.write_text("half, as a run that is killed leaves it")
+    for name in (".hidden.partial", ".file.txt.0123456789ab.part", "x.0123456789ab.partial"):
+        (tmp_path / name).write_text("mine")
+    remove_unfinished(tmp_path)
+    assert not temporary.exists()
+    assert len(list(tmp_path.iterdir())) == 4
