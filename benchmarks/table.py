@@ -85,8 +85,8 @@ def false_alarms() -> Iterator[str]:
     rates = [case["streams"]["1%"]["false_alarms"] for case in cases]
     margin = 1.96 * stdev(rates) / len(rates) ** 0.5
     yield (
-        f"Over all {len(rates)} models the guard, asked for 1 %, called {share(mean(rates))} of the clean inputs trojaned "
-        f"(95 % interval of the mean: {share(mean(rates) - margin)} to {share(mean(rates) + margin)})."
+        f"Over all {len(rates)} models the guard, asked for 1 %, called {share(mean(rates))} of the clean inputs "
+        f"trojaned (95 % interval of the mean: {share(mean(rates) - margin)} to {share(mean(rates) + margin)})."
     )
 
 
