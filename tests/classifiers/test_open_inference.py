@@ -280,12 +280,12 @@ def test_answers_that_do_not_end(
 ) -> None:
     monkeypatch.setattr(patient, "MOST_BYTES", 2**20)
     classifier = OpenInference(server.url)
-    for body, headers in ((bytes(2**21), {}), (gzip.compress(bytes(2**24)), {"Content-Encoding": "gzip"})):
-        server.troubles = [trouble(body=body, headers=headers)]
-        with pytest.raises(ForetasteError, match="sends an answer of more than 1 MiB"):
-            classifier.classify(images)
-    server.troubles = [trouble(body=b"no gzip", headers={"Content-Encoding": "gzip"})]
-    with pytest.raises(ForetasteError, match="sends what cannot be read: DecodingError"):
+    server.troubles = [trouble(body=bytes(2**21))]
+    with pytest.raises(ForetasteError, match="sends an answer of more than 1 MiB"):
+        classifier.classify(images)
+    bomb = gzip.compress(gzip.compress(bytes(2**24)))
+    server.troubles = [trouble(body=bomb, headers={"Content-Encoding": "gzip, gzip"})]
+    with pytest.raises(ForetasteError, match=r"compresses its answers \(gzip, gzip\), unasked"):
         classifier.classify(images)
 
 

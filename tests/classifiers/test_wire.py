@@ -140,3 +140,10 @@ def test_json_that_is_too_deep_is_refused() -> None:
     deep = b"[" * 5000 + b"]" * 5000
     with pytest.raises(WireError):
         decode(b'{"outputs":[{"name":"a","datatype":"FP32","shape":[1],"data":' + deep + b"}]}", "outputs")
+
+
+@pytest.mark.parametrize("data", ['["' + "a" * 1000 + '", 1]', "[[1, null]]", "[" + "9" * 400 + ", 1]"])
+def test_data_that_is_no_numbers_is_refused_before_it_takes_room(data: str) -> None:
+    body = f'{{"outputs": [{{"name": "y", "datatype": "FP32", "shape": [2], "data": {data}}}]}}'
+    with pytest.raises(WireError, match="FP32"):
+        decode(body.encode(), "outputs")

@@ -305,7 +305,6 @@ def test_triggers_of_an_earlier_run_are_known_and_go_with_those_of_this_one(case
     [
         (["--method", "nonesuch"], "there is no guard 'nonesuch'"),
         (["--method", "blank", "--search-budget", "3"], "search_budget"),
-        (["--method", "blank", "--registry", "x"], "--registry does not apply"),
         (["--set", "at_onze=3"], "there is no setting 'at_onze'; known: at_once, search_budget"),
         (["--set", "at_once=0"], "at_once must be 1 or more"),
         (["--false-alarm-rate", "1.5"], "false-alarm rate"),
@@ -334,6 +333,18 @@ def test_feature_vectors_are_refused(case: Case, capsys: pytest.CaptureFixture[s
     np.savez(case.inputs, x=np.zeros((40, 5), dtype=np.float32), y=np.arange(40) % 2)
     assert cli.main(case.arguments()) == 4
     assert "guards screen images" in capsys.readouterr().err
+
+
+def test_a_missing_registry_is_told_before_anything_is_asked(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(case.arguments("--registry", "nowhere")) == 2
+    assert "there is no registry of triggers in nowhere" in capsys.readouterr().err
+    assert not (case.folder / "calls.txt").exists()
+
+
+def test_inputs_that_were_not_searched_are_told(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(case.arguments("--method", "neo", "--search-budget", "0", "--json")) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["notes"] == ["in 60 inputs only known triggers were looked for, because of --search-budget"]
 
 
 def test_a_model_that_dies_half_way_is_taken_up_again(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from threading import Lock
 
 import numpy as np
+from numpy.typing import NDArray
 
 from foretaste.classifiers.batches import check_images, in_batches, join
 from foretaste.classifiers.classifier import Answers, Classifier
@@ -108,17 +109,17 @@ class Counted:
                 self._known.popitem(last=False)
         rows = np.fromiter(new.values(), dtype=np.intp)
         if new:
-            self._settle(call, images[rows], new)
+            self._settle(call, images, rows, new)
         mask = np.zeros(len(images), dtype=np.bool_)
         mask[rows] = True
         return gather([places[key] for key in keys]), mask
 
-    def _settle(self, call: Future[Answers], images: Images, keys: dict[bytes, int]) -> None:
-        """Ask, and tell whoever waits; a question that failed is forgotten."""
+    def _settle(self, call: Future[Answers], images: Images, rows: NDArray[np.intp], keys: dict[bytes, int]) -> None:
+        """Ask about some of the images, and tell whoever waits; a question that failed is forgotten."""
         try:
-            answers = self._classifier.classify(images)
-            if len(answers) != len(images):
-                raise ForetasteError(f"the classifier gave {len(answers)} answers for {len(images)} images")
+            answers = self._classifier.classify(images[rows])
+            if len(answers) != len(rows):
+                raise ForetasteError(f"the classifier gave {len(answers)} answers for {len(rows)} images")
         except BaseException as error:
             with self._lock:
                 for key in keys:

@@ -122,6 +122,10 @@ class Journal:
 
     def _check(self, images: Images, keys: list[bytes]) -> None:
         """Forget everything if the model does not say again what it said before."""
+        with self._lock:
+            self._check_once(images, keys)
+
+    def _check_once(self, images: Images, keys: list[bytes]) -> None:
         known = [] if self._checked else [index for index, key in enumerate(keys) if key in self._rows][:ASKED_AGAIN]
         if not known:
             return
@@ -146,7 +150,8 @@ class Journal:
                 record = record_type(self._n_scores)
                 whole = self._body.stat().st_size // record.itemsize
                 os.truncate(self._body, whole * record.itemsize)
-                return np.fromfile(self._body, dtype=record)
+                if whole:
+                    return np.memmap(self._body, dtype=record, mode="r", shape=(whole,))
         except (OSError, ValueError, KeyError, TypeError):
             pass
         self._forget()

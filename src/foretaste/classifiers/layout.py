@@ -14,6 +14,9 @@ from foretaste.classifiers.foreign import shown
 from foretaste.errors import ForetasteError
 from foretaste.samples import Images
 
+LARGEST_BATCH = 4096
+"""No model that takes so many images at a time, and only so many, is asked: it would have to be sent gigabytes."""
+
 
 @dataclass(frozen=True)
 class Declared:
@@ -81,6 +84,8 @@ class Layout:
             raise ForetasteError(
                 f"{source} does not make clear which size of its input is the channels, 1 or 3; its input is {given}"
             )
+        if batch is not None and not 1 <= batch <= LARGEST_BATCH:
+            raise ForetasteError(f"{source} must take 1 to {LARGEST_BATCH} images at a time; its input is {given}")
         channels_first = second in (1, 3)
         shape = (third, last, second) if channels_first else (second, third, last)
         return cls(source, given.name, given.dtype, channels_first, shape, batch)

@@ -190,7 +190,11 @@ def _classes(text: str | None) -> tuple[str, ...] | None:
         names = json.loads(text or "")
     except (ValueError, RecursionError):
         return None
-    if isinstance(names, list) and len(names) >= 2 and all(isinstance(name, str) for name in names):
+    if (
+        isinstance(names, list)
+        and len(names) >= 2
+        and all(isinstance(name, str) and name.isprintable() for name in names)
+    ):
         return tuple(names)
     return None
 

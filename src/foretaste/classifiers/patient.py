@@ -13,7 +13,7 @@ from threading import Lock
 
 import httpx
 
-from foretaste.classifiers.foreign import described
+from foretaste.classifiers.foreign import described, shown
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.io.download import LOOPBACK
 
@@ -81,7 +81,12 @@ class PatientClient:
         self._next_query = time.monotonic()
         self._lock = Lock()
         self._client = httpx.Client(
-            headers={"Accept": "application/json", **_authorization(root, token or os.environ.get(TOKEN))},
+            # A few compressed bytes could stand for gigabytes.
+            headers={
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+                **_authorization(root, token or os.environ.get(TOKEN)),
+            },
             timeout=timeout,
         )
         weakref.finalize(self, self._client.close)
@@ -129,11 +134,14 @@ class PatientClient:
         raise ForetasteError(f"{self._root} cannot be used now: {trouble} (tried {tries})")
 
     def _send(self, method: str, path: str, content: bytes, headers: Mapping[str, str]) -> Reply:
-        # httpx times single reads; this bounds their sum, for servers that send a byte now and then.
+        # httpx times single reads; this bounds their sum over the body, for servers that send a byte now and then.
         deadline = time.monotonic() + self._timeout
         body = bytearray()
         with self._client.stream(method, self._root + path, content=content, headers=dict(headers)) as answer:
-            for piece in answer.iter_bytes():
+            encoding = answer.headers.get("Content-Encoding", "identity")
+            if encoding != "identity":
+                raise ForetasteError(f"{self._root} compresses its answers ({shown(encoding)}), unasked")
+            for piece in answer.iter_raw():
                 body += piece
                 if len(body) > MOST_BYTES:
                     raise ForetasteError(f"{self._root} sends an answer of more than {MOST_BYTES // 2**20} MiB")

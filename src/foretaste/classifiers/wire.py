@@ -170,6 +170,9 @@ def _from_binary(tensor: Tensor, data: memoryview) -> NDArray[Any]:
 
 def _from_json(tensor: Tensor) -> NDArray[Any]:
     dtype, count = DATATYPES[tensor.datatype], math.prod(tensor.shape)
+    # One long text would make NumPy pad all the others to its length.
+    if not _all_numbers(tensor.data or []):
+        raise WireError(f"has data that is no array of {tensor.datatype}")
     try:
         # NumPy would read whole numbers on both sides of 2**63 as floats.
         values = np.asarray(tensor.data or [], dtype=object if tensor.datatype == "UINT64" else None)
@@ -183,8 +186,23 @@ def _from_json(tensor: Tensor) -> NDArray[Any]:
         raise WireError(f"has data that is no array of {tensor.datatype}")
     if count and dtype.kind in "iu" and not _fits(values, dtype):
         raise WireError(f"has values outside the range of {tensor.datatype}")
-    with np.errstate(over="ignore"):  # what does not fit becomes infinite, which a reader of scores refuses
-        return values.astype(dtype).reshape(tensor.shape)
+    try:
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite, which a reader of scores refuses
+            return values.astype(dtype).reshape(tensor.shape)
+    except OverflowError:  # a whole number beyond all floats
+        raise WireError(f"has values outside the range of {tensor.datatype}") from None
+
+
+def _all_numbers(data: list[Any]) -> bool:
+    """Return whether nested lists hold nothing but numbers and truth values."""
+    pending: list[Any] = [data]
+    while pending:
+        for value in pending.pop():
+            if isinstance(value, list):
+                pending.append(value)
+            elif not isinstance(value, bool | int | float):
+                return False
+    return True
 
 
 def _fits(values: NDArray[Any], dtype: np.dtype[Any]) -> bool:

@@ -19,8 +19,10 @@ from foretaste.errors import ForetasteError, UsageError
 if TYPE_CHECKING:
     from foretaste.classifiers.journal import Journal
     from foretaste.guards.guard import Reconstructing, Screener
+    from foretaste.io.decoding import Loaded
     from foretaste.progress import OnProgress, Progress
     from foretaste.report.scan import Scan
+    from foretaste.samples import Samples
 
 WORK = ".work"
 """The folder under ``--out`` where a run keeps the answers that it has had, until it is done."""
@@ -130,7 +132,7 @@ def scan(
         raise UsageError(f"{truth} is about a training set, not about test inputs")
     prepare(out)
     with bars(quiet=as_json) as show, journal(model, out, timeout, pace, show) as (classifier, listen):
-        trusted = io.read(clean, resize=resize, on_bad=on_bad, on_progress=show).samples
+        trusted, skipped = given(io.read(clean, resize=resize, on_bad=on_bad, on_progress=show), clean)
         read = io.read(
             inputs,
             split="test",
@@ -145,6 +147,11 @@ def scan(
             samples = renumbered(samples, classes, inputs)
         if samples.images is None:
             raise UsageError(f"{inputs} holds feature vectors; guards screen images")
+        if samples.sample_shape != trusted.sample_shape:
+            raise UsageError(
+                f"the inputs have shape {samples.sample_shape}, and the clean images {trusted.sample_shape}"
+            )
+        earlier = None if registry is None else Registry.load(registry)
         counted, start = Counted(classifier), time.perf_counter()
         keeper = guards.Guard(
             counted,
@@ -156,10 +163,10 @@ def scan(
             **hyperparameters,
         )
         finder = trigger_finder(keeper.screener)
-        if registry is not None:
+        if earlier is not None:
             if finder is None:
                 raise UsageError(f"--registry does not apply to --method {method}, which makes out no triggers")
-            finder.registry = finder.registry.merge(Registry.load(registry))
+            finder.registry = finder.registry.merge(earlier)
         calibrated, saved, asked = time.perf_counter(), classifier.saved_seconds, counted.queries
         screening = keeper.screen(samples.images, listen)
         done = time.perf_counter()
@@ -177,6 +184,7 @@ def scan(
         false_alarm_rate=false_alarm_rate,
         clean_size=len(trusted),
         threshold=keeper.screener.threshold if isinstance(keeper.screener, Calibrated) else None,
+        notes=(*skipped, *shortcomings(finder)),
     )
     summary = save_scan(
         out,
@@ -189,6 +197,7 @@ def scan(
     )
     shutil.rmtree(out / WORK)
     remove_unfinished(out)
+    remove_unfinished(out / "triggers")
     if as_json:
         typer.echo(json.dumps(summary, indent=2))
     else:
@@ -230,9 +239,10 @@ def learn(
     prepare(out)
     known = Registry.load(out) if (out / INDEX).exists() else Registry()
     with bars(quiet=as_json) as show, journal(model, out, timeout, pace, show) as (classifier, listen):
-        trusted = io.read(clean, resize=resize, on_bad=on_bad, on_progress=show).samples
+        trusted, skipped = given(io.read(clean, resize=resize, on_bad=on_bad, on_progress=show), clean)
         classes = classifier.classes or trusted.classes
-        taken = io.read(quarantine, resize=resize, on_bad=on_bad, fewest_classes=1, on_progress=show).samples
+        read = io.read(quarantine, resize=resize, on_bad=on_bad, fewest_classes=1, on_progress=show)
+        taken, broken = given(read, quarantine)
         suspects = renumbered(taken, classes, quarantine)
         learnt = neo.learn(
             suspects, Counted(classifier), renumbered(trusted, classes, clean), seed=seed, on_progress=listen
@@ -242,14 +252,34 @@ def learn(
     remove_unfinished(out)
     triggers = [describe(trigger, len(rows), classes) for trigger, rows in find_triggers(learnt, suspects)]
     if as_json:
-        typer.echo(json.dumps({"n_samples": len(suspects), "triggers": triggers}, indent=2))
+        told = {"n_samples": len(suspects), "triggers": triggers, "notes": [*skipped, *broken]}
+        typer.echo(json.dumps(told, indent=2))
         return 0
     typer.echo(f"triggers reconstructed from {len(suspects)} samples: {len(triggers)}")
     for trigger in triggers:
         typer.echo(f"  {line(trigger)}; in {trigger['n_found']} samples")
+    for note in (*skipped, *broken):
+        typer.echo(f"note: {note}")
     if triggers:
         typer.echo(f"use them: foretaste guard scan --registry {out}")
     return 0
+
+
+def given(loaded: Loaded, source: str) -> tuple[Samples, tuple[str, ...]]:
+    """Return what was read, and a note if something was left out."""
+    if not loaded.skipped:
+        return loaded.samples, ()
+    first = loaded.skipped[0]
+    return loaded.samples, (f"{source}: left out {len(loaded.skipped)}; first {first.name}, which {first.reason}",)
+
+
+def shortcomings(finder: Reconstructing | None) -> tuple[str, ...]:
+    """Return a note if not every input was searched."""
+    from foretaste.guards.neo import NEOScreener
+
+    if not isinstance(finder, NEOScreener) or not finder.unsearched:
+        return ()
+    return (f"in {finder.unsearched:,} inputs only known triggers were looked for, because of --search-budget",)
 
 
 def trigger_finder(screener: Screener) -> Reconstructing | None:

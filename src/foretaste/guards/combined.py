@@ -12,8 +12,8 @@ from foretaste.classifiers.classifier import Classifier
 from foretaste.classifiers.counting import Counted
 from foretaste.errors import UsageError
 from foretaste.guards import FEWEST, check_clean, find
-from foretaste.guards.calibration import Threshold, conformal_threshold, split, tail_scale
-from foretaste.guards.guard import Screener, Screening
+from foretaste.guards.calibration import Threshold, ThresholdScreener, conformal_threshold, split, tail_scale
+from foretaste.guards.guard import GuardMethod, Screener, Screening
 from foretaste.progress import OnProgress, silent
 from foretaste.samples import Images, Samples
 
@@ -70,18 +70,21 @@ class Combined:
                 f"{', '.join(self.methods)} needs the classifier's scores, and this one gives labels alone"
             )
 
-        def calibrated() -> tuple[Screener, ...]:
-            return tuple(
-                guard.calibrate(asked, reference, false_alarm_rate=false_alarm_rate, seed=seed, on_progress=on_progress)
-                for guard in guards
+        def calibrated(guard: GuardMethod) -> Screener:
+            return guard.calibrate(
+                asked, reference, false_alarm_rate=false_alarm_rate, seed=seed, on_progress=on_progress
             )
 
-        screeners = calibrated()
+        screeners = [calibrated(guard) for guard in guards]
         tails = tuple(Tail.of(screener.screen(reference.inputs, on_progress).scores) for screener in screeners)
         calm = [screener.screen(unseen.inputs, on_progress).scores for screener in screeners]
         threshold = conformal_threshold(most_surprised(tails, calm), false_alarm_rate)
-        # Afresh, because a guard may have learnt from what it screened; it asks the same and so costs no questions.
-        return CombinedScreener(calibrated(), tails, threshold)
+        # Afresh where a guard may have learnt from what it screened; it asks the same, which costs few questions.
+        afresh = (
+            screener if isinstance(screener, ThresholdScreener) else calibrated(guard)
+            for guard, screener in zip(guards, screeners, strict=True)
+        )
+        return CombinedScreener(tuple(afresh), tails, threshold)
 
 
 @dataclass(frozen=True, eq=False)

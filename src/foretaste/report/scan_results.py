@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from foretaste.guards.guard import Screening
+from foretaste.guards.neo.registry import Registry
 from foretaste.io import Skipped, atomic_json, atomic_path, atomic_text
+from foretaste.io.atomic import writing
 from foretaste.report.scan import Scan
 from foretaste.report.scan_page import scan_page
 from foretaste.report.summary import about, describe, name_of, plain, save_triggers
@@ -52,10 +54,15 @@ def save_scan(
     if truth_trojaned is not None:
         summary |= _compare(scan.screening, scan.samples, truth_trojaned)
     page = scan_page(scan, summary, truth_trojaned=truth_trojaned)
+    with writing(out / "summary.json"):
+        (out / "summary.json").unlink(missing_ok=True)
     with atomic_path(out / "verdicts.parquet") as path:
         pq.write_table(_verdicts(scan.samples, scan.screening), path)
+    folder = out / "triggers"
     if scan.registry is not None:
-        save_triggers(scan.registry, out / "triggers")
+        save_triggers(scan.registry, folder)
+    elif folder.exists():  # an earlier run's
+        save_triggers(Registry(), folder)
     atomic_text(out / "report.html", page)
     atomic_json(out / "summary.json", summary)
     return summary

@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,15 @@ def about(
         "settings": {name: plain(value) for name, value in settings.items()},
         "n_skipped": len(skipped),
         "skipped": [{"name": one.name, "reason": one.reason} for one in skipped],
-        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in packages},
+        "versions": {"python": platform.python_version()} | dict(versions(packages)),
     }
+
+
+def versions(packages: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield the packages that are installed, each with its version: some go by another name on some machines."""
+    for name in packages:
+        with suppress(metadata.PackageNotFoundError):
+            yield name, metadata.version(name)
 
 
 def describe(trigger: Trigger, n_found: int, classes: Sequence[str]) -> dict[str, Any]:

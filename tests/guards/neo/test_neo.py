@@ -155,6 +155,15 @@ def test_earlier_inputs_are_looked_at_again(world: Any, clean: Samples, inputs: 
     assert screener.revised() == []
 
 
+def test_an_array_that_is_used_again_does_not_change_what_was_seen(world: Any, clean: Samples, inputs: Samples) -> None:
+    screener = calibrated(world.Backdoored(place=CORNER), clean)
+    buffer = np.array(inputs.inputs)
+    assert not screener.screen(buffer).trojaned.any()
+    buffer[:] = world.stamp(inputs.inputs, CORNER)
+    assert screener.screen(buffer).trojaned.any()
+    assert screener.revised() == []
+
+
 def test_several_triggers_with_several_targets(world: Any, clean: Samples, inputs: Samples) -> None:
     class Twofold(world.Backdoored):  # type: ignore[misc]
         def classify(self, images: Images) -> Answers:

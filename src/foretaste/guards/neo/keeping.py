@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -161,7 +162,7 @@ def read_hosts(path: Path) -> Hosts:
             images, labels = arrays["images"], arrays["labels"]
     except FileNotFoundError:
         raise ForetasteError(f"there is no file {path}") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ForetasteError(f"cannot read {path}: {error}") from error
     if images.dtype != np.uint8 or images.ndim != 4 or labels.dtype != np.int64 or labels.shape != images.shape[:1]:
         raise ForetasteError(f"{path} is damaged: it does not hold images and their labels")

@@ -71,7 +71,10 @@ class NEO:
             (0 < self.alpha < 0.5, f"alpha must be in (0, 0.5), not {self.alpha:g}"),
             (0 < self.beta < 0.5, f"beta must be in (0, 0.5), not {self.beta:g}"),
             (self.queries >= 16, f"queries must be 16 or more, not {self.queries}"),
-            (self.search_budget is None or self.search_budget >= 0, "search_budget must be 0 or more"),
+            (
+                self.search_budget is None or 0 <= self.search_budget < math.inf,
+                "search_budget must be a number of 0 or more",
+            ),
             (self.calibration >= 20, f"calibration must be 20 or more, not {self.calibration}"),
         ):
             if not holds:

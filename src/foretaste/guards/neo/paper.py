@@ -161,6 +161,8 @@ class NEOPaperScreener:
         """Cover the places of the known triggers; the first that changes the label is the trigger's."""
         colour = dominant_colour(image, self._seed)
         for trigger in self.registry:
+            if trigger.box[2] > image.shape[0] or trigger.box[3] > image.shape[1]:
+                continue  # from larger images
             covered = yield with_colour(image, Box(*trigger.box), trigger.mask, colour)[None]
             if covered[0] != label:
                 return Finding(trigger, int(covered[0]))

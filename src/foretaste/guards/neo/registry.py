@@ -192,6 +192,8 @@ def read(card: Card, folder: Path) -> Trigger:
         raise ForetasteError(f"the registry in {folder} names {path.name}, which is not there") from None
     except (OSError, SyntaxError, ValueError, Picture.DecompressionBombError) as error:
         raise ForetasteError(f"cannot read {path}: {error}") from error
+    if not pixels[..., -1].any():
+        raise ForetasteError(f"{path} is damaged: nothing in it is opaque")
     trigger = Trigger(
         patch=np.ascontiguousarray(pixels[..., :-1]),
         mask=pixels[..., -1] > 0,

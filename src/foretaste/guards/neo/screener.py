@@ -38,6 +38,8 @@ REMEMBERED_BYTES = 2**26
 """Memory for earlier inputs, which are looked at again when a trigger becomes known: 64 MiB."""
 MOST_WITNESSES = 8
 """Images that a trigger's reconstruction is made from, at most."""
+MATCHED_AT_ONCE = 1024
+"""Images in which known triggers are looked for in one piece, which bounds the memory."""
 RECENT = 1000
 """Answers by which a label's sudden share is judged."""
 
@@ -119,11 +121,13 @@ class NEOScreener:
         state: what calibration found out.
         registry: the known triggers; grows as inputs are screened.
         learning_queries: questions that reconstructing triggers has cost so far, over all inputs.
+        unsearched: inputs so far in which only known triggers were looked for, because of ``search_budget``.
     """
 
     def __init__(self, classifier: Classifier, state: State, registry: Registry) -> None:
         self.state, self.registry = state, registry
         self.learning_queries = 0
+        self.unsearched = 0
         self._classifier = classifier
         self._lock = RLock()
         self._count = 0
@@ -164,9 +168,15 @@ class NEOScreener:
                 Progress(phase="neo: screen", done=len(rows), total=len(rows), note=f"{len(self.registry)} triggers")
             )
         with self._lock:
+            # What another thread has found meanwhile, too; from here on its look back sees these rows.
+            self._recognise(rows)
             self._settle(rows)
-            self._memory.extend(rows)
-        return screening(rows)
+            result = screening(rows)
+            kept = rows[-(self._memory.maxlen or 0) :]
+            for row in kept:
+                row.image = np.array(row.image)  # the caller may use the array for something else
+            self._memory.extend(kept)
+        return result
 
     def search(self, images: Images) -> Screening:
         """Search every input as if no trigger were known, and learn nothing: what a first search costs and finds.
@@ -218,7 +228,10 @@ class NEOScreener:
         rows = [row for row in rows if not known <= row.looked_for]
         if not rows or not known:
             return
-        matches = self.registry.match(np.stack([row.image for row in rows]), np.array([row.label for row in rows]))
+        matches: list[Match | None] = []
+        for start in range(0, len(rows), MATCHED_AT_ONCE):
+            some = rows[start : start + MATCHED_AT_ONCE]
+            matches += self.registry.match(np.stack([row.image for row in some]), np.array([row.label for row in some]))
         for row in rows:
             row.looked_for |= known
         seen = [(row, match) for row, match in zip(rows, matches, strict=True) if match is not None]
@@ -248,6 +261,7 @@ class NEOScreener:
             affordable = int(self._allowance // max(self.state.cost, 1.0))
             counts, total = Counter(self._recent), len(self._recent)
             self._allowance -= min(affordable, len(rows)) * self.state.cost
+            self.unsearched += max(len(rows) - affordable, 0)
 
         def surprise(row: Row) -> tuple[float, int]:
             usual = self.state.shares.get(row.label, 0.0)
