@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from PIL import Image
 
 from foretaste import cli, io
 
@@ -47,3 +48,15 @@ def test_without_json_the_figures_are_lines(
 def test_an_unknown_net_is_bad_usage(sets: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", sets[0], "--net", "nonesuch", "--out", str(tmp_path / "model")]) == 4
     assert "nonesuch" in capsys.readouterr().err
+
+
+def test_what_was_left_out_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for label in "ab":
+        for number in range(3):
+            (tmp_path / "set" / label).mkdir(parents=True, exist_ok=True)
+            pixels = np.full((16, 16, 3), 80 * number, dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "set" / label / f"{number}.png")
+    (tmp_path / "set" / "a" / "1.png").write_bytes(b"no image")
+    arguments = ["train", str(tmp_path / "set"), "--epochs", "1", "--on-bad", "skip", "--out", str(tmp_path / "out")]
+    assert cli.main(arguments) == 0
+    assert "set: left out 1; first a/1.png, which" in capsys.readouterr().err

@@ -81,7 +81,7 @@ def cleanse(
     from foretaste import cleansers, io
     from foretaste.classifiers import open_classifier
     from foretaste.cli.fields import parse_settings
-    from foretaste.cli.output import prepare
+    from foretaste.cli.output import prepare, whole
     from foretaste.cli.progress import bars
     from foretaste.io.atomic import remove_unfinished
     from foretaste.io.truth import read_truth
@@ -106,7 +106,7 @@ def cleanse(
             poison, cover = marks.poison, marks.cover
         trusted = None
         if clean is not None:
-            trusted = io.read(clean, resize=resize, on_bad=on_bad, on_progress=show).samples
+            trusted = whole(io.read(clean, resize=resize, on_bad=on_bad, on_progress=show), clean)
         work = out / WORK
         work.mkdir(exist_ok=True)
         verdict = cleansers.cleanse(

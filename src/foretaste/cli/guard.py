@@ -19,10 +19,8 @@ from foretaste.errors import ForetasteError, UsageError
 if TYPE_CHECKING:
     from foretaste.classifiers.journal import Journal
     from foretaste.guards.guard import Reconstructing, Screener
-    from foretaste.io.decoding import Loaded
     from foretaste.progress import OnProgress, Progress
     from foretaste.report.scan import Scan
-    from foretaste.samples import Samples
 
 WORK = ".work"
 """The folder under ``--out`` where a run keeps the answers that it has had, until it is done."""
@@ -114,7 +112,7 @@ def scan(
     from foretaste.classifiers.counting import Counted
     from foretaste.cli.classes import renumbered
     from foretaste.cli.fields import parse_settings
-    from foretaste.cli.output import prepare
+    from foretaste.cli.output import prepare, whole
     from foretaste.cli.progress import bars
     from foretaste.guards.guard import Calibrated
     from foretaste.guards.neo.registry import Registry
@@ -132,7 +130,7 @@ def scan(
         raise UsageError(f"{truth} is about a training set, not about test inputs")
     prepare(out)
     with bars(quiet=as_json) as show, journal(model, out, timeout, pace, show) as (classifier, listen):
-        trusted, skipped = given(io.read(clean, resize=resize, on_bad=on_bad, on_progress=show), clean)
+        trusted = whole(io.read(clean, resize=resize, on_bad=on_bad, on_progress=show), clean)
         read = io.read(
             inputs,
             split="test",
@@ -184,7 +182,7 @@ def scan(
         false_alarm_rate=false_alarm_rate,
         clean_size=len(trusted),
         threshold=keeper.screener.threshold if isinstance(keeper.screener, Calibrated) else None,
-        notes=(*skipped, *shortcomings(finder)),
+        notes=shortcomings(finder),
     )
     summary = save_scan(
         out,
@@ -228,7 +226,7 @@ def learn(
     from foretaste import io
     from foretaste.classifiers.counting import Counted
     from foretaste.cli.classes import renumbered
-    from foretaste.cli.output import prepare
+    from foretaste.cli.output import prepare, whole
     from foretaste.cli.progress import bars
     from foretaste.guards import neo
     from foretaste.guards.neo.registry import INDEX, Registry
@@ -239,10 +237,10 @@ def learn(
     prepare(out)
     known = Registry.load(out) if (out / INDEX).exists() else Registry()
     with bars(quiet=as_json) as show, journal(model, out, timeout, pace, show) as (classifier, listen):
-        trusted, skipped = given(io.read(clean, resize=resize, on_bad=on_bad, on_progress=show), clean)
+        trusted = whole(io.read(clean, resize=resize, on_bad=on_bad, on_progress=show), clean)
         classes = classifier.classes or trusted.classes
         read = io.read(quarantine, resize=resize, on_bad=on_bad, fewest_classes=1, on_progress=show)
-        taken, broken = given(read, quarantine)
+        taken = whole(read, quarantine)
         suspects = renumbered(taken, classes, quarantine)
         learnt = neo.learn(
             suspects, Counted(classifier), renumbered(trusted, classes, clean), seed=seed, on_progress=listen
@@ -252,25 +250,14 @@ def learn(
     remove_unfinished(out)
     triggers = [describe(trigger, len(rows), classes) for trigger, rows in find_triggers(learnt, suspects)]
     if as_json:
-        told = {"n_samples": len(suspects), "triggers": triggers, "notes": [*skipped, *broken]}
-        typer.echo(json.dumps(told, indent=2))
+        typer.echo(json.dumps({"n_samples": len(suspects), "triggers": triggers}, indent=2))
         return 0
     typer.echo(f"triggers reconstructed from {len(suspects)} samples: {len(triggers)}")
     for trigger in triggers:
         typer.echo(f"  {line(trigger)}; in {trigger['n_found']} samples")
-    for note in (*skipped, *broken):
-        typer.echo(f"note: {note}")
     if triggers:
         typer.echo(f"use them: foretaste guard scan --registry {out}")
     return 0
-
-
-def given(loaded: Loaded, source: str) -> tuple[Samples, tuple[str, ...]]:
-    """Return what was read, and a note if something was left out."""
-    if not loaded.skipped:
-        return loaded.samples, ()
-    first = loaded.skipped[0]
-    return loaded.samples, (f"{source}: left out {len(loaded.skipped)}; first {first.name}, which {first.reason}",)
 
 
 def shortcomings(finder: Reconstructing | None) -> tuple[str, ...]:

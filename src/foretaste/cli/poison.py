@@ -86,7 +86,7 @@ def poison(
     """Poison a training set, to test defences with."""
     from foretaste import attacks, io
     from foretaste.cli.fields import parse_settings
-    from foretaste.cli.output import prepare
+    from foretaste.cli.output import prepare, whole
     from foretaste.cli.progress import bars
     from foretaste.io.atomic import atomic_text
     from foretaste.io.truth import Truth, read_truth, write_truth
@@ -105,7 +105,7 @@ def poison(
     earlier = Truth() if truth_file is None else read_truth(truth_file)
     prepare(out)
     with bars(quiet=False) as show:
-        samples = io.read(source, split=at, resize=resize, on_bad=on_bad, on_progress=show).samples
+        samples = whole(io.read(source, split=at, resize=resize, on_bad=on_bad, on_progress=show), source)
         if attack_from is None:
             options: dict[str, Any] = {}
             if target is not None:

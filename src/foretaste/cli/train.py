@@ -32,7 +32,7 @@ def train(
 ) -> int:
     """Train a classifier with the reference trainer."""
     from foretaste import io, training
-    from foretaste.cli.output import prepare
+    from foretaste.cli.output import prepare, whole
     from foretaste.cli.progress import bars
     from foretaste.io.atomic import atomic_json
     from foretaste.nets.export import export_onnx, save
@@ -40,10 +40,10 @@ def train(
     prepare(out)
     plan = training.TrainingPlan() if epochs is None else training.TrainingPlan(epochs=epochs)
     with bars(quiet=as_json) as show:
-        samples = io.read(source, resize=resize, on_bad=on_bad, on_progress=show).samples
+        samples = whole(io.read(source, resize=resize, on_bad=on_bad, on_progress=show), source)
         held_out = None
         if test is not None:
-            held_out = io.read(test, split="test", resize=resize, on_bad=on_bad, on_progress=show).samples
+            held_out = whole(io.read(test, split="test", resize=resize, on_bad=on_bad, on_progress=show), test)
         trained = training.train(samples, test=held_out, net=net, plan=plan, seed=seed, on_progress=show)
     if not trained.leads:
         return 0
