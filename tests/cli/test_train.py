@@ -59,4 +59,6 @@ def test_what_was_left_out_is_told(tmp_path: Path, capsys: pytest.CaptureFixture
     (tmp_path / "set" / "a" / "1.png").write_bytes(b"no image")
     arguments = ["train", str(tmp_path / "set"), "--epochs", "1", "--on-bad", "skip", "--out", str(tmp_path / "out")]
     assert cli.main(arguments) == 0
-    assert "set: left out 1; first a/1.png, which" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"note: {tmp_path / 'set'}: left out 1; first " in told
+    assert "1.png, which is not a PNG" in told
