@@ -71,11 +71,11 @@ def guarding() -> Iterator[str]:
         yield (
             f"| {GUARDED[data]} | {backdoor} | {len(cases)} | {share(before)} → {share(after)} "
             f"| {middle_and_worst(streams, 'detected', min)} | {middle_and_worst(streams, 'false_alarms', max)} "
-            f"| {middle_and_worst(streams, 'corrected_accuracy', min)} | {typical(streams, 'iou'):.2f} "
-            f"| {typical(first, 'median'):.0f}, {typical(calm, 'median'):.0f} ({max(c['most'] for c in first + calm)}) "
-            f"| {typical(streams, 'ms_per_image'):.1f} "
-            f"| {typical([c['steady'] for c in cases], 'time_over_bare'):.2f} ×, "
-            f"{typical([c['steady'] for c in cases], 'queries_per_image'):.2f} |"
+            f"| {middle_and_worst(streams, 'corrected_accuracy', min)} | {number(typical(streams, 'iou'), 2)} "
+            f"| {number(typical(first, 'median'), 0)}, {number(typical(calm, 'median'), 0)} ({max(c['most'] for c in first + calm)}) "
+            f"| {number(typical(streams, 'ms_per_image'), 1)} "
+            f"| {number(typical([c['steady'] for c in cases], 'time_over_bare'), 2)} ×, "
+            f"{number(typical([c['steady'] for c in cases], 'queries_per_image'), 2)} |"
         )
 
 
@@ -90,14 +90,21 @@ def false_alarms() -> Iterator[str]:
     )
 
 
-def typical(cases: list[dict[str, Any]], what: str) -> float:
-    """Return the median of a figure over the cases that have it."""
-    return median(case[what] for case in cases if case[what] is not None)
+def typical(cases: list[dict[str, Any]], what: str) -> float | None:
+    """Return the median of a figure over the cases that have it; None if none has."""
+    values = [case[what] for case in cases if case[what] is not None]
+    return median(values) if values else None
 
 
 def middle_and_worst(cases: list[dict[str, Any]], what: str, worst: Callable[[list[float]], float]) -> str:
     """Write a share's median, and in brackets its worst."""
-    return f"{share(typical(cases, what))} ({share(worst([case[what] for case in cases if case[what] is not None]))})"
+    values = [case[what] for case in cases if case[what] is not None]
+    return f"{share(median(values))} ({share(worst(values))})" if values else "–"
+
+
+def number(value: float | None, digits: int) -> str:
+    """Write a number."""
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def change(what: str, cases: list[dict[str, Any]]) -> str:
