@@ -61,7 +61,7 @@ def window(images: Tensor) -> Tensor:
 
 def steps(images: np.ndarray, n_classes: int) -> tuple[float, float]:
     """Return the median milliseconds of a forward and backward pass with the new and the old contrast."""
-    model = confusion_training.ConfusedModel(images.shape[1:], n_classes, torch.Generator())
+    model = confusion_training.ConfusedModel(images.shape[1:], n_classes)
     model.preprocess.measure(images)
     batch = torch.from_numpy(np.array(images))
     taken: dict[str, list[float]] = {"contrast": [], "window": []}
