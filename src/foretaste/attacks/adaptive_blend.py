@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from foretaste.attacks.attack import check_images, check_range
 from foretaste.attacks.covered import Covered
-from foretaste.attacks.picture import noise, read_picture
+from foretaste.attacks.picture import picture_or_noise
 from foretaste.attacks.pixels import mix
 from foretaste.samples import Images
 
@@ -67,7 +67,7 @@ class AdaptiveBlend(Covered):
         shown = self.shown(len(inputs), rng)
         row, column = (np.arange(side) * self.pieces // side for side in (height, width))
         opacity = self.alpha * shown[:, row][:, :, column, None]
-        return mix(inputs, self.draw(*inputs.shape[1:]), opacity)
+        return mix(inputs, picture_or_noise(self.picture, self.picture_seed, *inputs.shape[1:]), opacity)
 
     def shown(self, n: int, rng: Generator) -> NDArray[np.float32]:
         """Draw which pieces each of ``n`` samples shows, 1 or 0: ``float32 (n, pieces, pieces)``."""
@@ -84,14 +84,4 @@ class AdaptiveBlend(Covered):
             ForetasteError: the picture's file cannot be read.
         """
         check_images(inputs)
-        return mix(inputs, self.draw(*inputs.shape[1:]), self.test_alpha)
-
-    def draw(self, height: int, width: int, channels: int) -> Images:
-        """Return the picture as ``uint8 (height, width, channels)``: the same for the same fields.
-
-        Raises:
-            ForetasteError: the picture's file cannot be read.
-        """
-        if self.picture is None:
-            return noise(self.picture_seed, height, width, channels)
-        return read_picture(self.picture, height, width, channels)
+        return mix(inputs, picture_or_noise(self.picture, self.picture_seed, *inputs.shape[1:]), self.test_alpha)

@@ -10,7 +10,7 @@ from typing import ClassVar
 from numpy.random import Generator
 
 from foretaste.attacks.attack import check_images, check_range
-from foretaste.attacks.picture import noise, read_picture
+from foretaste.attacks.picture import picture_or_noise
 from foretaste.attacks.pixels import mix
 from foretaste.attacks.targeted import Targeted
 from foretaste.samples import Images
@@ -58,6 +58,4 @@ class Blend(Targeted):
         Raises:
             ForetasteError: the picture's file cannot be read.
         """
-        if self.picture is None:
-            return noise(self.picture_seed, height, width, channels)
-        return read_picture(self.picture, height, width, channels)
+        return picture_or_noise(self.picture, self.picture_seed, height, width, channels)

@@ -30,6 +30,15 @@ def read_picture(path: Path, height: int, width: int, channels: int) -> Images:
     return np.asarray(scaled).reshape(height, width, channels)
 
 
+def picture_or_noise(path: Path | None, seed: int, height: int, width: int, channels: int) -> Images:
+    """Return the picture in a file, or noise from a seed where none is given: ``uint8 (height, width, channels)``.
+
+    Raises:
+        ForetasteError: the file cannot be read.
+    """
+    return noise(seed, height, width, channels) if path is None else read_picture(path, height, width, channels)
+
+
 def in_channels(picture: Images, channels: int) -> Images:
     """Return an RGB picture ``uint8 (H, W, 3)`` with as many channels as asked for: itself, or its luminance."""
     return picture if channels == 3 else np.asarray(Image.fromarray(picture).convert("L"))[..., None]
