@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foretaste.cli.figures import line, share
-from foretaste.cli.options import MODELS, Json, OnBad, Out, Resize, Seed, Settings, Source
+from foretaste.cli.options import MODELS, Json, OnBad, Out, Resize, Seed, Settings, Source, lister
 from foretaste.errors import ForetasteError, UsageError
 
 if TYPE_CHECKING:
@@ -28,16 +28,6 @@ POISON_FOUND = 1
 
 STAND_INS = 500
 """Samples that passed, at most, that stand in for a clean set where triggers are reconstructed without one."""
-
-
-def list_methods(wanted: bool) -> None:
-    """Print the methods and end, if wanted."""
-    if wanted:
-        from foretaste import cleansers
-
-        for name in cleansers.names():
-            typer.echo(f"{name:24}{cleansers.find(name).summary}")
-        raise typer.Exit
 
 
 def cleanse(
@@ -69,7 +59,7 @@ def cleanse(
     on_bad: OnBad = "stop",
     as_json: Json = False,
     listing: Annotated[
-        bool, typer.Option("--list", help="List the methods.", callback=list_methods, is_eager=True)
+        bool, typer.Option("--list", help="List the methods.", callback=lister("foretaste.cleansers"), is_eager=True)
     ] = False,
 ) -> int:
     """Find the poison in a training set and take it out.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foretaste.cli.figures import line, share
-from foretaste.cli.options import MODELS, SOURCES, Json, OnBad, Out, Resize, Seed, Settings
+from foretaste.cli.options import MODELS, SOURCES, Json, OnBad, Out, Resize, Seed, Settings, lister
 from foretaste.errors import ForetasteError, UsageError
 
 if TYPE_CHECKING:
@@ -54,16 +54,6 @@ guard = typer.Typer(
 )
 
 
-def list_methods(wanted: bool) -> None:
-    """Print the methods and end, if wanted."""
-    if wanted:
-        from foretaste import guards
-
-        for name in guards.names():
-            typer.echo(f"{name:24}{guards.find(name).summary}")
-        raise typer.Exit
-
-
 @guard.command()
 def scan(
     inputs: Annotated[str, typer.Argument(metavar="INPUTS", show_default=False, help=f"Images: {SOURCES}.")],
@@ -99,7 +89,7 @@ def scan(
     on_bad: OnBad = "stop",
     as_json: Json = False,
     listing: Annotated[
-        bool, typer.Option("--list", help="List the methods.", callback=list_methods, is_eager=True)
+        bool, typer.Option("--list", help="List the methods.", callback=lister("foretaste.guards"), is_eager=True)
     ] = False,
 ) -> int:
     """Screen images before a classifier's answers to them are acted on.

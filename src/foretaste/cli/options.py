@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -33,3 +35,16 @@ OnBad = Annotated[
     typer.Option("--on-bad", help="Stop at a sample that cannot be read, or skip and count it."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")]
+
+
+def lister(package: str) -> Callable[[bool], None]:
+    """Return what ``--list`` does: print the methods of a package, each with its line, and end."""
+
+    def show(wanted: bool) -> None:
+        if wanted:
+            methods = import_module(package)  # only now, because it is slow
+            for name in methods.names():
+                typer.echo(f"{name:24}{methods.find(name).summary}")
+            raise typer.Exit
+
+    return show

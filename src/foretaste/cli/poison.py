@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from foretaste.cli.options import OnBad, Out, Resize, Seed, Settings, Source
+from foretaste.cli.options import OnBad, Out, Resize, Seed, Settings, Source, lister
 from foretaste.errors import ForetasteError, UsageError
 
 if TYPE_CHECKING:
@@ -25,16 +25,6 @@ MODEL = "model.safetensors"
 
 TEST_RATE = 0.5
 """Share of the inputs that ``--at test`` stamps unless told otherwise: as many trojaned as clean ones."""
-
-
-def list_attacks(wanted: bool) -> None:
-    """Print the attacks and end, if wanted."""
-    if wanted:
-        from foretaste import attacks
-
-        for name in attacks.names():
-            typer.echo(f"{name:24}{attacks.find(name).summary}")
-        raise typer.Exit
 
 
 def poison(
@@ -80,7 +70,7 @@ def poison(
     resize: Resize = None,
     on_bad: OnBad = "stop",
     listing: Annotated[
-        bool, typer.Option("--list", help="List the attacks.", callback=list_attacks, is_eager=True)
+        bool, typer.Option("--list", help="List the attacks.", callback=lister("foretaste.attacks"), is_eager=True)
     ] = False,
 ) -> int:
     """Poison a training set, to test defences with."""
