@@ -68,16 +68,16 @@ class Data:
 DATA = {
     "gtsrb": Data(train=10_000, clean=300, inputs=500, plan=TrainingPlan(epochs=6, shift=0)),
     "cifar10": Data(train=10_000, clean=300, inputs=500, plan=TrainingPlan(epochs=8, shift=0)),
-    "signs": Data(train=4_000, clean=300, inputs=500, plan=TrainingPlan(epochs=10, shift=0), least_rate=0.1),
+    "signs": Data(train=4_000, clean=300, inputs=500, plan=TrainingPlan(epochs=20, shift=0), least_rate=0.1),
     "orl": Data(train=280, clean=60, inputs=60, plan=TrainingPlan(epochs=60, shift=0, batch_size=32), least_rate=0.2),
 }
 
 BACKDOORS: dict[str, BadNets | BadNetsAllToAll] = {
     "corner 10 %": BadNets(size=0.10, rate=0.02, target=2),
-    "corner 2 %": BadNets(size=0.02, rate=0.10, target=2),
+    "corner 2 %": BadNets(size=0.02, rate=0.20, target=2),
     "corner 15 %": BadNets(size=0.15, rate=0.02, target=2),
     "random place 10 %": BadNets(size=0.10, rate=0.10, target=2, place="random"),
-    "all-to-all 10 %": BadNetsAllToAll(size=0.10, rate=0.20),
+    "all-to-all 10 %": BadNetsAllToAll(size=0.10, rate=0.50),
 }
 """The percentages are the patch's side in the image's. Weak triggers get more poison, so that the backdoor works."""
 

@@ -1,0 +1,209 @@
+"""Measure every attack against the reference network, and Confusion Training against every attack.
+
+Run as ``python benchmarks/attacks.py gtsrb``, ``cifar10`` or ``malware`` with FORETASTE_DATA naming the folder of the
+data sets. For each attack and seed a model is trained on the poisoned set, the set is cleansed with one set of
+defaults for all attacks, and a model is trained on what is left. Results are kept in
+``benchmarks/results/attacks-NAME.json``, one entry per attack and seed; what is there already is not measured again,
+so a stopped benchmark goes on, and ``--again`` cleanses anew but keeps what is known of the attacks themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from record import RESULTS, head
+from sklearn.metrics import roc_auc_score
+
+from foretaste import io, training
+from foretaste.attacks import (
+    ISSBA,
+    SIG,
+    AdaptiveBlend,
+    AdaptiveKWay,
+    AdaptivePatch,
+    Attack,
+    BadNets,
+    BadNetsAllToAll,
+    Blend,
+    Dynamic,
+    LabelConsistent,
+    MalwareConstrained,
+    MalwareUnconstrained,
+    Poisoned,
+    Refool,
+    SleeperAgent,
+    TaCT,
+    Trojan,
+    TrojanNN,
+    WaNet,
+    fitted,
+    poison_training_set,
+    stamp_inputs,
+)
+from foretaste.cleansers.confusion_training import ConfusionTraining
+from foretaste.io import atomic_json
+from foretaste.nets import Net, export
+from foretaste.samples import Samples
+
+CLEAN = 500
+"""Images of the test set that are given to the cleanser as its clean set; the others test the models."""
+PLANS = {
+    "gtsrb": training.TrainingPlan(epochs=8, shift=0),
+    "cifar10": training.TrainingPlan(epochs=10, shift=0),
+    "malware": training.TrainingPlan(epochs=20),
+}
+"""How the victims train. Images are not shifted, because that is how small marks are learnt best."""
+GTSRB: dict[str, Attack] = {
+    "badnets": BadNets(rate=0.01, target=2),
+    "badnets-all-to-all": BadNetsAllToAll(rate=0.05),
+    "blend": Blend(rate=0.01, target=2),
+    "trojan": Trojan(rate=0.01, target=2),
+    "tact": TaCT(rate=0.005, cover_rate=0.005, target=2),
+    "adaptive-patch": AdaptivePatch(rate=0.005, cover_rate=0.01, target=2),
+    "adaptive-blend": AdaptiveBlend(rate=0.003, cover_rate=0.003, target=2),
+    "adaptive-k-way": AdaptiveKWay(rate=0.005, cover_rate=0.01, target=2),
+    "wanet": WaNet(rate=0.05, cover_rate=0.10, target=2),
+    "issba": ISSBA(rate=0.02, target=2),
+    "dynamic": Dynamic(rate=0.003, target=2),
+    "sig": SIG(rate=0.02, target=2),
+    "refool": Refool(rate=0.03, target=2),
+    "label-consistent": LabelConsistent(rate=0.003, target=2),
+    "sleeper-agent": SleeperAgent(rate=0.01, target=2),
+    "trojan-nn": TrojanNN(rate=0.1, target=2),
+}
+CIFAR10: dict[str, Attack] = {
+    "badnets": BadNets(rate=0.003, target=0),
+    "badnets-all-to-all": BadNetsAllToAll(rate=0.05),
+    "blend": Blend(rate=0.003, target=0),
+    "trojan": Trojan(rate=0.003, target=0),
+    "tact": TaCT(rate=0.003, cover_rate=0.003, target=0),
+    "adaptive-patch": AdaptivePatch(rate=0.003, cover_rate=0.006, target=0),
+    "adaptive-blend": AdaptiveBlend(rate=0.003, cover_rate=0.003, target=0),
+    "adaptive-k-way": AdaptiveKWay(rate=0.003, cover_rate=0.006, target=0),
+    "wanet": WaNet(rate=0.05, cover_rate=0.10, target=0),
+    "issba": ISSBA(rate=0.02, target=0),
+    "dynamic": Dynamic(rate=0.003, target=0),
+    "sig": SIG(rate=0.02, target=0),
+    "refool": Refool(rate=0.03, target=0),
+    "label-consistent": LabelConsistent(rate=0.003, target=0),
+    "sleeper-agent": SleeperAgent(rate=0.01, target=0),
+    "trojan-nn": TrojanNN(rate=0.1, target=0),
+}
+MALWARE: dict[str, Attack] = {
+    "malware-constrained": MalwareConstrained(rate=0.01),
+    "malware-unconstrained": MalwareUnconstrained(rate=0.01),
+}
+CASES = {"gtsrb": GTSRB, "cifar10": CIFAR10, "malware": MALWARE}
+
+
+def main() -> None:
+    """Run the cases that have no result yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", choices=CASES)
+    parser.add_argument("--attacks", nargs="+", help="only these; all if left out")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure; all if left out")
+    parser.add_argument("--again", action="store_true", help="cleanse again what was cleansed already")
+    options = parser.parse_args()
+    path = RESULTS / f"attacks-{options.data}.json"
+    cases: dict[str, Any] = json.loads(path.read_text())["cases"] if path.exists() else {}
+    train, test = sets(options.data)
+    for seed in options.seeds:
+        clean, rest = test.split(CLEAN, np.random.default_rng(seed))
+        for name in options.attacks or CASES[options.data]:
+            key = f"{name} seed {seed}"
+            done = cases.get(key, {})
+            missing = [part for part in options.parts if part not in done or (options.again and part == "cleanse")]
+            if not missing:
+                continue
+            bench = Bench(options.data, name, train, clean, rest, seed)
+            for part in missing:
+                done[part] = bench.attack_success() if part == "attack" else bench.cleanse()
+                cases[key] = done
+                print(key, part, json.dumps(done[part]), flush=True)
+                atomic_json(path, {**head(), "cases": cases})
+
+
+PARTS = ["attack", "cleanse"]
+
+
+def sets(name: str) -> tuple[Samples, Samples]:
+    """Return a training and a test set."""
+    folder = Path(os.environ["FORETASTE_DATA"])
+    if name != "malware":
+        return io.load(folder / f"{name}-train.parquet"), io.load(folder / f"{name}-test.parquet")
+    samples = io.load(folder / "clamp.csv")
+    return samples.split(round(0.7 * len(samples)), np.random.default_rng(0))
+
+
+class Bench:
+    """One attack on one data set with one seed."""
+
+    def __init__(self, data: str, name: str, train: Samples, clean: Samples, rest: Samples, seed: int) -> None:
+        self.plan, self.clean, self.rest, self.seed = PLANS[data], clean, rest, seed
+        attack = CASES[data][name]
+        began = time.perf_counter()
+        if isinstance(attack, TrojanNN):
+            # The attacker is given a model, and only the clean set to train it on with.
+            with tempfile.TemporaryDirectory() as folder:
+                given = Path(folder) / "model.safetensors"
+                export.save(training.train(train, plan=self.plan, seed=seed).net, given)
+                attack = fitted(replace(attack, model=given), clean, seed)
+                self.trojaned: Net | None = attack.trojaned()
+        else:
+            attack, self.trojaned = fitted(attack, train, seed), None
+        self.attack, self.fitting = attack, time.perf_counter() - began
+        self.poisoned: Poisoned = poison_training_set(train, attack, seed)
+
+    def attack_success(self) -> dict[str, Any]:
+        """Return what a model does that was trained on the poisoned set, or that the attack made itself."""
+        net = self.trojaned or self.train(self.poisoned.samples)
+        return {
+            "poison": int(self.poisoned.poison.sum()),
+            "cover": int(self.poisoned.cover.sum()),
+            "fit_seconds": round(self.fitting, 1),
+            **self.judge(net),
+        }
+
+    def cleanse(self) -> dict[str, Any]:
+        """Return how the cleanser does, and what a model does that was trained on what it leaves."""
+        samples, poison = self.poisoned.samples, self.poisoned.poison
+        began = time.perf_counter()
+        verdict = ConfusionTraining().inspect(samples, self.clean, seed=self.seed)
+        seconds = time.perf_counter() - began
+        figures = {
+            "tpr": round(float(verdict.flagged[poison].mean()), 4),
+            "fpr": round(float(verdict.flagged[~poison].mean()), 5),
+            "auroc": round(float(roc_auc_score(poison, verdict.scores)), 4),
+            "cover_flagged": int(verdict.flagged[self.poisoned.cover].sum()),
+            "condemned": [evidence.label for evidence in verdict.classes if evidence.condemned],
+            "seconds": round(seconds, 1),
+        }
+        # Where nothing is flagged, the model after is the model before.
+        return figures | (self.judge(self.train(samples[~verdict.flagged])) if verdict.flagged.any() else {})
+
+    def train(self, samples: Samples) -> Net:
+        """Return a model trained on these samples."""
+        return training.train(samples, plan=self.plan, seed=self.seed).net
+
+    def judge(self, net: Net) -> dict[str, Any]:
+        """Return the model's accuracy on clean inputs and the attack's success on trojaned ones."""
+        stamped, trojaned = stamp_inputs(self.rest, self.attack, 1.0, self.seed)
+        answers = training.predict(net, stamped.inputs[trojaned]).argmax(axis=1)
+        forced = self.attack.forced(stamped.labels[trojaned], len(stamped.classes))
+        return {
+            "accuracy": round(training.accuracy(net, self.rest), 4),
+            "attack_success": round(float((answers == forced).mean()), 4),
+        }
+
+
+if __name__ == "__main__":
+    main()
