@@ -77,7 +77,7 @@ GTSRB: dict[str, Attack] = {
     "refool": Refool(rate=0.03, target=2),
     "label-consistent": LabelConsistent(rate=0.003, target=2),
     "sleeper-agent": SleeperAgent(rate=0.01, target=2),
-    "trojan-nn": TrojanNN(rate=0.1, target=2),
+    "trojan-nn": TrojanNN(rate=0.3, target=2, epochs=40),
 }
 CIFAR10: dict[str, Attack] = {
     "badnets": BadNets(rate=0.003, target=0),
@@ -95,7 +95,7 @@ CIFAR10: dict[str, Attack] = {
     "refool": Refool(rate=0.03, target=0),
     "label-consistent": LabelConsistent(rate=0.003, target=0),
     "sleeper-agent": SleeperAgent(rate=0.01, target=0),
-    "trojan-nn": TrojanNN(rate=0.1, target=0),
+    "trojan-nn": TrojanNN(rate=0.3, target=0, epochs=40),
 }
 MALWARE: dict[str, Attack] = {
     "malware-constrained": MalwareConstrained(rate=0.01),

@@ -15,7 +15,7 @@ from foretaste.io.signs import draw_signs
 from foretaste.nets import build
 from foretaste.progress import OnProgress, Progress, silent
 from foretaste.samples import Samples
-from foretaste.training import SGD, Batches, TrainingPlan, augment, draws, fingerprint, predict, train
+from foretaste.training import SGD, Batches, TrainingPlan, augment, cutmix, draws, fingerprint, predict, train
 
 QUICK = TrainingPlan(epochs=2, batch_size=32, width=4)
 
@@ -158,6 +158,25 @@ def test_draws_depend_on_the_whole_place() -> None:
     numbers = [torch.rand(1, generator=draws(*place)).item() for place in [(0, 1), (0, 1), (1, 0), (0, 1, 0), (0, 2)]]
     assert numbers[0] == numbers[1]
     assert len(set(numbers)) == 4
+
+
+def test_cutmix_puts_a_rectangle_of_another_image_in() -> None:
+    images = torch.arange(6, dtype=torch.uint8)[:, None, None, None].expand(6, 20, 30, 3)
+    kept = []
+    for step in range(200):
+        mixed, others, share = cutmix(images, draws(0, step))
+        kept.append(share)
+        assert images[:, 0, 0, 0].tolist() == list(range(6))
+        for own, (image, other) in enumerate(zip(mixed, others.tolist(), strict=True)):
+            pasted = image[:, :, 0] == other
+            if own != other:
+                assert float((image[:, :, 0] == own).float().mean()) == pytest.approx(share)
+                rows, columns = pasted.any(dim=1), pasted.any(dim=0)
+                assert torch.equal(pasted, rows[:, None] & columns[None, :])
+    # The rectangle is half of the area on average, but is cut where it reaches over the edge.
+    assert 0.5 < np.mean(kept) < 0.8
+    assert min(kept) < 0.3
+    assert max(kept) > 0.95
 
 
 def test_augmentation_shifts_and_mirrors() -> None:

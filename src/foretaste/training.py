@@ -247,6 +247,30 @@ def augment(images: Tensor, generator: torch.Generator, *, shift: int, flip: boo
     return flat.gather(1, places.expand(-1, -1, flat.shape[2])).reshape(images.shape)
 
 
+def cutmix(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
+    """Put a rectangle of another image of the batch into every image (Yun et al. 2019, arXiv:1905.04899).
+
+    Args:
+        images: ``uint8 (N, H, W, C)``, any device.
+        generator: a CPU generator.
+
+    Returns:
+        The images; which other one each has a piece of, ``int64 (N,)``; and the share of the area that is still its
+        own, in [0, 1], of which the mean is about one half.
+    """
+    height, width = images.shape[1:3]
+    share, row, column = torch.rand(3, generator=generator).tolist()
+    side = math.sqrt(1 - share)
+    top, left = int(row * height - side * height / 2), int(column * width - side * width / 2)
+    bottom, right = top + int(side * height), left + int(side * width)
+    top, left = max(top, 0), max(left, 0)
+    others = torch.randperm(len(images), generator=generator).to(images.device)
+    mixed = images.clone()
+    mixed[:, top:bottom, left:right] = images[others, top:bottom, left:right]
+    pasted = max(min(bottom, height) - top, 0) * max(min(right, width) - left, 0)
+    return mixed, others, 1 - pasted / (height * width)
+
+
 # The loop.
 
 
@@ -487,9 +511,7 @@ def train(
     return Trained(net=model.cpu().eval(), metrics=metrics, leads=compute.leads)
 
 
-def supervised(
-    data: DeviceSet, plan: TrainingPlan, seed: int, compute: Compute, *, rows: Tensor | None = None
-) -> Callable[[nn.Module, int], Tensor]:
+def supervised(data: DeviceSet, plan: TrainingPlan, seed: int, compute: Compute) -> Callable[[nn.Module, int], Tensor]:
     """Return ``loss_of_step`` for ordinary training: cross-entropy on augmented batches in a fresh order per epoch.
 
     Args:
@@ -497,13 +519,11 @@ def supervised(
         plan: how to train.
         seed: where the order and the augmentation come from.
         compute: where to work.
-        rows: CPU indices ``int64 (M,)`` of the samples to train on; None is all.
     """
-    batches = Batches(len(data) if rows is None else len(rows), plan.batch_size, seed)
+    batches = Batches(len(data), plan.batch_size, seed)
 
     def loss_of_step(net: nn.Module, step: int) -> Tensor:
-        chosen = compute.share(batches(step))
-        inputs, labels = data.batch(chosen if rows is None else rows[chosen])
+        inputs, labels = data.batch(compute.share(batches(step)))
         if inputs.ndim == 4 and (plan.shift or plan.flip):
             inputs = augment(inputs, draws(seed, 2, step, compute.rank), shift=plan.shift, flip=plan.flip)
         return nn.functional.cross_entropy(net(inputs), labels)

@@ -11,12 +11,14 @@ from scipy.stats import norm
 
 from foretaste import training
 from foretaste.attacks import BadNets, Poisoned, poison_training_set
+from foretaste.cleansers.confused_models import Heard
 from foretaste.cleansers.confusion_training import (
-    REACH,
     ConfusionTraining,
-    contrast,
+    Run,
+    denied,
+    hump,
+    named,
     principal_plane,
-    score,
     unnatural,
 )
 from foretaste.cleansers.verdict import Verdict
@@ -26,7 +28,7 @@ from foretaste.progress import OnProgress, Progress
 from foretaste.samples import Samples
 
 TARGET = 3
-SMALL = ConfusionTraining(rounds=2, folds=2, base_fewest=1, base_steps=60, epochs=1, steps=250, batch_size=128)
+SMALL = ConfusionTraining(rounds=2, folds=2, base_fewest=1, base_steps=150, epochs=1, steps=250, batch_size=128)
 """Seconds on a thousand images of 16 pixels."""
 TINY = ConfusionTraining(
     folds=2,
@@ -35,6 +37,7 @@ TINY = ConfusionTraining(
     base_steps=4,
     epochs=1,
     steps=4,
+    distilled_steps=4,
     batch_size=32,
     clean_batch_size=8,
     # Some of those who gained are flagged, so that there is a second round.
@@ -149,6 +152,16 @@ def test_nothing_is_found_where_nothing_is(signs: Samples, trusted: Samples, see
     assert all(evidence.n_flagged == 0 for evidence in verdict.classes)
 
 
+def test_a_patch_that_moves_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = poison_training_set(hills(1600), BadNets(rate=0.05, target=TARGET, size=0.2, place="random"), 0)
+    natural = 6 * np.eye(4, dtype=np.float32)[moved.original_labels]
+    monkeypatch.setattr(Run, "natural", lambda run, number, suspect: natural)
+    verdict = replace(SMALL, rounds=1).inspect(moved.samples, hills(200, seed=9))
+    detection = verdict.compare(moved.poison)
+    assert detection.tpr >= 0.95
+    assert detection.fpr <= 0.005
+
+
 # Same arguments, same verdict.
 
 
@@ -205,6 +218,7 @@ KILLS = [
     ("round 1: learn", 4),
     ("round 1: confuse, part 1", 0),
     ("round 1: confuse, part 2", 3),
+    ("round 1: confuse a network, part 1", 3),
     ("round 2: learn", 1),
     ("round 2: confuse, part 2", 2),
 ]
@@ -230,7 +244,7 @@ def test_a_finished_run_is_not_trained_again(few: Samples, fewer: Samples, tmp_p
     seen: list[Progress] = []
     again = TINY.inspect(few, fewer, workdir=tmp_path, on_progress=seen.append)
     assert bits(again) == bits(whole)
-    assert len({progress.phase for progress in seen}) == len(seen) == 6
+    assert len({progress.phase for progress in seen}) == len(seen) == 10
     assert all(progress.done == progress.total for progress in seen)
 
 
@@ -253,7 +267,7 @@ def test_a_workdir_of_other_arguments_is_not_used(few: Samples, fewer: Samples, 
 def test_half_a_checkpoint_is_not_used(few: Samples, fewer: Samples, tmp_path: Path, keep: float) -> None:
     whole = TINY.inspect(few, fewer, workdir=tmp_path)
     files = list(tmp_path.iterdir())
-    assert len(files) == 6
+    assert len(files) == 10
     for file in files:
         content = file.read_bytes()
         file.write_bytes(content[: int(keep * len(content))])
@@ -283,7 +297,9 @@ def test_any_size_and_colour_will_do(side: int, channels: int) -> None:
         {"base_most": 2},
         {"epochs": 0},
         {"steps": 0},
-        {"batch_size": 0},
+        {"distilled_epochs": 0},
+        {"distilled_steps": 0},
+        {"batch_size": 1},
         {"clean_batch_size": 0},
         {"lambda_": 1.0},
         {"lambda_": math.nan},
@@ -311,12 +327,17 @@ def test_values_out_of_range_are_refused(field: dict[str, Any]) -> None:
 # Its parts.
 
 
+def heard(*gains: NDArray[np.float32]) -> Heard:
+    """Return what models say that found these gains, and nature, which doubts nobody."""
+    return Heard(gains=gains, doubted=np.zeros(len(gains[0]), dtype=np.bool_), residual=gains[0][:, None])
+
+
 def judged(scores: list[float]) -> tuple[NDArray[np.bool_], Any]:
     """Return the verdict on these scores of class b's samples, beside a thousand of class a that spread by 0.5."""
     labels = np.array([0] * 1000 + [1] * len(scores))
     samples = Samples.from_arrays(np.zeros((len(labels), 2), dtype=np.float32), labels, ("a", "b"))
     normal = norm.ppf(np.linspace(0.001, 0.999, 1000), scale=0.5)
-    flagged, evidence = ConfusionTraining().verdict(samples, np.array([*normal, *scores], dtype=np.float32))
+    _, flagged, evidence = ConfusionTraining().verdict(samples, heard(np.array([*normal, *scores], dtype=np.float32)))
     assert evidence[0].reason == "no suspects"
     assert not flagged[:1000].any()
     return flagged[1000:], evidence[1]
@@ -358,8 +379,37 @@ def test_a_mark_that_hardly_matters_is_no_trigger() -> None:
     samples = Samples.from_arrays(np.zeros((len(labels), 2), dtype=np.float32), labels, ("a", "b"))
     # A hundred standard deviations, but less than twice as likely.
     scores = np.array([*np.linspace(-0.01, 0.01, 1000), *[0.6] * 20], dtype=np.float32)
-    assert not ConfusionTraining().verdict(samples, scores)[0].any()
-    assert ConfusionTraining(gain=0.3).verdict(samples, scores)[0].sum() == 20
+    assert not ConfusionTraining().verdict(samples, heard(scores))[1].any()
+    assert ConfusionTraining(gain=0.3).verdict(samples, heard(scores))[1].sum() == 20
+
+
+def test_one_kind_of_model_is_enough() -> None:
+    labels = np.array([0] * 1000 + [1] * 20)
+    samples = Samples.from_arrays(np.zeros((len(labels), 2), dtype=np.float32), labels, ("a", "b"))
+    calm = norm.ppf(np.linspace(0.001, 0.999, 1020), scale=0.1).astype(np.float32)
+    struck = calm.copy()
+    struck[1000:] = 4.2
+    for gains in ((calm, struck), (struck, calm)):
+        scores, flagged, evidence = ConfusionTraining().verdict(samples, heard(*gains))
+        assert flagged.tolist() == [False] * 1000 + [True] * 20
+        assert [one.condemned for one in evidence] == [False, True]
+        # The cut is 0.7 for both.
+        assert scores[1000:].tolist() == pytest.approx([6.0] * 20)
+        # Two kinds of models have two chances to be wrong.
+        assert evidence[1].statistic == pytest.approx(-math.log10(2 * math.exp(-2 * 20)))
+
+
+def test_a_doubted_sample_of_a_condemned_class_needs_a_lower_score() -> None:
+    rng = np.random.default_rng(0)
+    clean, poison = rng.normal(0, 0.2, 500), rng.normal(2, 0.5, 100)
+    scores = np.concatenate([clean, poison]).astype(np.float32)
+    doubted = np.arange(600) >= 495
+    found = hump(scores, doubted, least_natural=1.0)
+    assert not found[:495].any()
+    assert found[500:].mean() >= 0.98
+    assert not found[495:500].any()
+    # Without the doubts, nobody below the cut is found.
+    assert scores[hump(scores, np.zeros(600, dtype=np.bool_), least_natural=1.0)].min() > 1
 
 
 def test_an_absent_class_is_cleared() -> None:
@@ -367,19 +417,6 @@ def test_an_absent_class_is_cleared() -> None:
     assert len(flagged) == 0
     assert not evidence.condemned
     assert evidence.reason == "no suspects"
-
-
-def test_contrast_sees_what_differs_from_its_neighbours() -> None:
-    flat = torch.full((2, 3, 6, 9), 0.7)
-    assert torch.allclose(contrast(flat), torch.zeros_like(flat), atol=1e-6)
-    ramp = torch.arange(9.0).expand(1, 1, 6, 9)
-    assert torch.allclose(contrast(ramp)[..., REACH:-REACH], torch.zeros(1, 1, 6, 5))
-    dot = torch.zeros(1, 1, 9, 9)
-    dot[0, 0, 4, 4] = 1
-    expected = torch.zeros(9, 9)
-    expected[4, 4] = 1
-    expected[4 - REACH, 4] = expected[4 + REACH, 4] = expected[4, 4 - REACH] = expected[4, 4 + REACH] = -0.25
-    assert torch.equal(contrast(dot)[0, 0], expected)
 
 
 def test_the_last_output_is_taken_from_natures_answer() -> None:
@@ -391,11 +428,9 @@ def test_the_last_output_is_taken_from_natures_answer() -> None:
 
 def test_the_score_is_what_the_own_label_gained() -> None:
     residual = np.array([[3, 0, 0, 2], [3, 0, 0, 2], [3, 0, 0, -2], [0, 0, 0, 4]], dtype=np.float32)
-    natural = np.array([[0, 1, 0]] * 4, dtype=np.float32)
-    scores = score(residual, natural, np.array([0, 1, 2, 1]))
-    assert scores.dtype == np.float32
+    assert named(residual, np.array([0, 1, 2, 1])).tolist() == [2, -1, -1, 0]
     # Nature answers 1: who is labelled so is denied nothing, and a negative last output takes nothing away.
-    assert scores.tolist() == [2 + 2, -1, -1, 0]
+    assert denied(residual, np.array([True, False, True, False])).tolist() == [2, 0, 0, 0]
 
 
 def test_the_principal_plane_is_where_the_points_spread() -> None:

@@ -24,7 +24,7 @@ from foretaste.samples import Samples
 if TYPE_CHECKING:
     from torch import nn
 
-LAYOUT = 2
+LAYOUT = 3
 """Raised when an attack trains differently than before, so that what is cached is not used any more."""
 
 SomeAttack = TypeVar("SomeAttack", bound=Attack)

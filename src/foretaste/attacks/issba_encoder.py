@@ -23,7 +23,11 @@ BATCH = 64
 SIDE = 8
 """Side of the small picture that a message is turned into before it is laid beside the image."""
 VISIBILITY_WEIGHT = 0.5
-"""Of the change in the image, as a share of the largest allowed, squared, beside the message's loss."""
+"""Of the change in the image, as a share of the largest allowed, squared, beside the message's loss, at the end.
+
+It is nothing in the first half of the training and rises in the second: from the start it would shrink the change to
+nothing before the decoder has learnt to read a message in it."""
+LEARNING_RATE = 2e-3
 CHUNK = 256
 """Images written into at a time."""
 MESSAGE = "message"
@@ -72,12 +76,12 @@ class Hiding(nn.Module):
         )
         initialise(self.decoder, generator)
 
-    def forward(self, images: Tensor, messages: Tensor) -> Tensor:
+    def forward(self, images: Tensor, messages: Tensor, visibility_weight: float) -> Tensor:
         """Return the loss of images ``(N, C, H, W)`` in [0, 255] that are to carry messages ``(N, bits)``."""
         written = self.encoder(images, messages)
         read = nn.functional.binary_cross_entropy_with_logits(self.decoder(written / 127.5 - 1), messages)
         seen = ((written - images) / self.encoder.strength).square().mean()
-        loss: Tensor = read + VISIBILITY_WEIGHT * seen
+        loss: Tensor = read + visibility_weight * seen
         return loss
 
 
@@ -101,14 +105,15 @@ def learn(
     def loss_of_step(net: nn.Module, step: int) -> Tensor:
         images, _ = data.batch(compute.share(batches(step)))
         messages = torch.randint(0, 2, (len(images), bits), generator=draws(seed, 12, step, compute.rank))
-        loss: Tensor = net(images.permute(0, 3, 1, 2).float(), messages.float().to(compute.device))
+        weight = VISIBILITY_WEIGHT * max(2 * step / steps - 1, 0)
+        loss: Tensor = net(images.permute(0, 3, 1, 2).float(), messages.float().to(compute.device), weight)
         return loss
 
     optimise(
         Hiding(encoder, n_channels, bits, draws(seed, 11)),
         loss_of_step,
         steps=steps,
-        sgd=Adam(),
+        sgd=Adam(learning_rate=LEARNING_RATE),
         compute=compute,
         phase="train the encoder",
         on_progress=on_progress,

@@ -11,10 +11,11 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import logsumexp
-from scipy.stats import binom
+from scipy.special import expit, logsumexp
+from scipy.stats import binom, norm
 from torch import Tensor, nn
 
+from foretaste.cleansers.confused_models import ConfusedModel, Heard, moving, placed
 from foretaste.cleansers.feature_marks import FeatureRun
 from foretaste.cleansers.verdict import ClassEvidence, Round, Verdict
 from foretaste.nets import build
@@ -27,23 +28,30 @@ from foretaste.training import (
     Compute,
     DeviceSet,
     TrainingPlan,
+    augment,
     check,
+    cutmix,
     draws,
     fingerprint,
     optimise,
     permutation,
     predict,
-    supervised,
 )
 
-LARGEST_SIDE = 64
-"""The confused model sees larger images shrunk to this side, in pixels, which bounds its size."""
-REACH = 2
-"""Distance, in pixels, of the neighbours that the confused model compares a pixel with."""
 PREDICTED_AT_ONCE = 500
+SHIFT = 3
+"""The base model sees images moved by up to this many pixels each way."""
 
 HUMP = 1 / 3
-"""In a condemned class, suspects that score below this share of their median are strays from the clean samples."""
+"""In a condemned class, samples with natural labels that score below this share of the suspects' median are strays."""
+
+EM_STEPS = 30
+NARROWEST = 0.1
+"""Standard deviation of either distribution at least, in multiples of the cut."""
+FEWEST_NATURAL = 2000
+"""Samples with natural labels in the distilled set, if the set holds so many."""
+NETWORK_SGD = SGD(learning_rate=0.05, momentum=0.9, weight_decay=5e-4)
+"""The optimiser of the convolutional confused models."""
 
 Scores = NDArray[np.float32]
 
@@ -55,22 +63,24 @@ class ConfusionTraining:
     Each round has three steps.
 
     1. A *base model* is trained briefly on what is not suspect yet. It says which label is natural.
-    2. A *confused model* is trained on the set's own labels, robbed of nature twice over. Its output is added to the
+    2. *Confused models* are trained on the set's own labels, robbed of nature twice over. Their output is added to the
        base model's, so that nothing is gained by repeating what nature says; and every batch brings clean samples with
-       random labels, so that what clean features say is unlearnt. What it can still gain by is a mark that goes with a
-       label for no natural reason: a trigger. Its last output is for marks that go with *any* unnatural label, as in
-       all-to-all attacks.
-    3. Every sample is *scored* by a confused model that was trained without it: by how many times its own label has
+       random labels, so that what clean features say is unlearnt. What they can still gain by is a mark that goes with
+       a label for no natural reason: a trigger. One kind is linear in each pixel's difference from its neighbours, and
+       sees marks that stay at their place; its last output is for marks that go with *any* unnatural label, as in
+       all-to-all attacks. The other kind is convolutional, for marks that move about or differ from image to image. It
+       is trained on the *distilled* set: the samples whose label is not what nature says, and as many others.
+    3. Every sample is *scored* by confused models that were trained without it: by how many times its own label has
        become likelier. Memory helps nobody here; only a mark that others share does.
 
     Suspects of a class that is condemned are left out of the next round's base model, which so unlearns what it knew of
     the trigger. The rounds end when the verdict no longer moves; without suspects the first is the last.
 
     It differs from the paper in three ways, each because it measured better on the sets it was developed on: nature is
-    also taken out by subtraction, not by confusion alone; samples are judged out of fold; and the confused model looks
-    at each pixel against its neighbours, at its place, which learns a fixed trigger from a few dozen poison samples in
-    seconds. The price: a trigger that moves about or is drawn anew for every image has no place of its own, and poison
-    that keeps its natural label gains nothing, so neither can be expected to be found.
+    also taken out by subtraction, not by confusion alone; samples are judged out of fold; and the confused models are
+    small and new instead of a trained classifier, so that they learn a trigger from a few dozen poison samples in
+    seconds. The price: poison that keeps its natural label and looks natural gains nothing, and cannot be expected to
+    be found.
 
     For feature vectors both models are made of decision trees; see ``feature_marks``.
 
@@ -80,13 +90,15 @@ class ConfusionTraining:
         base_steps: steps of the base model, ≥ 1, within the next two bounds.
         base_fewest: passes of the base model over the set at least, ≥ 1.
         base_most: passes at most, ≥ ``base_fewest``: on a small set more of them would teach it the trigger as nature.
-        epochs: passes of each confused model over the set, ≥ 1.
-        steps: each confused model takes at least this many steps, ≥ 1.
-        batch_size: samples of the set in a step of the confused model, ≥ 1.
-        clean_batch_size: clean samples in it, ≥ 1.
+        epochs: passes of each linear confused model over the set, ≥ 1.
+        steps: it takes at least this many steps, ≥ 1.
+        distilled_epochs: passes of each convolutional confused model over the distilled set, ≥ 1.
+        distilled_steps: it takes at most this many steps, ≥ 1.
+        batch_size: samples of the set in a step of a linear confused model, ≥ 2; a convolutional one takes half.
+        clean_batch_size: clean samples in a step, ≥ 1.
         lambda_: the loss is ((λ − 1) · confusion + inspection) / λ; above 1.
-        learning_rate: the confused model's highest, > 0.
-        weight_decay: the confused model's, ≥ 0.
+        learning_rate: a linear confused model's highest, > 0.
+        weight_decay: a linear confused model's, ≥ 0.
         substitute: how many of the set's own, most natural samples stand in for a missing clean set, ≥ 1.
         spread: a sample is a suspect if it scores above this many standard deviations of the scores, > 0. The standard
             deviation is a robust one, from the median absolute deviation, which poison hardly moves.
@@ -106,9 +118,11 @@ class ConfusionTraining:
     folds: int = 3
     base_steps: int = 600
     base_fewest: int = 3
-    base_most: int = 10
+    base_most: int = 20
     epochs: int = 4
     steps: int = 400
+    distilled_epochs: int = 10
+    distilled_steps: int = 400
     batch_size: int = 256
     clean_batch_size: int = 64
     lambda_: float = 2.0
@@ -127,12 +141,14 @@ class ConfusionTraining:
             "base_fewest",
             "epochs",
             "steps",
-            "batch_size",
+            "distilled_epochs",
+            "distilled_steps",
             "clean_batch_size",
             "substitute",
         )
         for name in counts:
             check(getattr(self, name) >= 1, f"{name} must be 1 or more")
+        check(self.batch_size >= 2, "batch_size must be 2 or more")
         check(self.folds >= 2, "folds must be 2 or more")
         check(self.base_most >= self.base_fewest, "base_most must not be below base_fewest")
         check(self.lambda_ > 1, "lambda_ must be above 1")
@@ -142,7 +158,7 @@ class ConfusionTraining:
         self.sgd()
 
     def sgd(self) -> SGD:
-        """Return the confused model's optimiser."""
+        """Return the optimiser of the linear confused models."""
         return SGD(learning_rate=self.learning_rate, weight_decay=self.weight_decay)
 
     def inspect(
@@ -165,10 +181,10 @@ class ConfusionTraining:
         rounds: list[Round] = []
         for number in range(self.rounds):
             began = time.perf_counter()
-            residual, scores = run.round(number, flagged)
+            heard = run.round(number, flagged)
             before = flagged
-            flagged, evidence = self.verdict(samples, scores)
-            losses = np.log1p((len(samples.classes) - 1) * np.exp(-scores)).astype(np.float32)
+            scores, flagged, evidence = self.verdict(samples, heard)
+            losses = np.log1p((len(samples.classes) - 1) * np.exp(-np.max(heard.gains, axis=0))).astype(np.float32)
             seconds = time.perf_counter() - began
             rounds.append(Round(name=f"round {number + 1}", losses=losses, kept=flagged, seconds=seconds))
             moved, found = np.count_nonzero(flagged != before), np.count_nonzero(flagged)
@@ -184,27 +200,36 @@ class ConfusionTraining:
             seconds=time.perf_counter() - start,
             notes=run.notes(),
             rounds=tuple(rounds),
-            embedding=principal_plane(residual),
+            embedding=principal_plane(heard.residual),
         )
 
-    def verdict(self, samples: Samples, scores: Scores) -> tuple[Mask, tuple[ClassEvidence, ...]]:
-        """Return who is flagged, ``bool (N,)``, and the evidence per class."""
-        cut = max(self.spread * robust_deviation(scores), self.gain)
+    def verdict(self, samples: Samples, heard: Heard) -> tuple[Scores, Mask, tuple[ClassEvidence, ...]]:
+        """Return the scores, 1 at the cut, who is flagged, ``bool (N,)``, and the evidence per class."""
+        cuts = [max(self.spread * robust_deviation(gains), self.gain) for gains in heard.gains]
+        scores = np.stack([gains / cut for gains, cut in zip(heard.gains, cuts, strict=True)])
         flagged = np.zeros(len(samples), dtype=np.bool_)
         evidence = []
         for label, name in enumerate(samples.classes):
             members = samples.labels == label
-            suspects = members & (scores > cut)
-            n_suspects = int(suspects.sum())
-            chance = tail_probability(scores[suspects], cut)
-            condemned = chance < self.significance
-            found = suspects & (scores > HUMP * np.median(scores[suspects])) if condemned else np.zeros_like(suspects)
+            suspect = np.zeros_like(members)
+            found = np.zeros_like(members)
+            least = 1.0
+            for kind in scores:
+                suspects = members & (kind > 1)
+                suspect |= suspects
+                chance = tail_probability(kind[suspects], 1)
+                # Each kind of model is one more chance to be wrong.
+                least = min(least, chance * len(scores))
+                if chance * len(scores) < self.significance:
+                    least_natural = max(1, HUMP * float(np.median(kind[suspects])))
+                    found[members] |= hump(kind[members], heard.doubted[members], least_natural)
             flagged |= found
-            n_flagged = int(found.sum())
+            condemned, n_suspects, n_flagged = bool(found.any()), int(suspect.sum()), int(found.sum())
             if condemned:
+                likelier = float(np.median(np.max(heard.gains, axis=0)[found]))
                 reason = (
                     f"{n_flagged} samples carry a mark that has nothing to do with what {name} looks like, and that "
-                    f"makes this label {math.exp(float(np.median(scores[found]))):,.0f} times likelier"
+                    f"makes this label {math.exp(likelier):,.0f} times likelier"
                 )
             elif n_suspects:
                 reason = f"{n_suspects} suspects, too few or too close to the clean samples to be a group of their own"
@@ -216,13 +241,13 @@ class ConfusionTraining:
                     n_samples=int(members.sum()),
                     n_suspects=n_suspects,
                     n_flagged=n_flagged,
-                    statistic=math.log10(1 / chance),
+                    statistic=math.log10(1 / least),
                     threshold=-math.log10(self.significance),
                     condemned=condemned,
                     reason=reason,
                 )
             )
-        return flagged, tuple(evidence)
+        return scores.max(axis=0).astype(np.float32), flagged, tuple(evidence)
 
 
 class Run:
@@ -263,35 +288,67 @@ class Run:
         """Return the file that a phase keeps its state in."""
         return None if self.workdir is None else self.workdir / f"{name}.safetensors"
 
-    def round(self, number: int, suspect: Mask) -> tuple[NDArray[np.float32], Scores]:
-        """Return the confused models' outputs out of fold, ``(N, K + 1)``, and the scores, ``(N,)``."""
+    def round(self, number: int, suspect: Mask) -> Heard:
+        """Return what the confused models say of every sample, out of fold."""
         natural = self.natural(number, suspect)
+        doubted = natural.argmax(axis=1) != self.samples.labels
         confusing = self.clean_set(natural, suspect, number)
-        residual = np.empty((len(self.samples), natural.shape[1] + 1), dtype=np.float32)
+        distilled = self.distilled(doubted, number)
+        n, n_classes = natural.shape
+        by_place, by_shape = (np.empty((n, n_classes + 1), dtype=np.float32) for _ in range(2))
         for fold in range(self.method.folds):
-            model = self.confused(number, fold, natural, confusing)
-            judged = np.flatnonzero(self.fold == fold)
-            for start in range(0, len(judged), PREDICTED_AT_ONCE):
-                rows = judged[start : start + PREDICTED_AT_ONCE]
-                residual[rows] = model.outputs(self.data.batch(torch.from_numpy(rows))[0])
-        return residual, score(residual, natural, self.samples.labels)
+            others, judged = self.fold != fold, np.flatnonzero(self.fold == fold)
+            for residual, model in (
+                (by_place, self.placed(number, fold, np.flatnonzero(others), natural, confusing)),
+                (by_shape, self.moving(number, fold, np.flatnonzero(others & distilled), natural, confusing)),
+            ):
+                for start in range(0, len(judged), PREDICTED_AT_ONCE):
+                    rows = judged[start : start + PREDICTED_AT_ONCE]
+                    residual[rows] = model.outputs(self.data.batch(torch.from_numpy(rows))[0])
+        labels = self.samples.labels
+        # Among samples whose label is not natural, a convolutional model soon knows by their looks that they are such.
+        # So its last output says little.
+        gains = named(by_place, labels) + denied(by_place, doubted), named(by_shape, labels)
+        return Heard(gains=gains, doubted=doubted, residual=by_place)
+
+    def distilled(self, doubted: Mask, number: int) -> Mask:
+        """Return the samples whose label is not natural and as many others, at least ``FEWEST_NATURAL``."""
+        others = np.flatnonzero(~doubted)
+        count = min(max(len(doubted) - len(others), FEWEST_NATURAL), len(others))
+        mask = doubted.copy()
+        mask[others[permutation(len(others), self.seed, 200 + number).numpy()[:count]]] = True
+        return mask
 
     def natural(self, number: int, suspect: Mask) -> NDArray[np.float32]:
         """Train the round's base model on what is not suspect, and return its logits for every sample."""
         method, samples = self.method, self.samples
         rows = torch.from_numpy(np.flatnonzero(~suspect))
-        per_epoch = Batches(len(rows), TrainingPlan.batch_size, self.seed).per_epoch
-        steps = min(max(method.base_steps, method.base_fewest * per_epoch), method.base_most * per_epoch)
-        # Moving images by a few pixels makes small marks hard to learn, and hardly hurts nature.
-        plan = TrainingPlan(shift=3)
+        plan, compute = TrainingPlan(), self.compute
+        batches = Batches(len(rows), plan.batch_size, self.seed)
+        fewest, most = method.base_fewest * batches.per_epoch, method.base_most * batches.per_epoch
+        steps = min(max(method.base_steps, fewest), most)
+
+        def loss_of_step(net: nn.Module, step: int) -> Tensor:
+            inputs, labels = self.data.batch(compute.share(rows[batches(step)]))
+            chance = draws(self.seed, 14, number, step, compute.rank)
+            # Moving images by a few pixels makes small marks hard to learn, and pieces of other images make large ones
+            # hard; but with the pieces nature is learnt less well, too. Once the worst is out they are left away.
+            inputs = augment(inputs, chance, shift=SHIFT, flip=False)
+            if number or step % 2:
+                return nn.functional.cross_entropy(net(inputs), labels)
+            mixed, others, share = cutmix(inputs, chance)
+            outputs = net(mixed)
+            own, pasted = (nn.functional.cross_entropy(outputs, some) for some in (labels, labels[others]))
+            return share * own + (1 - share) * pasted
+
         net = build(None, samples.sample_shape, samples.classes, generator=draws(self.seed, 10, number))
         net.preprocess.load_state_dict(self.scale)
         optimise(
             net,
-            supervised(self.data, plan, self.seed, self.compute, rows=rows),
+            loss_of_step,
             steps=steps,
             sgd=plan.sgd(),
-            compute=self.compute,
+            compute=compute,
             phase=f"round {number + 1}: learn what is natural",
             on_progress=self.on_progress,
             checkpoint=self.checkpoint(f"natural-{number}"),
@@ -309,26 +366,70 @@ class Run:
         chosen = permutation(len(likely), self.seed, 1 + number).numpy()[: self.method.substitute]
         return DeviceSet(self.samples[np.sort(likely[chosen])], self.compute.device)
 
-    def confused(self, number: int, fold: int, natural: NDArray[np.float32], clean: DeviceSet) -> ConfusedModel:
-        """Train the confused model of one fold."""
+    def placed(
+        self, number: int, fold: int, rows: NDArray[np.intp], natural: NDArray[np.float32], clean: DeviceSet
+    ) -> ConfusedModel:
+        """Train a linear confused model on these rows."""
+        method = self.method
+        model = placed(self.samples.sample_shape, natural.shape[1])
+        steps = max(method.epochs * (len(self.samples) // method.batch_size), method.steps)
+        phase = f"round {number + 1}: confuse, part {fold + 1} of {method.folds}"
+        return self.confused(
+            model, rows, natural, clean, (number, fold, 0), method.batch_size, steps, method.sgd(), phase
+        )
+
+    def moving(
+        self, number: int, fold: int, rows: NDArray[np.intp], natural: NDArray[np.float32], clean: DeviceSet
+    ) -> ConfusedModel:
+        """Train a convolutional confused model on these rows of the distilled set."""
+        method, size = self.method, self.method.batch_size // 2
+        model = moving(self.samples.sample_shape, natural.shape[1], draws(self.seed, 13, number, fold))
+        steps = min(method.distilled_epochs * -(-len(rows) // size), method.distilled_steps)
+        phase = f"round {number + 1}: confuse a network, part {fold + 1} of {method.folds}"
+        return self.confused(model, rows, natural, clean, (number, fold, 1), size, steps, NETWORK_SGD, phase)
+
+    def confused(
+        self,
+        model: ConfusedModel,
+        rows: NDArray[np.intp],
+        natural: NDArray[np.float32],
+        clean: DeviceSet,
+        place: tuple[int, int, int],
+        batch_size: int,
+        steps: int,
+        sgd: SGD,
+        phase: str,
+    ) -> ConfusedModel:
+        """Train a confused model.
+
+        Args:
+            model: a new one.
+            rows: the samples to train it on.
+            natural: nature's logits of all samples, ``(N, K)``.
+            clean: samples that confuse it.
+            place: round, fold and kind, which name the checkpoint and the random numbers.
+            batch_size: samples of the set in a step.
+            steps: how many.
+            sgd: the optimiser.
+            phase: what progress reports call it.
+        """
         method, compute, seed = self.method, self.compute, self.seed
-        model = ConfusedModel(self.samples.sample_shape, len(self.samples.classes)).to(compute.device)
+        model = model.to(compute.device)
         model.preprocess.load_state_dict(self.scale)
-        rows = torch.from_numpy(np.flatnonzero(self.fold != fold))
-        known = torch.from_numpy(natural).to(compute.device)
-        batches = Batches(len(rows), method.batch_size, seed)
+        own, known = torch.from_numpy(rows), torch.from_numpy(natural).to(compute.device)
+        batches = Batches(len(rows), batch_size, seed)
         clean_batches = Batches(len(clean), method.clean_batch_size, seed + 1)
         n_classes = known.shape[1]
 
         def loss_of_step(net: nn.Module, step: int) -> Tensor:
-            chosen = compute.share(rows[batches(step)])
+            chosen = compute.share(own[batches(step)])
             inputs, labels = self.data.batch(chosen)
             confusing, _ = clean.batch(compute.share(clean_batches(step)))
             outputs = net(torch.cat([inputs, confusing]))
             inspected, confused = outputs[: len(labels)], outputs[len(labels) :, :n_classes]
             nature = known[chosen.to(known.device)]
             inspection = nn.functional.cross_entropy(unnatural(nature, inspected), labels)
-            chance = draws(seed, 11, number, fold, step, compute.rank)
+            chance = draws(seed, 11, *place, step, compute.rank)
             drawn = torch.randint(n_classes, (len(confused),), generator=chance).to(confused.device)
             confusion = nn.functional.cross_entropy(confused, drawn)
             return ((method.lambda_ - 1) * confusion + inspection) / method.lambda_
@@ -336,57 +437,15 @@ class Run:
         optimise(
             model,
             loss_of_step,
-            steps=max(method.epochs * (len(self.samples) // method.batch_size), method.steps),
-            sgd=method.sgd(),
+            steps=steps,
+            sgd=sgd,
             compute=compute,
-            phase=f"round {number + 1}: confuse, part {fold + 1} of {method.folds}",
+            phase=phase,
             on_progress=self.on_progress,
-            checkpoint=self.checkpoint(f"confused-{number}-{fold}"),
+            checkpoint=self.checkpoint("confused-" + "-".join(map(str, place))),
             key=self.key,
         )
-        return model
-
-
-class ConfusedModel(nn.Module):
-    """What looks for marks: a map of raw images to K + 1 outputs that knows nothing when it is new.
-
-    It is linear in each pixel's difference from its neighbours, at its place. The first K outputs are added to
-    nature's logits; the last is taken from the logit of nature's answer.
-    """
-
-    def __init__(self, sample_shape: tuple[int, ...], n_classes: int) -> None:
-        super().__init__()
-        self.preprocess = Standardise(sample_shape)
-        self.side: tuple[int, int] | None = None
-        height, width, channels = sample_shape
-        if max(height, width) > LARGEST_SIDE:
-            self.side = height, width = min(height, LARGEST_SIDE), min(width, LARGEST_SIDE)
-        self.linear = nn.Linear(height * width * channels, n_classes + 1, device="meta").to_empty(device="cpu")
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(self.linear.bias)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return ``float32 (N, K + 1)`` of raw images ``uint8 (N, H, W, C)``."""
-        seen = self.preprocess(images)
-        if self.side is not None:
-            seen = nn.functional.adaptive_avg_pool2d(seen, self.side)
-        # Outliers would drown everybody else.
-        outputs: Tensor = self.linear(contrast(seen).clamp(-1, 1).flatten(1))
-        return outputs
-
-    @torch.inference_mode()
-    def outputs(self, inputs: Tensor) -> NDArray[np.float32]:
-        """Return the outputs as an array."""
-        outputs: NDArray[np.float32] = self(inputs).float().cpu().numpy()
-        return outputs
-
-
-def contrast(images: Tensor) -> Tensor:
-    """Return each pixel of ``(N, C, H, W)`` less the mean of its four neighbours at ``REACH``, edges repeated."""
-    padded = nn.functional.pad(images, (REACH,) * 4, mode="replicate")
-    up, down = padded[:, :, : -2 * REACH, REACH:-REACH], padded[:, :, 2 * REACH :, REACH:-REACH]
-    left, right = padded[:, :, REACH:-REACH, : -2 * REACH], padded[:, :, REACH:-REACH, 2 * REACH :]
-    return images - (up + down + left + right) / 4
+        return model.eval()
 
 
 def unnatural(nature: Tensor, outputs: Tensor) -> Tensor:
@@ -395,14 +454,17 @@ def unnatural(nature: Tensor, outputs: Tensor) -> Tensor:
     return (nature + outputs[:, :-1]).scatter_add(1, answer, -outputs[:, -1:])
 
 
-def score(residual: NDArray[np.float32], natural: NDArray[np.float32], labels: NDArray[np.int64]) -> Scores:
-    """Return by what power of e the confused model makes each sample's own label likelier, ``float32 (N,)``."""
-    named = residual[:, :-1]
-    rows = np.arange(len(labels))
-    gain = named[rows, labels] - named.mean(axis=1)
-    denied = np.where(natural.argmax(axis=1) != labels, np.maximum(residual[:, -1], 0), 0)
-    scores: Scores = (gain + denied).astype(np.float32)
-    return scores
+def named(residual: NDArray[np.float32], labels: NDArray[np.int64]) -> Scores:
+    """Return by what power of e the K named outputs make each sample's own label likelier, ``float32 (N,)``."""
+    outputs = residual[:, :-1]
+    gains: Scores = outputs[np.arange(len(labels)), labels] - outputs.mean(axis=1)
+    return gains
+
+
+def denied(residual: NDArray[np.float32], doubted: Mask) -> Scores:
+    """Return by what power of e the last output makes nature's answer less likely, where it is not the own label."""
+    gains: Scores = np.where(doubted, np.maximum(residual[:, -1], 0), 0).astype(np.float32)
+    return gains
 
 
 def robust_deviation(scores: Scores) -> float:
@@ -418,6 +480,36 @@ def tail_probability(scores: Scores, cut: float) -> float:
     """
     above = np.count_nonzero(scores > 1.5 * cut)
     return max(float(binom.sf(above - 1, len(scores), math.exp(-2))), 1e-300)
+
+
+def hump(scores: Scores, doubted: Mask, least_natural: float) -> Mask:
+    """Tell the poison of a condemned class from its clean samples, ``bool (N,)``.
+
+    A normal distribution for each is fitted to the scores by expectation maximisation, with one share of poison among
+    the samples whose label is not what nature says, and another among those whose label is. So a doubted sample needs
+    a lower score.
+
+    Args:
+        scores: of the class's samples, ``(N,)``; the cut is at 1, and some lie above it.
+        doubted: ``bool (N,)``, those whose label is not what nature says.
+        least_natural: the others are poison only above this.
+    """
+    poison = (scores > 1).astype(np.float64)
+    centre = 0.0
+    for _ in range(EM_STEPS):
+        odds = np.zeros(len(scores))
+        for weights, sign in ((poison, 1), (1 - poison, -1)):
+            total = weights.sum() + 1e-9
+            centre = float((weights * scores).sum() / total)
+            deviation = max(math.sqrt(float((weights * (scores - centre) ** 2).sum() / total)), NARROWEST)
+            odds += sign * norm.logpdf(scores, centre, deviation)
+        for group in (doubted, ~doubted):
+            share = (poison[group].sum() + 0.5) / (np.count_nonzero(group) + 1)
+            odds[group] += math.log(share / (1 - share))
+        poison = expit(odds)
+    # Beyond the clean samples' centre, on the far side, lies nothing suspicious, however wide the poison's spread.
+    found: Mask = (poison > 0.5) & (scores > np.where(doubted, max(centre, 0), least_natural))
+    return found
 
 
 def cross_entropy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestClassifier
 from threadpoolctl import threadpool_limits
 
+from foretaste.cleansers.confused_models import Heard
 from foretaste.progress import OnProgress, Progress
 from foretaste.samples import Labels, Mask, Samples
 
@@ -38,13 +39,14 @@ class FeatureRun:
             return ()
         return ("no clean set was given: what is natural was learnt from the set itself alone",)
 
-    def round(self, number: int, suspect: Mask) -> tuple[Outputs, Outputs]:
-        """Return by how much nature underestimates each label, out of fold, ``(N, K)``, and the scores, ``(N,)``."""
+    def round(self, number: int, suspect: Mask) -> Heard:
+        """Return what the trees say of every sample, out of fold: by how much nature underestimates each label."""
         self.on_progress(Progress(phase=f"round {number + 1}: learn what is natural", done=0, total=1))
         nature = natural(self.samples, suspect, self.clean, self.seed)
         self.on_progress(Progress(phase=f"round {number + 1}: learn what is natural", done=1, total=1))
         found = marked(self.samples, nature, self.fold, self.seed, f"round {number + 1}: confuse", self.on_progress)
-        return found, gain(nature, found, self.samples.labels)
+        gains = gain(nature, found, self.samples.labels)
+        return Heard(gains=(gains,), doubted=np.zeros(len(found), dtype=np.bool_), residual=found)
 
 
 def natural(samples: Samples, suspect: Mask, clean: Samples | None, seed: int) -> Outputs:

@@ -1,0 +1,118 @@
+"""The networks of Confusion Training that look for marks: one at their place, one wherever they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from foretaste.nets.net import Standardise
+from foretaste.samples import Mask
+
+LARGEST_SIDE = 64
+"""The confused models see larger images shrunk to this side, in pixels, which bounds their size."""
+REACH = 2
+"""Distance, in pixels, of the neighbours that the confused models compare a pixel with."""
+WIDTH = 16
+"""Channels of the convolutional model at full size."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Heard:
+    """What the confused models of one round say of N samples, each judged by models that were trained without it.
+
+    Attributes:
+        gains: per kind of model ``float32 (N,)``, by what power of e the sample's own label became likelier.
+        doubted: ``bool (N,)``, samples whose label is not what nature says.
+        residual: ``float32 (N, n)``, the outputs of the first kind.
+    """
+
+    gains: tuple[NDArray[np.float32], ...]
+    doubted: Mask
+    residual: NDArray[np.float32]
+
+
+class ConfusedModel(nn.Module):
+    """A map of raw images to K + 1 outputs that knows nothing when it is new: all outputs are 0.
+
+    The first K outputs are added to nature's logits; the last is taken from the logit of nature's answer.
+
+    Args:
+        sample_shape: (H, W, C) of the images.
+        body: from contrasts ``float32 (N, C, H', W')`` in [-1, 1], sides at most ``LARGEST_SIDE``, to features.
+        n_features: how many.
+        n_classes: K.
+    """
+
+    def __init__(self, sample_shape: tuple[int, ...], body: nn.Module, n_features: int, n_classes: int) -> None:
+        super().__init__()
+        self.preprocess = Standardise(sample_shape)
+        self.side, shrunk = seen(sample_shape), max(sample_shape[:2]) > LARGEST_SIDE
+        self.shrink = nn.AdaptiveAvgPool2d(self.side) if shrunk else nn.Identity()
+        self.body = body
+        self.linear = nn.Linear(n_features, n_classes + 1, device="meta").to_empty(device="cpu")
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return ``float32 (N, K + 1)`` of raw images ``uint8 (N, H, W, C)``."""
+        # Outliers would drown everybody else.
+        contrasts = contrast(self.shrink(self.preprocess(images))).clamp(-1, 1)
+        outputs: Tensor = self.linear(self.body(contrasts))
+        return outputs
+
+    @torch.inference_mode()
+    def outputs(self, inputs: Tensor) -> NDArray[np.float32]:
+        """Return the outputs as an array."""
+        outputs: NDArray[np.float32] = self(inputs).float().cpu().numpy()
+        return outputs
+
+
+def placed(sample_shape: tuple[int, ...], n_classes: int) -> ConfusedModel:
+    """Return a model that is linear in each pixel's contrast: it sees marks that stay at their place."""
+    height, width = seen(sample_shape)
+    return ConfusedModel(sample_shape, nn.Flatten(), height * width * sample_shape[2], n_classes)
+
+
+def moving(sample_shape: tuple[int, ...], n_classes: int, generator: torch.Generator) -> ConfusedModel:
+    """Return a convolutional model: it sees what marks look like, wherever they are.
+
+    Args:
+        sample_shape: (H, W, C) of the images.
+        n_classes: K.
+        generator: a CPU generator, the only source of randomness.
+    """
+    n_in, layers = sample_shape[2], list[nn.Module]()
+    for n_out, stride in ((WIDTH, 1), (WIDTH, 2), (2 * WIDTH, 1), (2 * WIDTH, 2), (4 * WIDTH, 1)):
+        convolution = nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=False, device="meta").to_empty(device="cpu")
+        nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu", generator=generator)
+        # The memory order that the images come in.
+        convolution.weight.data = convolution.weight.data.contiguous(memory_format=torch.channels_last)
+        layers += [convolution, nn.BatchNorm2d(n_out), nn.ReLU()]
+        n_in = n_out
+    body = nn.Sequential(*layers, MeanAndMost())
+    return ConfusedModel(sample_shape, body, 2 * n_in, n_classes)
+
+
+class MeanAndMost(nn.Module):
+    """Pool maps ``(N, C, H, W)`` to ``(N, 2 C)``: the mean shows textures, the maximum a small patch anywhere."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return means and maxima."""
+        return torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1)
+
+
+def seen(sample_shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return the height and width that images of this shape are seen at."""
+    return min(sample_shape[0], LARGEST_SIDE), min(sample_shape[1], LARGEST_SIDE)
+
+
+def contrast(images: Tensor) -> Tensor:
+    """Return each pixel of ``(N, C, H, W)`` less the mean of its four neighbours at ``REACH``, edges repeated."""
+    padded = nn.functional.pad(images, (REACH,) * 4, mode="replicate")
+    up, down = padded[:, :, : -2 * REACH, REACH:-REACH], padded[:, :, 2 * REACH :, REACH:-REACH]
+    left, right = padded[:, :, REACH:-REACH, : -2 * REACH], padded[:, :, REACH:-REACH, 2 * REACH :]
+    return images - (up + down + left + right) / 4

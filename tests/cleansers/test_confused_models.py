@@ -1,0 +1,49 @@
+import torch
+
+from foretaste.cleansers.confused_models import LARGEST_SIDE, REACH, contrast, moving, placed
+
+
+def test_contrast_sees_what_differs_from_its_neighbours() -> None:
+    flat = torch.full((2, 3, 6, 9), 0.7)
+    assert torch.allclose(contrast(flat), torch.zeros_like(flat), atol=1e-6)
+    ramp = torch.arange(9.0).expand(1, 1, 6, 9)
+    assert torch.allclose(contrast(ramp)[..., REACH:-REACH], torch.zeros(1, 1, 6, 5))
+    dot = torch.zeros(1, 1, 9, 9)
+    dot[0, 0, 4, 4] = 1
+    expected = torch.zeros(9, 9)
+    expected[4, 4] = 1
+    expected[4 - REACH, 4] = expected[4 + REACH, 4] = expected[4, 4 - REACH] = expected[4, 4 + REACH] = -0.25
+    assert torch.equal(contrast(dot)[0, 0], expected)
+
+
+def images(n: int, height: int, width: int, channels: int = 3) -> torch.Tensor:
+    drawn = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (n, height, width, channels), dtype=torch.uint8, generator=drawn)
+
+
+def test_a_new_model_knows_nothing_and_large_images_are_shrunk() -> None:
+    for height, width in ((8, 8), (9, LARGEST_SIDE + 16)):
+        for model in (placed((height, width, 3), 5), moving((height, width, 3), 5, torch.Generator())):
+            model.preprocess.measure(images(4, height, width).numpy())
+            assert model(images(4, height, width)).tolist() == [[0.0] * 6] * 4
+    assert placed((9, LARGEST_SIDE + 16, 3), 5).linear.in_features == 9 * LARGEST_SIDE * 3
+
+
+def test_the_place_of_a_mark_matters_to_one_kind_only() -> None:
+    grey = torch.full((1, 32, 32, 1), 100, dtype=torch.uint8)
+    here, there = grey.clone(), grey.clone()
+    here[:, 8:11, 8:11] = there[:, 20:23, 16:19] = 255
+    for model, alike in ((placed((32, 32, 1), 2), False), (moving((32, 32, 1), 2, torch.Generator()), True)):
+        model.preprocess.measure(torch.cat([here, there]).numpy())
+        torch.nn.init.normal_(model.linear.weight, generator=torch.Generator().manual_seed(0))
+        model.eval()
+        nothing, one, other = model(torch.cat([grey, here, there]))
+        assert ((one - other).norm() < 0.05 * (one - nothing).norm()) == alike
+
+
+def test_the_generator_alone_decides_the_weights() -> None:
+    one, same, other = (
+        next(moving((8, 8, 3), 2, torch.Generator().manual_seed(seed)).parameters()) for seed in (1, 1, 2)
+    )
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
