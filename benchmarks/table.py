@@ -20,6 +20,7 @@ ATTACKS = {
     ("cifar10", "badnets"): "BadNets 0.3 %",
     ("cifar10", "blend"): "Blend 0.3 %",
 }
+ATTACKED = {"gtsrb": "GTSRB", "cifar10": "CIFAR-10 (JPEG)", "malware": "malware features"}
 GUARDED = {"gtsrb": "GTSRB", "cifar10": "CIFAR-10 (JPEG)", "signs": "signs", "orl": "ORL faces"}
 
 
@@ -49,6 +50,40 @@ def cleansing() -> Iterator[str]:
                 f"| {title} | {attack} | {-clean or 'none'} | {len(cases)} | {shown['tpr']} | {shown['fpr']} "
                 f"| {shown['auroc']} | {max(c['seconds'] for c in cases):.0f} s "
                 f"| {max(c['peak_gb'] for c in cases):.1f} GB | {shown['success']} | {shown['accuracy']} |"
+            )
+
+
+def attacking() -> Iterator[str]:
+    """Yield the lines of the table of the attacks, one per data set and attack, means over the seeds."""
+    yield (
+        "| data | attack | poison, cover | seeds | attack success → retrained | accuracy → retrained | TPR | FPR "
+        "| cover flagged | AUROC |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|---|"
+    for data, title in ATTACKED.items():
+        path = HERE / "results" / f"attacks-{data}.json"
+        groups: dict[str, list[dict[str, Any]]] = {}
+        for key, case in (json.loads(path.read_text())["cases"] if path.exists() else {}).items():
+            groups.setdefault(key.partition(" seed ")[0], []).append(case)
+        for name, cases in groups.items():
+            attacks = [case["attack"] for case in cases]
+            cleansed = [case["cleanse"] for case in cases if "cleanse" in case]
+
+            def after(what: str, attacks: list[Any] = attacks, cleansed: list[Any] = cleansed) -> str:
+                before = share(mean(attack[what] for attack in attacks))
+                # Where nothing was flagged, no model was trained again.
+                values = [one.get(what, attack[what]) for one, attack in zip(cleansed, attacks, strict=False)]
+                return f"{before} → {share(mean(values)) if values else '–'}"
+
+            def typical_share(what: str, cleansed: list[Any] = cleansed) -> str:
+                return share(mean(one[what] for one in cleansed)) if cleansed else "–"
+
+            cover = attacks[0]["cover"]
+            covered = share(mean(one["cover_flagged"] for one in cleansed) / cover) if cover and cleansed else "–"
+            yield (
+                f"| {title} | {name} | {attacks[0]['poison']}, {attacks[0]['cover']} | {len(cases)} "
+                f"| {after('attack_success')} | {after('accuracy')} | {typical_share('tpr')} | {typical_share('fpr')} "
+                f"| {covered} | {number(typical(cleansed, 'auroc'), 4)} |"
             )
 
 
@@ -122,7 +157,7 @@ def share(value: float | None) -> str:
     return "–" if value is None else f"{value:.2%}".replace("%", " %")
 
 
-TABLES = {"cleanse": cleansing, "guard": guarding, "false alarms": false_alarms}
+TABLES = {"cleanse": cleansing, "attacks": attacking, "guard": guarding, "false alarms": false_alarms}
 """Each stands in the README between two comments with its name."""
 
 
