@@ -322,7 +322,7 @@ class Run:
     def natural(self, number: int, suspect: Mask) -> NDArray[np.float32]:
         """Train the round's base model on what is not suspect, and return its logits for every sample."""
         method, samples = self.method, self.samples
-        rows = torch.from_numpy(np.flatnonzero(~suspect))
+        rows = torch.from_numpy(evened(np.flatnonzero(~suspect), samples.labels))
         plan, compute = TrainingPlan(), self.compute
         batches = Batches(len(rows), plan.batch_size, self.seed)
         fewest, most = method.base_fewest * batches.per_epoch, method.base_most * batches.per_epoch
@@ -446,6 +446,25 @@ class Run:
             key=self.key,
         )
         return model.eval()
+
+
+def evened(rows: NDArray[np.intp], labels: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Return the rows with those of rare classes repeated, lest nature not know these classes.
+
+    Each class that has rows gets at least half as many as classes have on average.
+
+    Args:
+        rows: indices of samples, ``(M,)``.
+        labels: of all samples, ``(N,)``.
+    """
+    present, counts = np.unique(labels[rows], return_counts=True)
+    fewest = math.ceil(counts.mean() / 2)
+    added = [
+        np.resize(rows[labels[rows] == label], fewest - count)
+        for label, count in zip(present, counts, strict=True)
+        if count < fewest
+    ]
+    return np.concatenate([rows, *added])
 
 
 def unnatural(nature: Tensor, outputs: Tensor) -> Tensor:
