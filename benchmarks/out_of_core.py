@@ -97,8 +97,8 @@ def score(samples: Samples) -> None:
 
     with patch.object(confusion_training, "optimise", shortened):
         run = Run(ConfusionTraining(), samples, None, 0, None, silent)
-        _, scores = run.round(0, np.zeros(len(samples), dtype=np.bool_))
-    if not np.isfinite(scores).all():
+        heard = run.round(0, np.zeros(len(samples), dtype=np.bool_))
+    if not np.isfinite(heard.gains).all():
         raise SystemExit("some scores are not finite")
 
 

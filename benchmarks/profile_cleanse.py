@@ -1,8 +1,8 @@
 """Measure where the time of `foretaste cleanse` goes, on GTSRB with 1 % BadNets.
 
 Run as ``python benchmarks/profile_cleanse.py`` with FORETASTE_DATA naming the folder of the data sets. The seconds of
-each phase come from its progress reports. The confused model's step is timed twice, in turn: with the mean over a 5 × 5
-window that it first compared a pixel with, and with the four neighbours that replaced it.
+each phase come from its progress reports. The linear confused model's step is timed twice, in turn: with the mean over
+a 5 × 5 window that it first compared a pixel with, and with the four neighbours that replaced it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 import foretaste
 from foretaste.attacks import BadNets, poison_training_set
-from foretaste.cleansers import confusion_training
+from foretaste.cleansers import confused_models
+from foretaste.cleansers.confusion_training import ConfusionTraining
 from foretaste.io import atomic_json, load
 from foretaste.progress import Progress
 
@@ -44,7 +45,7 @@ def main() -> None:
 
     verdict = foretaste.cleanse(samples, clean, on_progress=listen)
     seconds[phase] += time.perf_counter() - last
-    new, old = steps(samples.images[: confusion_training.ConfusionTraining.batch_size], len(samples.classes))
+    new, old = steps(samples.images[: ConfusionTraining.batch_size], len(samples.classes))
     figures = {
         "seconds": round(verdict.seconds, 1),
         "phases": {name: round(value, 2) for name, value in seconds.items()},
@@ -61,18 +62,18 @@ def window(images: Tensor) -> Tensor:
 
 def steps(images: np.ndarray, n_classes: int) -> tuple[float, float]:
     """Return the median milliseconds of a forward and backward pass with the new and the old contrast."""
-    model = confusion_training.ConfusedModel(images.shape[1:], n_classes)
+    model = confused_models.placed(images.shape[1:], n_classes)
     model.preprocess.measure(images)
     batch = torch.from_numpy(np.array(images))
     taken: dict[str, list[float]] = {"contrast": [], "window": []}
-    kinds = {"contrast": confusion_training.contrast, "window": window}
+    kinds = {"contrast": confused_models.contrast, "window": window}
     for _ in range(PAIRS):
         for name, kind in kinds.items():
-            confusion_training.contrast = kind
+            confused_models.contrast = kind
             began = time.perf_counter()
             model(batch).sum().backward()
             taken[name].append(1000 * (time.perf_counter() - began))
-    confusion_training.contrast = kinds["contrast"]
+    confused_models.contrast = kinds["contrast"]
     return round(median(taken["contrast"]), 1), round(median(taken["window"]), 1)
 
 
