@@ -122,6 +122,9 @@ def main() -> None:
             key = f"{name} seed {seed}"
             done = cases.get(key, {})
             missing = [part for part in options.parts if part not in done or (options.again and part == "cleanse")]
+            if isinstance(CASES[options.data][name], TrojanNN):
+                # This attack is on a model; it leaves no training set to cleanse.
+                missing = [part for part in missing if part == "attack"]
             if not missing:
                 continue
             bench = Bench(options.data, name, train, clean, rest, seed)
@@ -161,7 +164,7 @@ class Bench:
         else:
             attack, self.trojaned = fitted(attack, train, seed), None
         self.attack, self.fitting = attack, time.perf_counter() - began
-        self.poisoned: Poisoned = poison_training_set(train, attack, seed)
+        self.poisoned: Poisoned = poison_training_set(train if self.trojaned is None else clean, attack, seed)
 
     def attack_success(self) -> dict[str, Any]:
         """Return what a model does that was trained on the poisoned set, or that the attack made itself."""
