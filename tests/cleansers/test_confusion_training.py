@@ -41,7 +41,7 @@ TINY = ConfusionTraining(
     batch_size=32,
     clean_batch_size=8,
     # Some of those who gained are flagged, so that there is a second round.
-    spread=1.0,
+    spread=1.3,
     gain=0.1,
     significance=0.99,
 )
@@ -180,7 +180,7 @@ def fewer() -> Samples:
 
 
 def test_the_seed_decides_bit_for_bit(few: Samples, fewer: Samples) -> None:
-    one, two, other = (TINY.inspect(few, fewer, seed=seed) for seed in (1, 1, 2))
+    one, two, other = (TINY.inspect(few, fewer, seed=seed) for seed in (0, 0, 1))
     assert bits(one) == bits(two)
     assert len(one.rounds) == 2
     assert one.scores.tobytes() != other.scores.tobytes()
