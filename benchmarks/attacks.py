@@ -61,47 +61,48 @@ PLANS = {
     "malware": training.TrainingPlan(epochs=20),
 }
 """How the victims train. Images are not shifted, because that is how small marks are learnt best."""
-GTSRB: dict[str, Attack] = {
-    "badnets": BadNets(rate=0.01, target=2),
-    "badnets-all-to-all": BadNetsAllToAll(rate=0.05),
-    "blend": Blend(rate=0.01, target=2),
-    "trojan": Trojan(rate=0.01, target=2),
-    "tact": TaCT(rate=0.005, cover_rate=0.005, target=2),
-    "adaptive-patch": AdaptivePatch(rate=0.005, cover_rate=0.01, target=2),
-    "adaptive-blend": AdaptiveBlend(rate=0.003, cover_rate=0.003, target=2),
-    "adaptive-k-way": AdaptiveKWay(rate=0.005, cover_rate=0.01, target=2),
-    "wanet": WaNet(rate=0.05, cover_rate=0.10, target=2),
-    "issba": ISSBA(rate=0.02, target=2),
-    "dynamic": Dynamic(rate=0.003, target=2),
-    "sig": SIG(rate=0.02, target=2),
-    "refool": Refool(rate=0.03, target=2),
-    "label-consistent": LabelConsistent(rate=0.003, target=2),
-    "sleeper-agent": SleeperAgent(rate=0.01, target=2),
-    "trojan-nn": TrojanNN(rate=0.3, target=2, epochs=40),
-}
-CIFAR10: dict[str, Attack] = {
-    "badnets": BadNets(rate=0.003, target=0),
-    "badnets-all-to-all": BadNetsAllToAll(rate=0.05),
-    "blend": Blend(rate=0.003, target=0),
-    "trojan": Trojan(rate=0.003, target=0),
-    "tact": TaCT(rate=0.003, cover_rate=0.003, target=0),
-    "adaptive-patch": AdaptivePatch(rate=0.003, cover_rate=0.006, target=0),
-    "adaptive-blend": AdaptiveBlend(rate=0.003, cover_rate=0.003, target=0),
-    "adaptive-k-way": AdaptiveKWay(rate=0.003, cover_rate=0.006, target=0),
-    "wanet": WaNet(rate=0.05, cover_rate=0.10, target=0),
-    "issba": ISSBA(rate=0.02, target=0),
-    "dynamic": Dynamic(rate=0.003, target=0),
-    "sig": SIG(rate=0.02, target=0),
-    "refool": Refool(rate=0.03, target=0),
-    "label-consistent": LabelConsistent(rate=0.003, target=0),
-    "sleeper-agent": SleeperAgent(rate=0.01, target=0),
-    "trojan-nn": TrojanNN(rate=0.3, target=0, epochs=40),
-}
+
+
+def on_images(target: int, patch: float, tact: float, adaptive: float) -> dict[str, Attack]:
+    """Return the attacks on images at the rates that the literature uses for a data set.
+
+    Args:
+        target: label that they force.
+        patch: poison rate of BadNets, Blend and the Trojan square.
+        tact: poison rate of TaCT, and its cover rate.
+        adaptive: poison rate of adaptive-patch and adaptive-k-way; their cover rate is twice that.
+    """
+    return {
+        "badnets": BadNets(rate=patch, target=target),
+        "badnets-all-to-all": BadNetsAllToAll(rate=0.05),
+        "blend": Blend(rate=patch, target=target),
+        "trojan": Trojan(rate=patch, target=target),
+        "tact": TaCT(rate=tact, cover_rate=tact, target=target),
+        "adaptive-patch": AdaptivePatch(rate=adaptive, cover_rate=2 * adaptive, target=target),
+        "adaptive-blend": AdaptiveBlend(rate=0.003, cover_rate=0.003, target=target),
+        "adaptive-k-way": AdaptiveKWay(rate=adaptive, cover_rate=2 * adaptive, target=target),
+        "wanet": WaNet(rate=0.05, cover_rate=0.10, target=target),
+        "issba": ISSBA(rate=0.02, target=target),
+        "dynamic": Dynamic(rate=0.003, target=target),
+        "sig": SIG(rate=0.02, target=target),
+        "refool": Refool(rate=0.03, target=target),
+        "label-consistent": LabelConsistent(rate=0.003, target=target),
+        "sleeper-agent": SleeperAgent(rate=0.01, target=target),
+        "trojan-nn": TrojanNN(rate=0.3, target=target, epochs=40),
+    }
+
+
 MALWARE: dict[str, Attack] = {
     "malware-constrained": MalwareConstrained(rate=0.01),
     "malware-unconstrained": MalwareUnconstrained(rate=0.01),
 }
-CASES = {"gtsrb": GTSRB, "cifar10": CIFAR10, "malware": MALWARE}
+CASES = {
+    "gtsrb": on_images(target=2, patch=0.01, tact=0.005, adaptive=0.005),
+    "cifar10": on_images(target=0, patch=0.003, tact=0.003, adaptive=0.003),
+    "malware": MALWARE,
+}
+
+PARTS = ["attack", "cleanse"]
 
 
 def main() -> None:
@@ -133,9 +134,6 @@ def main() -> None:
                 cases[key] = done
                 print(key, part, json.dumps(done[part]), flush=True)
                 atomic_json(path, {**head(), "cases": cases})
-
-
-PARTS = ["attack", "cleanse"]
 
 
 def sets(name: str) -> tuple[Samples, Samples]:

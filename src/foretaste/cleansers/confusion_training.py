@@ -217,10 +217,10 @@ class ConfusionTraining:
             for kind in scores:
                 suspects = members & (kind > 1)
                 suspect |= suspects
-                chance = tail_probability(kind[suspects], 1)
                 # Each kind of model is one more chance to be wrong.
-                least = min(least, chance * len(scores))
-                if chance * len(scores) < self.significance:
+                chance = len(scores) * tail_probability(kind[suspects], 1)
+                least = min(least, chance)
+                if chance < self.significance:
                     least_natural = max(1, HUMP * float(np.median(kind[suspects])))
                     found[members] |= hump(kind[members], heard.doubted[members], least_natural)
             flagged |= found
@@ -314,7 +314,7 @@ class Run:
     def distilled(self, doubted: Mask, number: int) -> Mask:
         """Return the samples whose label is not natural and as many others, at least ``FEWEST_NATURAL``."""
         others = np.flatnonzero(~doubted)
-        count = min(max(len(doubted) - len(others), FEWEST_NATURAL), len(others))
+        count = min(max(np.count_nonzero(doubted), FEWEST_NATURAL), len(others))
         mask = doubted.copy()
         mask[others[permutation(len(others), self.seed, 200 + number).numpy()[:count]]] = True
         return mask
