@@ -171,7 +171,7 @@ class Bench:
             "poison": int(self.poisoned.poison.sum()),
             "cover": int(self.poisoned.cover.sum()),
             "fit_seconds": round(self.fitting, 1),
-            **self.judge(net),
+            **judge(net, self.rest, self.attack, self.seed),
         }
 
     def cleanse(self) -> dict[str, Any]:
@@ -189,21 +189,24 @@ class Bench:
             "seconds": round(seconds, 1),
         }
         # Where nothing is flagged, the model after is the model before.
-        return figures | (self.judge(self.train(samples[~verdict.flagged])) if verdict.flagged.any() else {})
+        if not verdict.flagged.any():
+            return figures
+        return figures | judge(self.train(samples[~verdict.flagged]), self.rest, self.attack, self.seed)
 
     def train(self, samples: Samples) -> Net:
         """Return a model trained on these samples."""
         return training.train(samples, plan=self.plan, seed=self.seed).net
 
-    def judge(self, net: Net) -> dict[str, Any]:
-        """Return the model's accuracy on clean inputs and the attack's success on trojaned ones."""
-        stamped, trojaned = stamp_inputs(self.rest, self.attack, 1.0, self.seed)
-        answers = training.predict(net, stamped.inputs[trojaned]).argmax(axis=1)
-        forced = self.attack.forced(stamped.labels[trojaned], len(stamped.classes))
-        return {
-            "accuracy": round(training.accuracy(net, self.rest), 4),
-            "attack_success": round(float((answers == forced).mean()), 4),
-        }
+
+def judge(net: Net, test: Samples, attack: Attack, seed: int) -> dict[str, float]:
+    """Return the model's accuracy on clean inputs and the attack's success on trojaned ones."""
+    stamped, trojaned = stamp_inputs(test, attack, 1.0, seed)
+    answers = training.predict(net, stamped.inputs[trojaned]).argmax(axis=1)
+    forced = attack.forced(stamped.labels[trojaned], len(stamped.classes))
+    return {
+        "accuracy": round(training.accuracy(net, test), 4),
+        "attack_success": round(float((answers == forced).mean()), 4),
+    }
 
 
 if __name__ == "__main__":

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from attacks import judge
 from record import RESULTS, head
 
-from foretaste import attacks, io, training
-from foretaste.attacks import stamp_inputs
+from foretaste import io, training
+from foretaste.attacks import find
 from foretaste.io import atomic_json
 from foretaste.samples import Samples
 
@@ -85,14 +86,10 @@ def run_case(
     case |= {"seconds": round(wall, 1), "peak_gb": round(peak / 2**30, 2)}
     if rate and seed in options.retrain:
         fields = {"rate": rate} if name == "badnets-all-to-all" else {"rate": rate, "target": TARGETS[options.data]}
-        attack = attacks.find(name)(**fields)
+        attack = find(name)(**fields)
         for when, path in (("before", source), ("after", work / "cleansed" / "cleansed.parquet")):
             net = training.train(io.load(path), plan=PLANS[options.data], seed=seed).net
-            stamped, trojaned = stamp_inputs(rest, attack, 1.0, seed)
-            answers = training.predict(net, stamped.inputs[trojaned]).argmax(axis=1)
-            forced = attack.forced(stamped.labels[trojaned], len(stamped.classes))
-            case[f"accuracy_{when}"] = round(training.accuracy(net, rest), 4)
-            case[f"attack_success_{when}"] = round(float((answers == forced).mean()), 4)
+            case |= {f"{what}_{when}": value for what, value in judge(net, rest, attack, seed).items()}
     return case
 
 
