@@ -15,7 +15,7 @@ from foretaste.io.signs import draw_signs
 from foretaste.nets import build
 from foretaste.progress import OnProgress, Progress, silent
 from foretaste.samples import Samples
-from foretaste.training import SGD, Batches, TrainingPlan, augment, cutmix, draws, fingerprint, predict, train
+from foretaste.training import SGD, Batches, TrainingPlan, augment, cutmix, draws, fingerprint, noisy, predict, train
 
 QUICK = TrainingPlan(epochs=2, batch_size=32, width=4)
 
@@ -177,6 +177,19 @@ def test_cutmix_puts_a_rectangle_of_another_image_in() -> None:
     assert 0.5 < np.mean(kept) < 0.8
     assert min(kept) < 0.3
     assert max(kept) > 0.95
+
+
+def test_noise_is_normal_and_stays_within_the_values() -> None:
+    grey = torch.full((40, 32, 32, 3), 128, dtype=torch.uint8)
+    added = noisy(grey, draws(0), 20).float() - 128
+    # Of 122,880 values, within five standard errors of each estimate.
+    assert abs(float(added.mean())) < 5 * 20 / len(added.flatten()) ** 0.5
+    assert float(added.std()) == pytest.approx(20, abs=5 * 20 / (2 * len(added.flatten())) ** 0.5)
+    assert bool((grey == 128).all())
+    white = noisy(torch.full((4, 8, 8, 1), 255, dtype=torch.uint8), draws(0), 20)
+    assert 0.4 < float((white == 255).float().mean()) < 0.65
+    assert int(white.min()) > 255 - 5 * 20
+    assert torch.equal(noisy(grey, draws(0), 20), noisy(grey, draws(0), 20))
 
 
 def test_augmentation_shifts_and_mirrors() -> None:

@@ -271,6 +271,18 @@ def cutmix(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, 
     return mixed, others, 1 - pasted / (height * width)
 
 
+def noisy(images: Tensor, generator: torch.Generator, deviation: float) -> Tensor:
+    """Add normal noise to every value of every image.
+
+    Args:
+        images: ``uint8 (N, H, W, C)``, any device.
+        generator: a CPU generator.
+        deviation: standard deviation of the noise, in values of 0 to 255, ≥ 0.
+    """
+    noise = torch.randn(images.shape, generator=generator).mul_(deviation).to(images.device)
+    return noise.add_(images).round_().clamp_(0, 255).byte()
+
+
 # The loop.
 
 

@@ -1,9 +1,11 @@
+import numpy as np
 import torch
 
-from foretaste.cleansers.confused_models import LARGEST_SIDE, REACH, contrast, moving, placed
+from foretaste.cleansers.confused_models import FAINTEST, LARGEST_SIDE, REACH, Contrast, Whiten, moving, placed
 
 
 def test_contrast_sees_what_differs_from_its_neighbours() -> None:
+    contrast = Contrast()
     flat = torch.full((2, 3, 6, 9), 0.7)
     assert torch.allclose(contrast(flat), torch.zeros_like(flat), atol=1e-6)
     ramp = torch.arange(9.0).expand(1, 1, 6, 9)
@@ -14,6 +16,27 @@ def test_contrast_sees_what_differs_from_its_neighbours() -> None:
     expected[4, 4] = 1
     expected[4 - REACH, 4] = expected[4 + REACH, 4] = expected[4, 4 - REACH] = expected[4, 4 + REACH] = -0.25
     assert torch.equal(contrast(dot)[0, 0], expected)
+    assert torch.equal(contrast(3 * dot)[0, 0], (3 * expected).clamp(-1, 1))
+
+
+def test_whitened_colours_are_uncorrelated_and_of_variance_one() -> None:
+    drawn = np.random.default_rng(0)
+    brightness = drawn.normal(128, 30, (600, 5, 4, 1))
+    colours = np.rint(brightness + drawn.normal(0, 20, (600, 5, 4, 3))).clip(0, 255).astype(np.uint8)
+    whiten = Whiten(3)
+    whiten.measure(colours)
+    values = whiten(torch.from_numpy(colours)).permute(1, 0, 2, 3).reshape(3, -1)
+    assert values.mean(dim=1).abs().max() < 1e-3
+    # The variances are about 20² + 3 · 30², 20² and 20²; what is added to them is a share of their mean.
+    added = FAINTEST * (20**2 + 30**2) / 20**2
+    assert (torch.cov(values) - torch.eye(3)).abs().max() < 1.1 * added
+
+
+def test_what_never_changes_can_be_whitened() -> None:
+    grey = np.full((3, 4, 4, 3), 200, dtype=np.uint8)
+    whiten = Whiten(3)
+    whiten.measure(grey)
+    assert whiten(torch.from_numpy(grey)).abs().max() < 0.1
 
 
 def images(n: int, height: int, width: int, channels: int = 3) -> torch.Tensor:
@@ -24,7 +47,7 @@ def images(n: int, height: int, width: int, channels: int = 3) -> torch.Tensor:
 def test_a_new_model_knows_nothing_and_large_images_are_shrunk() -> None:
     for height, width in ((8, 8), (9, LARGEST_SIDE + 16)):
         for model in (placed((height, width, 3), 5), moving((height, width, 3), 5, torch.Generator())):
-            model.preprocess.measure(images(4, height, width).numpy())
+            model.whiten.measure(images(4, height, width).numpy())
             assert model(images(4, height, width)).tolist() == [[0.0] * 6] * 4
     assert placed((9, LARGEST_SIDE + 16, 3), 5).linear.in_features == 9 * LARGEST_SIDE * 3
 
@@ -34,7 +57,7 @@ def test_the_place_of_a_mark_matters_to_one_kind_only() -> None:
     here, there = grey.clone(), grey.clone()
     here[:, 8:11, 8:11] = there[:, 20:23, 16:19] = 255
     for model, alike in ((placed((32, 32, 1), 2), False), (moving((32, 32, 1), 2, torch.Generator()), True)):
-        model.preprocess.measure(torch.cat([here, there]).numpy())
+        model.whiten.measure(torch.cat([here, there]).numpy())
         torch.nn.init.normal_(model.linear.weight, generator=torch.Generator().manual_seed(0))
         model.eval()
         nothing, one, other = model(torch.cat([grey, here, there]))

@@ -9,13 +9,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from foretaste.nets.net import Standardise
-from foretaste.samples import Mask
+from foretaste.nets.net import MOST_MEASURED
+from foretaste.samples import Images, Mask
 
 LARGEST_SIDE = 64
 """The confused models see larger images shrunk to this side, in pixels, which bounds their size."""
 REACH = 2
-"""Distance, in pixels, of the neighbours that the confused models compare a pixel with."""
+"""Distance, in pixels, of the neighbours that the linear model compares a pixel with."""
+FAINTEST = 0.003
+"""Variance that is added to each colour's before whitening, as a share of their mean."""
 WIDTH = 16
 """Channels of the convolutional model at full size."""
 
@@ -35,6 +37,47 @@ class Heard:
     residual: NDArray[np.float32]
 
 
+class Whiten(nn.Module):
+    """Subtract the mean and make the channels uncorrelated, each of variance 1.
+
+    Of images most variance is brightness, in which a faint hue would drown.
+
+    Takes ``uint8 (N, H, W, C)`` and returns ``float32 (N, C, H, W)`` in channels-last memory order.
+
+    Args:
+        n_channels: C.
+    """
+
+    mean: Tensor
+    matrix: Tensor
+
+    def __init__(self, n_channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(n_channels))
+        self.register_buffer("matrix", torch.eye(n_channels) / 255)
+
+    def measure(self, images: Images) -> None:
+        """Set mean and matrix from images ``uint8 (N, H, W, C)``, which may be memory-mapped; N ≥ 1."""
+        some = images[:: -(-len(images) // MOST_MEASURED)]
+        sums, products = np.zeros(some.shape[-1]), np.zeros((some.shape[-1],) * 2)
+        # In pieces, because in float64 the whole would be many times as large as the images are.
+        for start in range(0, len(some), 250):
+            values = some[start : start + 250].reshape(-1, some.shape[-1]).astype(np.float64)
+            sums += values.sum(axis=0)
+            products += values.T @ values
+        count = some[..., 0].size
+        mean = sums / count
+        variances, axes = np.linalg.eigh(products / count - np.outer(mean, mean))
+        # What hardly varies is noise, or the rounding of values.
+        variances = variances.clip(0) + max(FAINTEST * variances.mean(), 1e-6)
+        self.mean.copy_(torch.from_numpy(mean))
+        self.matrix.copy_(torch.from_numpy(axes / np.sqrt(variances) @ axes.T))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Whiten a batch."""
+        return ((images.float() - self.mean) @ self.matrix).permute(0, 3, 1, 2)
+
+
 class ConfusedModel(nn.Module):
     """A map of raw images to K + 1 outputs that knows nothing when it is new: all outputs are 0.
 
@@ -42,14 +85,14 @@ class ConfusedModel(nn.Module):
 
     Args:
         sample_shape: (H, W, C) of the images.
-        body: from contrasts ``float32 (N, C, H', W')`` in [-1, 1], sides at most ``LARGEST_SIDE``, to features.
+        body: from whitened images ``float32 (N, C, H', W')``, sides at most ``LARGEST_SIDE``, to features.
         n_features: how many.
         n_classes: K.
     """
 
     def __init__(self, sample_shape: tuple[int, ...], body: nn.Module, n_features: int, n_classes: int) -> None:
         super().__init__()
-        self.preprocess = Standardise(sample_shape)
+        self.whiten = Whiten(sample_shape[2])
         self.side, shrunk = seen(sample_shape), max(sample_shape[:2]) > LARGEST_SIDE
         self.shrink = nn.AdaptiveAvgPool2d(self.side) if shrunk else nn.Identity()
         self.body = body
@@ -59,9 +102,7 @@ class ConfusedModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return ``float32 (N, K + 1)`` of raw images ``uint8 (N, H, W, C)``."""
-        # Outliers would drown everybody else.
-        contrasts = contrast(self.shrink(self.preprocess(images))).clamp(-1, 1)
-        outputs: Tensor = self.linear(self.body(contrasts))
+        outputs: Tensor = self.linear(self.body(self.shrink(self.whiten(images))))
         return outputs
 
     @torch.inference_mode()
@@ -74,7 +115,8 @@ class ConfusedModel(nn.Module):
 def placed(sample_shape: tuple[int, ...], n_classes: int) -> ConfusedModel:
     """Return a model that is linear in each pixel's contrast: it sees marks that stay at their place."""
     height, width = seen(sample_shape)
-    return ConfusedModel(sample_shape, nn.Flatten(), height * width * sample_shape[2], n_classes)
+    body = nn.Sequential(Contrast(), nn.Flatten())
+    return ConfusedModel(sample_shape, body, height * width * sample_shape[2], n_classes)
 
 
 def moving(sample_shape: tuple[int, ...], n_classes: int, generator: torch.Generator) -> ConfusedModel:
@@ -91,7 +133,7 @@ def moving(sample_shape: tuple[int, ...], n_classes: int, generator: torch.Gener
         nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu", generator=generator)
         # The memory order that the images come in.
         convolution.weight.data = convolution.weight.data.contiguous(memory_format=torch.channels_last)
-        layers += [convolution, nn.BatchNorm2d(n_out), nn.ReLU()]
+        layers += [convolution, nn.BatchNorm2d(n_out), nn.ReLU(inplace=True)]
         n_in = n_out
     body = nn.Sequential(*layers, MeanAndMost())
     return ConfusedModel(sample_shape, body, 2 * n_in, n_classes)
@@ -105,14 +147,17 @@ class MeanAndMost(nn.Module):
         return torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1)
 
 
+class Contrast(nn.Module):
+    """Take from each pixel of ``(N, C, H, W)`` the mean of its four neighbours at ``REACH``, edges repeated."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the contrasts, no further than 1 from 0: outliers would drown everybody else."""
+        padded = nn.functional.pad(images, (REACH,) * 4, mode="replicate")
+        up, down = padded[:, :, : -2 * REACH, REACH:-REACH], padded[:, :, 2 * REACH :, REACH:-REACH]
+        left, right = padded[:, :, REACH:-REACH, : -2 * REACH], padded[:, :, REACH:-REACH, 2 * REACH :]
+        return (images - (up + down + left + right) / 4).clamp(-1, 1)
+
+
 def seen(sample_shape: tuple[int, ...]) -> tuple[int, int]:
     """Return the height and width that images of this shape are seen at."""
     return min(sample_shape[0], LARGEST_SIDE), min(sample_shape[1], LARGEST_SIDE)
-
-
-def contrast(images: Tensor) -> Tensor:
-    """Return each pixel of ``(N, C, H, W)`` less the mean of its four neighbours at ``REACH``, edges repeated."""
-    padded = nn.functional.pad(images, (REACH,) * 4, mode="replicate")
-    up, down = padded[:, :, : -2 * REACH, REACH:-REACH], padded[:, :, 2 * REACH :, REACH:-REACH]
-    left, right = padded[:, :, REACH:-REACH, : -2 * REACH], padded[:, :, REACH:-REACH, 2 * REACH :]
-    return images - (up + down + left + right) / 4

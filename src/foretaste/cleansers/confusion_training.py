@@ -15,7 +15,7 @@ from scipy.special import expit, logsumexp
 from scipy.stats import binom, norm
 from torch import Tensor, nn
 
-from foretaste.cleansers.confused_models import ConfusedModel, Heard, moving, placed
+from foretaste.cleansers.confused_models import ConfusedModel, Heard, Whiten, moving, placed
 from foretaste.cleansers.feature_marks import FeatureRun
 from foretaste.cleansers.verdict import ClassEvidence, Round, Verdict
 from foretaste.nets import build
@@ -33,6 +33,7 @@ from foretaste.training import (
     cutmix,
     draws,
     fingerprint,
+    noisy,
     optimise,
     permutation,
     predict,
@@ -41,6 +42,8 @@ from foretaste.training import (
 PREDICTED_AT_ONCE = 500
 SHIFT = 3
 """The base model sees images moved by up to this many pixels each way."""
+NOISE = 20
+"""Standard deviation of the noise in the base model's first round, in values of 0 to 255."""
 
 HUMP = 1 / 3
 """In a condemned class, samples with natural labels that score below this share of the suspects' median are strays."""
@@ -62,7 +65,8 @@ class ConfusionTraining:
 
     Each round has three steps.
 
-    1. A *base model* is trained briefly on what is not suspect yet. It says which label is natural.
+    1. A *base model* is trained briefly on what is not suspect yet, in the first round on images with noise, or with
+       pieces of others, which hide a trigger better than nature. It says which label is natural.
     2. *Confused models* are trained on the set's own labels, robbed of nature twice over. Their output is added to the
        base model's, so that nothing is gained by repeating what nature says; and every batch brings clean samples with
        random labels, so that what clean features say is unlearnt. What they can still gain by is a mark that goes with
@@ -215,6 +219,8 @@ class ConfusionTraining:
             found = np.zeros_like(members)
             least = 1.0
             for kind in scores:
+                # A model may have learnt the class itself, in part; what its natural samples gain says nothing.
+                kind[members] -= usual(kind[members & ~heard.doubted])
                 suspects = members & (kind > 1)
                 suspect |= suspects
                 # Each kind of model is one more chance to be wrong.
@@ -266,10 +272,11 @@ class Run:
         self.workdir, self.on_progress = workdir, on_progress
         self.compute = Compute()
         self.data = DeviceSet(samples, self.compute.device)
-        measured = Standardise(samples.sample_shape)
-        measured.measure(samples.inputs)
-        # Every model of the run sees the inputs on the same scale.
-        self.scale = measured.state_dict()
+        # Every model of a kind sees the inputs on the same scale.
+        scale, colours = Standardise(samples.sample_shape), Whiten(samples.sample_shape[2])
+        scale.measure(samples.inputs)
+        colours.measure(samples.inputs)
+        self.scale, self.colours = scale.state_dict(), colours.state_dict()
         self.key = fingerprint(samples, "no clean set" if clean is None else clean, method, seed)
         # Which part of the set each sample is in; the model of a fold is trained on the other parts.
         self.fold = permutation(len(samples), seed, 0).numpy() % method.folds
@@ -331,11 +338,14 @@ class Run:
         def loss_of_step(net: nn.Module, step: int) -> Tensor:
             inputs, labels = self.data.batch(compute.share(rows[batches(step)]))
             chance = draws(self.seed, 14, number, step, compute.rank)
-            # Moving images by a few pixels makes small marks hard to learn, and pieces of other images make large ones
-            # hard; but with the pieces nature is learnt less well, too. Once the worst is out they are left away.
+            # Moving images by a few pixels makes small marks hard to learn, pieces of other images make large ones
+            # hard, and noise faint ones; but with them nature is learnt less well, too. Once the worst is out, pieces
+            # and noise are left away.
             inputs = augment(inputs, chance, shift=SHIFT, flip=False)
-            if number or step % 2:
+            if number:
                 return nn.functional.cross_entropy(net(inputs), labels)
+            if step % 2:
+                return nn.functional.cross_entropy(net(noisy(inputs, chance, NOISE)), labels)
             mixed, others, share = cutmix(inputs, chance)
             outputs = net(mixed)
             own, pasted = (nn.functional.cross_entropy(outputs, some) for some in (labels, labels[others]))
@@ -415,7 +425,7 @@ class Run:
         """
         method, compute, seed = self.method, self.compute, self.seed
         model = model.to(compute.device)
-        model.preprocess.load_state_dict(self.scale)
+        model.whiten.load_state_dict(self.colours)
         own, known = torch.from_numpy(rows), torch.from_numpy(natural).to(compute.device)
         batches = Batches(len(rows), batch_size, seed)
         clean_batches = Batches(len(clean), method.clean_batch_size, seed + 1)
@@ -484,6 +494,11 @@ def denied(residual: NDArray[np.float32], doubted: Mask) -> Scores:
     """Return by what power of e the last output makes nature's answer less likely, where it is not the own label."""
     gains: Scores = np.where(doubted, np.maximum(residual[:, -1], 0), 0).astype(np.float32)
     return gains
+
+
+def usual(scores: Scores) -> float:
+    """Return the median of scores, not below 0; 0 of none."""
+    return max(float(np.median(scores)), 0) if len(scores) else 0
 
 
 def robust_deviation(scores: Scores) -> float:
