@@ -127,7 +127,7 @@ def moving(sample_shape: tuple[int, ...], n_classes: int, generator: torch.Gener
         n_classes: K.
         generator: a CPU generator, the only source of randomness.
     """
-    n_in, layers = sample_shape[2], list[nn.Module]()
+    n_in, layers = 2 * sample_shape[2], list[nn.Module]([WithContrast()])
     for n_out, stride in ((WIDTH, 1), (WIDTH, 2), (2 * WIDTH, 1), (2 * WIDTH, 2), (4 * WIDTH, 1)):
         convolution = nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=False, device="meta").to_empty(device="cpu")
         nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu", generator=generator)
@@ -137,6 +137,18 @@ def moving(sample_shape: tuple[int, ...], n_classes: int, generator: torch.Gener
         n_in = n_out
     body = nn.Sequential(*layers, MeanAndMost())
     return ConfusedModel(sample_shape, body, 2 * n_in, n_classes)
+
+
+class WithContrast(nn.Module):
+    """Put the contrasts of images ``(N, C, H, W)`` beside them: ``(N, 2 C, H, W)``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.contrast = Contrast()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return images and contrasts."""
+        return torch.cat([images, self.contrast(images)], dim=1)
 
 
 class MeanAndMost(nn.Module):

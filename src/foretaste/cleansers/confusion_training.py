@@ -219,8 +219,6 @@ class ConfusionTraining:
             found = np.zeros_like(members)
             least = 1.0
             for kind in scores:
-                # A model may have learnt the class itself, in part; what its natural samples gain says nothing.
-                kind[members] -= usual(kind[members & ~heard.doubted])
                 suspects = members & (kind > 1)
                 suspect |= suspects
                 # Each kind of model is one more chance to be wrong.
@@ -494,11 +492,6 @@ def denied(residual: NDArray[np.float32], doubted: Mask) -> Scores:
     """Return by what power of e the last output makes nature's answer less likely, where it is not the own label."""
     gains: Scores = np.where(doubted, np.maximum(residual[:, -1], 0), 0).astype(np.float32)
     return gains
-
-
-def usual(scores: Scores) -> float:
-    """Return the median of scores, not below 0; 0 of none."""
-    return max(float(np.median(scores)), 0) if len(scores) else 0
 
 
 def robust_deviation(scores: Scores) -> float:
