@@ -107,7 +107,7 @@ def test_the_evidence_says_why(verdict: Verdict, signs: Samples) -> None:
     assert [evidence.label for evidence in verdict.classes] == list(range(16))
     for evidence in verdict.classes:
         assert evidence.condemned == (evidence.label == TARGET)
-        assert evidence.threshold == pytest.approx(4)
+        assert evidence.threshold == pytest.approx(6)
         assert evidence.reason
     guilty = verdict.classes[TARGET]
     assert guilty.n_suspects >= guilty.n_flagged == verdict.flagged.sum()
@@ -148,7 +148,7 @@ def test_nothing_is_found_where_nothing_is(signs: Samples, trusted: Samples, see
     verdict = SMALL.inspect(signs, trusted, seed=seed)
     assert not verdict.flagged.any()
     assert verdict.suspect_classes == ()
-    assert len(verdict.rounds) == 1
+    assert len(verdict.rounds) == 2
     assert all(evidence.n_flagged == 0 for evidence in verdict.classes)
 
 
@@ -328,8 +328,9 @@ def test_values_out_of_range_are_refused(field: dict[str, Any]) -> None:
 
 
 def heard(*gains: NDArray[np.float32]) -> Heard:
-    """Return what models say that found these gains, and nature, which doubts nobody."""
-    return Heard(gains=gains, doubted=np.zeros(len(gains[0]), dtype=np.bool_), residual=gains[0][:, None])
+    """Return what models say that found these gains, and nature, which doubts nobody; all samples tell."""
+    nobody = np.zeros(len(gains[0]), dtype=np.bool_)
+    return Heard(gains=gains, doubted=nobody, telling=~nobody, residual=gains[0][:, None])
 
 
 def judged(scores: list[float]) -> tuple[NDArray[np.bool_], Any]:
@@ -344,17 +345,17 @@ def judged(scores: list[float]) -> tuple[NDArray[np.bool_], Any]:
 
 
 def test_a_hump_far_above_the_cut_is_condemned() -> None:
-    flagged, evidence = judged([0.0, 1.9, 2.1, 5.0, 6.0, 7.0, 7.5, 8.0, 9.0])
+    flagged, evidence = judged([0.0, 1.9, 2.1, 5.0, 6.0, 7.0, 7.2, 7.3, 7.4, 7.5, 8.0, 9.0])
     # The cut is 4 × 0.5; 2.1 is above it, but below a third of the suspects' median.
-    assert flagged.tolist() == [False] * 3 + [True] * 6
+    assert flagged.tolist() == [False] * 3 + [True] * 9
     assert evidence.condemned
-    assert (evidence.n_samples, evidence.n_suspects, evidence.n_flagged) == (9, 7, 6)
-    # Of seven, six or more lie above 3 where each does with probability e^-2.
-    chance = 7 * math.exp(-12) * (1 - math.exp(-2)) + math.exp(-14)
+    assert (evidence.n_samples, evidence.n_suspects, evidence.n_flagged) == (12, 10, 9)
+    # Of ten, nine or more lie above 3 where each does with probability e^-2.
+    chance = 10 * math.exp(-18) * (1 - math.exp(-2)) + math.exp(-20)
     assert evidence.statistic == pytest.approx(-math.log10(chance))
-    assert evidence.threshold == pytest.approx(4)
-    assert evidence.reason.startswith("6 samples carry a mark that has nothing to do with what b looks like")
-    assert evidence.reason.endswith("makes this label 1,408 times likelier")
+    assert evidence.threshold == pytest.approx(6)
+    assert evidence.reason.startswith("9 samples carry a mark that has nothing to do with what b looks like")
+    assert evidence.reason.endswith("makes this label 1,480 times likelier")
 
 
 @pytest.mark.parametrize(
@@ -366,6 +367,17 @@ def test_too_few_or_a_tail_at_the_cut_is_cleared(scores: list[float]) -> None:
     assert not evidence.condemned
     assert (evidence.n_suspects, evidence.n_flagged) == (len(scores), 0)
     assert "too few or too close" in evidence.reason
+
+
+def test_only_telling_samples_condemn() -> None:
+    labels = np.array([0] * 1000 + [1] * 20)
+    samples = Samples.from_arrays(np.zeros((len(labels), 2), dtype=np.float32), labels, ("a", "b"))
+    gains = np.array([*np.linspace(-0.1, 0.1, 1000), *[4.0] * 20], dtype=np.float32)
+    silent = replace(heard(gains), telling=np.zeros(len(labels), dtype=np.bool_))
+    assert not ConfusionTraining().verdict(samples, silent)[1].any()
+    # Half of them are enough to condemn the class, and then all are flagged.
+    some = replace(heard(gains), telling=np.arange(len(labels)) >= 1010)
+    assert ConfusionTraining().verdict(samples, some)[1].sum() == 20
 
 
 def test_the_verdict_does_not_depend_on_the_scale_of_the_scores() -> None:

@@ -29,11 +29,13 @@ class Heard:
     Attributes:
         gains: per kind of model ``float32 (N,)``, by what power of e the sample's own label became likelier.
         doubted: ``bool (N,)``, samples whose label is not what nature says.
+        telling: ``bool (N,)``, samples by whose gains a class may be condemned.
         residual: ``float32 (N, n)``, the outputs of the first kind.
     """
 
     gains: tuple[NDArray[np.float32], ...]
     doubted: Mask
+    telling: Mask
     residual: NDArray[np.float32]
 
 

@@ -78,7 +78,7 @@ class ConfusionTraining:
        become likelier. Memory helps nobody here; only a mark that others share does.
 
     Suspects of a class that is condemned are left out of the next round's base model, which so unlearns what it knew of
-    the trigger. The rounds end when the verdict no longer moves; without suspects the first is the last.
+    the trigger. The rounds end when the verdict no longer moves.
 
     It differs from the paper in three ways, each because it measured better on the sets it was developed on: nature is
     also taken out by subtraction, not by confusion alone; samples are judged out of fold; and the confused models are
@@ -107,8 +107,8 @@ class ConfusionTraining:
         spread: a sample is a suspect if it scores above this many standard deviations of the scores, > 0. The standard
             deviation is a robust one, from the median absolute deviation, which poison hardly moves.
         gain: and if its own label became more than e^gain times likelier, by default twice; > 0.
-        significance: a class is condemned if its suspects are less likely than this to be the tail of the clean
-            samples' scores, in (0, 1).
+        significance: a class is condemned if its suspects, of images only those whose label is not natural, are less
+            likely than this to be the tail of the clean samples' scores, in (0, 1).
         settled: the rounds end when this share of the flagged samples or less changed, in [0, 1].
 
     Raises:
@@ -135,7 +135,7 @@ class ConfusionTraining:
     substitute: int = 500
     spread: float = 4.0
     gain: float = 0.7
-    significance: float = 1e-4
+    significance: float = 1e-6
     settled: float = 0.02
 
     def __post_init__(self) -> None:
@@ -192,8 +192,9 @@ class ConfusionTraining:
             seconds = time.perf_counter() - began
             rounds.append(Round(name=f"round {number + 1}", losses=losses, kept=flagged, seconds=seconds))
             moved, found = np.count_nonzero(flagged != before), np.count_nonzero(flagged)
-            # Where half the set is suspect, the rest cannot teach what is natural.
-            if moved <= self.settled * found or found > len(samples) / 2:
+            # In the first round nature may be known too little to find anything. Where half the set is suspect, the
+            # rest cannot teach what is natural.
+            if (number and moved <= self.settled * found) or found > len(samples) / 2:
                 break
         return Verdict(
             scores=scores,
@@ -222,7 +223,7 @@ class ConfusionTraining:
                 suspects = members & (kind > 1)
                 suspect |= suspects
                 # Each kind of model is one more chance to be wrong.
-                chance = len(scores) * tail_probability(kind[suspects], 1)
+                chance = len(scores) * tail_probability(kind[suspects & heard.telling], 1)
                 least = min(least, chance)
                 if chance < self.significance:
                     least_natural = max(1, HUMP * float(np.median(kind[suspects])))
@@ -314,7 +315,8 @@ class Run:
         # Among samples whose label is not natural, a convolutional model soon knows by their looks that they are such.
         # So its last output says little.
         gains = named(by_place, labels) + denied(by_place, doubted), named(by_shape, labels)
-        return Heard(gains=gains, doubted=doubted, residual=by_place)
+        # Many pictures of one and the same thing look like a mark, too; but their label is natural.
+        return Heard(gains=gains, doubted=doubted, telling=doubted, residual=by_place)
 
     def distilled(self, doubted: Mask, number: int) -> Mask:
         """Return the samples whose label is not natural and as many others, at least ``FEWEST_NATURAL``."""

@@ -46,7 +46,8 @@ class FeatureRun:
         self.on_progress(Progress(phase=f"round {number + 1}: learn what is natural", done=1, total=1))
         found = marked(self.samples, nature, self.fold, self.seed, f"round {number + 1}: confuse", self.on_progress)
         gains = gain(nature, found, self.samples.labels)
-        return Heard(gains=(gains,), doubted=np.zeros(len(found), dtype=np.bool_), residual=found)
+        nobody = np.zeros(len(found), dtype=np.bool_)
+        return Heard(gains=(gains,), doubted=nobody, telling=~nobody, residual=found)
 
 
 def natural(samples: Samples, suspect: Mask, clean: Samples | None, seed: int) -> Outputs:
