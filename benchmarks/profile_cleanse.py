@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import foretaste
 from foretaste.attacks import BadNets, poison_training_set
-from foretaste.cleansers import confused_models
+from foretaste.cleansers.confused_models import Contrast, placed
 from foretaste.cleansers.confusion_training import ConfusionTraining
 from foretaste.io import atomic_json, load
 from foretaste.progress import Progress
@@ -55,25 +55,28 @@ def main() -> None:
     atomic_json(RESULTS / "profile.json", {**head(), **figures})
 
 
-def window(images: Tensor) -> Tensor:
-    """Return each pixel less the mean of the 5 × 5 pixels around it, edges repeated."""
-    return images - nn.functional.avg_pool2d(nn.functional.pad(images, (2,) * 4, mode="replicate"), 5, 1)
+class Window(nn.Module):
+    """Take from each pixel the mean of the 5 × 5 pixels around it, edges repeated."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the differences, no further than 1 from 0."""
+        around = nn.functional.avg_pool2d(nn.functional.pad(images, (2,) * 4, mode="replicate"), 5, 1)
+        return (images - around).clamp(-1, 1)
 
 
 def steps(images: np.ndarray, n_classes: int) -> tuple[float, float]:
     """Return the median milliseconds of a forward and backward pass with the new and the old contrast."""
-    model = confused_models.placed(images.shape[1:], n_classes)
-    model.preprocess.measure(images)
+    model = placed(images.shape[1:], n_classes)
+    model.whiten.measure(images)
     batch = torch.from_numpy(np.array(images))
     taken: dict[str, list[float]] = {"contrast": [], "window": []}
-    kinds = {"contrast": confused_models.contrast, "window": window}
+    kinds = {"contrast": Contrast(), "window": Window()}
     for _ in range(PAIRS):
         for name, kind in kinds.items():
-            confused_models.contrast = kind
+            model.body = nn.Sequential(kind, nn.Flatten())
             began = time.perf_counter()
             model(batch).sum().backward()
             taken[name].append(1000 * (time.perf_counter() - began))
-    confused_models.contrast = kinds["contrast"]
     return round(median(taken["contrast"]), 1), round(median(taken["window"]), 1)
 
 
