@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from foretaste.nets.net import MOST_MEASURED
+from foretaste.nets.net import measured
 from foretaste.samples import Images, Mask
 
 LARGEST_SIDE = 64
@@ -60,14 +60,12 @@ class Whiten(nn.Module):
 
     def measure(self, images: Images) -> None:
         """Set mean and matrix from images ``uint8 (N, H, W, C)``, which may be memory-mapped; N ≥ 1."""
-        some = images[:: -(-len(images) // MOST_MEASURED)]
-        sums, products = np.zeros(some.shape[-1]), np.zeros((some.shape[-1],) * 2)
-        # In pieces, because in float64 the whole would be many times as large as the images are.
-        for start in range(0, len(some), 250):
-            values = some[start : start + 250].reshape(-1, some.shape[-1]).astype(np.float64)
+        count, sums, products = 0, np.zeros(images.shape[-1]), np.zeros((images.shape[-1],) * 2)
+        for piece in measured(images):
+            values = piece.reshape(-1, images.shape[-1]).astype(np.float64)
+            count += len(values)
             sums += values.sum(axis=0)
             products += values.T @ values
-        count = some[..., 0].size
         mean = sums / count
         variances, axes = np.linalg.eigh(products / count - np.outer(mean, mean))
         # What hardly varies is noise, or the rounding of values.

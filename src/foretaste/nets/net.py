@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +12,15 @@ from torch import Tensor, nn
 
 MOST_MEASURED = 10_000
 """The preprocessing is measured on at most this many inputs, which bounds the memory that it takes."""
+
+
+def measured(inputs: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Return the inputs ``(N, …)`` that a preprocessing is measured on, at most ``MOST_MEASURED``, in pieces.
+
+    In float64 the whole would be many times as large as the images are.
+    """
+    some = inputs[:: -(-len(inputs) // MOST_MEASURED)]
+    return (some[start : start + 250] for start in range(0, len(some), 250))
 
 
 class Standardise(nn.Module):
@@ -36,14 +45,11 @@ class Standardise(nn.Module):
 
     def measure(self, inputs: NDArray[Any]) -> None:
         """Set mean and standard deviation from inputs ``(N, …)``, which may be memory-mapped; N ≥ 1."""
-        some = inputs[:: -(-len(inputs) // MOST_MEASURED)]
-        axes = tuple(range(some.ndim - 1))
-        count = some[..., 0].size
+        axes = tuple(range(inputs.ndim - 1))
+        count = sum(piece[..., 0].size for piece in measured(inputs))
 
         def total(term: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> NDArray[np.float64]:
-            # In pieces, because in float64 the whole would be many times as large as the images are.
-            pieces = (some[start : start + 250] for start in range(0, len(some), 250))
-            sums = [term(piece.astype(np.float64)).sum(axis=axes) for piece in pieces]
+            sums = [term(piece.astype(np.float64)).sum(axis=axes) for piece in measured(inputs)]
             whole: NDArray[np.float64] = np.stack(sums).sum(axis=0)
             return whole
 
