@@ -21,6 +21,7 @@ from foretaste.cleansers.confusion_training import (
     principal_plane,
     unnatural,
 )
+from foretaste.cleansers.near_duplicates import NearDuplicates
 from foretaste.cleansers.verdict import Verdict
 from foretaste.errors import UsageError
 from foretaste.io.signs import draw_signs
@@ -338,7 +339,8 @@ def judged(scores: list[float]) -> tuple[NDArray[np.bool_], Any]:
     labels = np.array([0] * 1000 + [1] * len(scores))
     samples = Samples.from_arrays(np.zeros((len(labels), 2), dtype=np.float32), labels, ("a", "b"))
     normal = norm.ppf(np.linspace(0.001, 0.999, 1000), scale=0.5)
-    _, flagged, evidence = ConfusionTraining().verdict(samples, heard(np.array([*normal, *scores], dtype=np.float32)))
+    gains = np.array([*normal, *scores], dtype=np.float32)
+    _, flagged, evidence = ConfusionTraining().verdict(samples, heard(gains), NearDuplicates(samples))
     assert evidence[0].reason == "no suspects"
     assert not flagged[:1000].any()
     return flagged[1000:], evidence[1]
@@ -366,7 +368,7 @@ def test_too_few_or_a_tail_at_the_cut_is_cleared(scores: list[float]) -> None:
     assert not flagged.any()
     assert not evidence.condemned
     assert (evidence.n_suspects, evidence.n_flagged) == (len(scores), 0)
-    assert "too few or too close" in evidence.reason
+    assert "too few, too alike or too close" in evidence.reason
 
 
 def test_only_telling_samples_condemn() -> None:
@@ -374,10 +376,21 @@ def test_only_telling_samples_condemn() -> None:
     samples = Samples.from_arrays(np.zeros((len(labels), 2), dtype=np.float32), labels, ("a", "b"))
     gains = np.array([*np.linspace(-0.1, 0.1, 1000), *[4.0] * 20], dtype=np.float32)
     silent = replace(heard(gains), telling=np.zeros(len(labels), dtype=np.bool_))
-    assert not ConfusionTraining().verdict(samples, silent)[1].any()
+    assert not ConfusionTraining().verdict(samples, silent, NearDuplicates(samples))[1].any()
     # Half of them are enough to condemn the class, and then all are flagged.
     some = replace(heard(gains), telling=np.arange(len(labels)) >= 1010)
-    assert ConfusionTraining().verdict(samples, some)[1].sum() == 20
+    assert ConfusionTraining().verdict(samples, some, NearDuplicates(samples))[1].sum() == 20
+
+
+def test_pictures_of_one_thing_condemn_nobody() -> None:
+    labels = np.array([0] * 1000 + [1] * 20)
+    images = np.random.default_rng(0).integers(0, 256, (len(labels), 8, 8, 3)).astype(np.uint8)
+    gains = np.array([*np.linspace(-0.1, 0.1, 1000), *[4.0] * 20], dtype=np.float32)
+    different = Samples.from_arrays(images, labels, ("a", "b"))
+    assert ConfusionTraining().verdict(different, heard(gains), NearDuplicates(different))[1].sum() == 20
+    images[1000:] = images[1000]
+    same = Samples.from_arrays(images, labels, ("a", "b"))
+    assert not ConfusionTraining().verdict(same, heard(gains), NearDuplicates(same))[1].any()
 
 
 def test_the_verdict_does_not_depend_on_the_scale_of_the_scores() -> None:
@@ -391,8 +404,8 @@ def test_a_mark_that_hardly_matters_is_no_trigger() -> None:
     samples = Samples.from_arrays(np.zeros((len(labels), 2), dtype=np.float32), labels, ("a", "b"))
     # A hundred standard deviations, but less than twice as likely.
     scores = np.array([*np.linspace(-0.01, 0.01, 1000), *[0.6] * 20], dtype=np.float32)
-    assert not ConfusionTraining().verdict(samples, heard(scores))[1].any()
-    assert ConfusionTraining(gain=0.3).verdict(samples, heard(scores))[1].sum() == 20
+    assert not ConfusionTraining().verdict(samples, heard(scores), NearDuplicates(samples))[1].any()
+    assert ConfusionTraining(gain=0.3).verdict(samples, heard(scores), NearDuplicates(samples))[1].sum() == 20
 
 
 def test_one_kind_of_model_is_enough() -> None:
@@ -402,7 +415,7 @@ def test_one_kind_of_model_is_enough() -> None:
     struck = calm.copy()
     struck[1000:] = 4.2
     for gains in ((calm, struck), (struck, calm)):
-        scores, flagged, evidence = ConfusionTraining().verdict(samples, heard(*gains))
+        scores, flagged, evidence = ConfusionTraining().verdict(samples, heard(*gains), NearDuplicates(samples))
         assert flagged.tolist() == [False] * 1000 + [True] * 20
         assert [one.condemned for one in evidence] == [False, True]
         # The cut is 0.7 for both.

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from foretaste.cleansers.confused_models import ConfusedModel, Heard, Whiten, moving, placed
 from foretaste.cleansers.feature_marks import FeatureRun
+from foretaste.cleansers.near_duplicates import NearDuplicates
 from foretaste.cleansers.verdict import ClassEvidence, Round, Verdict
 from foretaste.nets import build
 from foretaste.nets.net import Standardise
@@ -107,8 +108,9 @@ class ConfusionTraining:
         spread: a sample is a suspect if it scores above this many standard deviations of the scores, > 0. The standard
             deviation is a robust one, from the median absolute deviation, which poison hardly moves.
         gain: and if its own label became more than e^gain times likelier, by default twice; > 0.
-        significance: a class is condemned if its suspects, of images only those whose label is not natural, are less
-            likely than this to be the tail of the clean samples' scores, in (0, 1).
+        significance: a class is condemned if its suspects, of images only those whose label is not natural, with
+            near-duplicates counted once, are less likely than this to be the tail of the clean samples' scores, in
+            (0, 1).
         settled: the rounds end when this share of the flagged samples or less changed, in [0, 1].
 
     Raises:
@@ -181,13 +183,14 @@ class ConfusionTraining:
             run = Run(self, samples, clean, seed, workdir, on_progress)
         else:
             run = FeatureRun(samples, clean, self.folds, seed, on_progress)
+        duplicates = NearDuplicates(samples)
         flagged = np.zeros(len(samples), dtype=np.bool_)
         rounds: list[Round] = []
         for number in range(self.rounds):
             began = time.perf_counter()
             heard = run.round(number, flagged)
             before = flagged
-            scores, flagged, evidence = self.verdict(samples, heard)
+            scores, flagged, evidence = self.verdict(samples, heard, duplicates)
             losses = np.log1p((len(samples.classes) - 1) * np.exp(-np.max(heard.gains, axis=0))).astype(np.float32)
             seconds = time.perf_counter() - began
             rounds.append(Round(name=f"round {number + 1}", losses=losses, kept=flagged, seconds=seconds))
@@ -208,7 +211,9 @@ class ConfusionTraining:
             embedding=principal_plane(heard.residual),
         )
 
-    def verdict(self, samples: Samples, heard: Heard) -> tuple[Scores, Mask, tuple[ClassEvidence, ...]]:
+    def verdict(
+        self, samples: Samples, heard: Heard, duplicates: NearDuplicates
+    ) -> tuple[Scores, Mask, tuple[ClassEvidence, ...]]:
         """Return the scores, 1 at the cut, who is flagged, ``bool (N,)``, and the evidence per class."""
         cuts = [max(self.spread * robust_deviation(gains), self.gain) for gains in heard.gains]
         scores = np.stack([gains / cut for gains, cut in zip(heard.gains, cuts, strict=True)])
@@ -222,8 +227,9 @@ class ConfusionTraining:
             for kind in scores:
                 suspects = members & (kind > 1)
                 suspect |= suspects
+                telling = np.flatnonzero(suspects & heard.telling)
                 # Each kind of model is one more chance to be wrong.
-                chance = len(scores) * tail_probability(kind[suspects & heard.telling], 1)
+                chance = len(scores) * tail_probability(duplicates.highest(telling, kind[telling]), 1)
                 least = min(least, chance)
                 if chance < self.significance:
                     least_natural = max(1, HUMP * float(np.median(kind[suspects])))
@@ -237,7 +243,10 @@ class ConfusionTraining:
                     f"makes this label {math.exp(likelier):,.0f} times likelier"
                 )
             elif n_suspects:
-                reason = f"{n_suspects} suspects, too few or too close to the clean samples to be a group of their own"
+                reason = (
+                    f"{n_suspects} suspects, too few, too alike or too close to the clean samples to be a group of "
+                    "their own"
+                )
             else:
                 reason = "no suspects"
             evidence.append(

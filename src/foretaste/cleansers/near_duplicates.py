@@ -1,0 +1,66 @@
+"""Pictures of one and the same thing: as evidence they count once, however many they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import fcluster, linkage
+from torch.nn.functional import adaptive_avg_pool2d
+
+from foretaste.samples import Samples
+
+SIDE = 8
+"""Images are compared at this many pixels a side, where a small mark or a faint one hardly shows."""
+PAIRS = 2000
+"""Pairs of images at most whose median distance is taken as typical."""
+ALIKE = 1 / 3
+"""Images whose distance is below this share of the typical one are near-duplicates."""
+MOST = 2000
+"""Samples at most that are compared with each other."""
+AT_ONCE = 250
+
+
+class NearDuplicates:
+    """Groups the near-duplicates in a set of images: frames of one video, copies, shots of one scene.
+
+    Unlike a trigger, what they share says nothing of other images. Feature vectors are all taken as different.
+
+    Args:
+        samples: the set.
+    """
+
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+        self.nearest = 0.0
+        if samples.features is None:
+            rows = np.random.default_rng(0).permutation(len(samples))[: 2 * PAIRS]
+            half = len(rows) // 2
+            first, second = self.coarse(np.sort(rows[:half])), self.coarse(np.sort(rows[half : 2 * half]))
+            if half:
+                self.nearest = ALIKE * float(np.median(np.linalg.norm(first - second, axis=1)))
+
+    def coarse(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Return what these images look like from afar, ``float32 (n, D)``."""
+        looks = np.empty((len(rows), SIDE**2 * self.samples.sample_shape[2]), dtype=np.float32)
+        for start in range(0, len(rows), AT_ONCE):
+            images = torch.from_numpy(self.samples.inputs[rows[start : start + AT_ONCE]]).permute(0, 3, 1, 2)
+            looks[start : start + AT_ONCE] = adaptive_avg_pool2d(images.float(), SIDE).flatten(1).numpy()
+        return looks
+
+    def highest(self, rows: NDArray[np.intp], scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the highest score of each group of near-duplicates.
+
+        Args:
+            rows: the samples to group, ``(n,)``; of more than ``MOST`` of them only some are taken.
+            scores: their scores, ``float32 (n,)``.
+        """
+        if self.samples.features is not None or len(rows) < 2:
+            return scores
+        step = -(-len(rows) // MOST)
+        rows, scores = rows[::step], scores[::step]
+        # Average linkage: single linkage would chain things that merely resemble each other.
+        groups = fcluster(linkage(self.coarse(rows), "average"), self.nearest, "distance")
+        highest = np.full(groups.max(), -np.inf, dtype=np.float32)
+        np.maximum.at(highest, groups - 1, scores)
+        return highest

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+from foretaste.attacks import Blend, Trojan, stamp_inputs
+from foretaste.cleansers.near_duplicates import MOST, NearDuplicates
+from foretaste.io.signs import draw_signs
+from foretaste.samples import Samples
+
+
+@pytest.fixture(scope="module")
+def signs() -> Samples:
+    return draw_signs(400, seed=4)
+
+
+def frames(signs: Samples, n_things: int, n_frames: int) -> Samples:
+    """Return some of the signs, each in so many frames, which are shifted by a pixel or less and differ in exposure."""
+    rng = np.random.default_rng(0)
+    images = np.repeat(signs.inputs[:n_things], n_frames, axis=0).astype(np.float32)
+    images = np.stack([np.roll(image, rng.integers(-1, 2, 2), axis=(0, 1)) for image in images])
+    images *= rng.uniform(0.9, 1.1, (len(images), 1, 1, 1))
+    labels = np.repeat(signs.labels[:n_things], n_frames)
+    return Samples.from_arrays(images.clip(0, 255).astype(np.uint8), labels, signs.classes)
+
+
+def test_frames_of_one_thing_count_once(signs: Samples) -> None:
+    both = Samples.concat(signs[20:], frames(signs, 6, 15))
+    duplicates = NearDuplicates(both)
+    rows = np.arange(len(both) - 90, len(both))
+    scores = np.random.default_rng(1).uniform(1, 3, 90).astype(np.float32)
+    expected = scores.reshape(6, 15).max(axis=1)
+    assert sorted(duplicates.highest(rows, scores)) == sorted(expected)
+
+
+@pytest.mark.parametrize("attack", [Blend(target=0), Trojan(target=0)])
+def test_a_trigger_makes_no_near_duplicates(signs: Samples, attack: Blend | Trojan) -> None:
+    stamped, trojaned = stamp_inputs(signs, attack, 1.0, 0)
+    rows = np.flatnonzero(trojaned)
+    scores = np.ones(len(rows), dtype=np.float32)
+    before, after = (len(NearDuplicates(each).highest(rows, scores)) for each in (signs, stamped))
+    assert before > 0.5 * len(rows)
+    assert after >= 0.9 * before
+
+
+def test_of_very_many_some_are_compared() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (2 * MOST + 1, 8, 8, 1)).astype(np.uint8)
+    many = Samples.from_arrays(images, np.zeros(len(images), dtype=np.int64), ["one"])
+    scores = np.ones(len(many), dtype=np.float32)
+    assert 0.3 * MOST < len(NearDuplicates(many).highest(np.arange(len(many)), scores)) <= MOST
+
+
+def test_feature_vectors_are_all_different() -> None:
+    rows = np.arange(20)
+    table = Samples.from_arrays(np.zeros((20, 3), dtype=np.float32), rows % 2, ["benign", "malware"])
+    scores = np.arange(20, dtype=np.float32)
+    assert np.array_equal(NearDuplicates(table).highest(rows, scores), scores)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_small_sets(n: int) -> None:
+    images = np.zeros((n, 16, 16, 3), dtype=np.uint8)
+    few = Samples.from_arrays(images, np.zeros(n, dtype=np.int64), ["one"])
+    duplicates = NearDuplicates(few)
+    assert len(duplicates.highest(np.arange(n), np.ones(n, dtype=np.float32))) == 1
+    assert len(duplicates.highest(np.arange(0), np.ones(0, dtype=np.float32))) == 0
