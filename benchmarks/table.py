@@ -20,7 +20,12 @@ ATTACKS = {
     ("cifar10", "badnets"): "BadNets 0.3 %",
     ("cifar10", "blend"): "Blend 0.3 %",
 }
-ATTACKED = {"gtsrb": "GTSRB", "cifar10": "CIFAR-10 (JPEG)", "malware": "malware features"}
+ATTACKED = {
+    "gtsrb": "GTSRB",
+    "gtsrb-stronger": "GTSRB, stronger",
+    "cifar10": "CIFAR-10 (JPEG)",
+    "malware": "malware features",
+}
 GUARDED = {"gtsrb": "GTSRB", "cifar10": "CIFAR-10 (JPEG)", "signs": "signs", "orl": "ORL faces"}
 
 
