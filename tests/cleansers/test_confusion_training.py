@@ -17,12 +17,13 @@ from foretaste.cleansers.confusion_training import (
     Run,
     denied,
     hump,
+    left_out,
     named,
     principal_plane,
     unnatural,
 )
 from foretaste.cleansers.near_duplicates import NearDuplicates
-from foretaste.cleansers.verdict import Verdict
+from foretaste.cleansers.verdict import ClassEvidence, Verdict
 from foretaste.errors import UsageError
 from foretaste.io.signs import draw_signs
 from foretaste.progress import OnProgress, Progress
@@ -391,6 +392,39 @@ def test_pictures_of_one_thing_condemn_nobody() -> None:
     images[1000:] = images[1000]
     same = Samples.from_arrays(images, labels, ("a", "b"))
     assert not ConfusionTraining().verdict(same, heard(gains), NearDuplicates(same))[1].any()
+
+
+def test_the_surest_kind_of_model_alone_tells_the_poison() -> None:
+    labels = np.array([0] * 1000 + [1] * 60)
+    samples = Samples.from_arrays(np.zeros((len(labels), 2), dtype=np.float32), labels, ("a", "b"))
+    quiet = np.linspace(-0.1, 0.1, 1000)
+    # One sees forty and nothing in the others; the other condemns the class, too, but for twenty others.
+    sure = np.array([*quiet, *[4.0] * 40, *[0.0] * 20], dtype=np.float32)
+    less = np.array([*quiet, *[0.0] * 40, *[4.0] * 20], dtype=np.float32)
+    for gains in ((sure, less), (less, sure)):
+        flagged = ConfusionTraining().verdict(samples, heard(*gains), NearDuplicates(samples))[1]
+        assert np.flatnonzero(flagged).tolist() == list(range(1000, 1040))
+
+
+def test_the_next_base_model_leaves_out_who_scores_high_and_more_of_them_where_there_is_doubt() -> None:
+    scores = np.array([0.4, 0.6, 0.8, 2.0] * 3, dtype=np.float32)
+    labels = np.repeat([0, 1, 2], 4)
+    found = (evidence(0, 0.0), evidence(1, 3.1), evidence(2, 7.0))
+    assert left_out(scores, labels, found).tolist() == [False, False, True, True] + [False, True, True, True] * 2
+
+
+def evidence(label: int, statistic: float) -> ClassEvidence:
+    """Return evidence against a class, which is condemned above 6."""
+    return ClassEvidence(
+        label=label,
+        n_samples=4,
+        n_suspects=1,
+        n_flagged=int(statistic > 6),
+        statistic=statistic,
+        threshold=6,
+        condemned=statistic > 6,
+        reason="",
+    )
 
 
 def test_the_verdict_does_not_depend_on_the_scale_of_the_scores() -> None:
