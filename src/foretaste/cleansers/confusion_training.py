@@ -197,8 +197,10 @@ class ConfusionTraining:
             heard = run.round(number, unsure)
             before = flagged
             scores, flagged, evidence = self.verdict(samples, heard, duplicates)
-            # A forest forgets what is natural faster than a mark: of feature vectors, leave no more out than the flagged.
-            unsure = flagged if samples.features is not None else flagged | left_out(scores, samples.labels, evidence)
+            unsure = flagged
+            # A forest would forget what is natural sooner than a mark.
+            if samples.features is None:
+                unsure = flagged | left_out(scores, samples.labels, evidence)
             losses = np.log1p((len(samples.classes) - 1) * np.exp(-np.max(heard.gains, axis=0))).astype(np.float32)
             seconds = time.perf_counter() - began
             rounds.append(Round(name=f"round {number + 1}", losses=losses, kept=flagged, seconds=seconds))
