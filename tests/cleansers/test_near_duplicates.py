@@ -31,6 +31,12 @@ def test_frames_of_one_thing_count_once(signs: Samples) -> None:
     assert sorted(duplicates.highest(rows, scores)) == sorted(expected)
 
 
+def test_what_is_alike_does_not_depend_on_the_order(signs: Samples) -> None:
+    ordered = frames(signs, 40, 10)
+    shuffled = ordered[np.random.default_rng(3).permutation(len(ordered))]
+    assert NearDuplicates(ordered).nearest == pytest.approx(NearDuplicates(shuffled).nearest, rel=0.15)
+
+
 @pytest.mark.parametrize("attack", [Blend(target=0), Trojan(target=0)])
 def test_a_trigger_makes_no_near_duplicates(signs: Samples, attack: Blend | Trojan) -> None:
     stamped, trojaned = stamp_inputs(signs, attack, 1.0, 0)

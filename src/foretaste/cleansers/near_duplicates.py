@@ -34,11 +34,12 @@ class NearDuplicates:
         self.samples = samples
         self.nearest = 0.0
         if samples.features is None:
-            rows = np.random.default_rng(0).permutation(len(samples))[: 2 * PAIRS]
-            half = len(rows) // 2
-            first, second = self.coarse(np.sort(rows[:half])), self.coarse(np.sort(rows[half : 2 * half]))
+            # In a set's own order, neighbours may be of one class, or of one video.
+            looks = self.coarse(np.random.default_rng(0).permutation(len(samples))[: 2 * PAIRS])
+            half = len(looks) // 2
             if half:
-                self.nearest = ALIKE * float(np.median(np.linalg.norm(first - second, axis=1)))
+                apart = np.linalg.norm(looks[:half] - looks[half : 2 * half], axis=1)
+                self.nearest = ALIKE * float(np.median(apart))
 
     def coarse(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """Return what these images look like from afar, ``float32 (n, D)``."""
