@@ -406,11 +406,13 @@ def test_the_surest_kind_of_model_alone_tells_the_poison() -> None:
         assert np.flatnonzero(flagged).tolist() == list(range(1000, 1040))
 
 
-def test_the_next_base_model_leaves_out_who_scores_high_and_more_of_them_where_there_is_doubt() -> None:
+def test_the_next_base_model_leaves_out_the_flagged_and_elsewhere_who_scores_high() -> None:
     scores = np.array([0.4, 0.6, 0.8, 2.0] * 3, dtype=np.float32)
     labels = np.repeat([0, 1, 2], 4)
+    flagged = np.arange(12) == 9
     found = (evidence(0, 0.0), evidence(1, 3.1), evidence(2, 7.0))
-    assert left_out(scores, labels, found).tolist() == [False, False, True, True] + [False, True, True, True] * 2
+    expected = [False, False, True, True, False, True, True, True, False, True, False, False]
+    assert left_out(scores, flagged, labels, found).tolist() == expected
 
 
 def evidence(label: int, statistic: float) -> ClassEvidence:

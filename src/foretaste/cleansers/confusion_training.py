@@ -50,9 +50,9 @@ HUMP = 1 / 3
 """In a condemned class, samples with natural labels that score below this share of the suspects' median are strays."""
 
 LEFT_OUT = 0.75
-"""The next round's base model is not trained on samples that score above this; the cut is at 1."""
+"""Where nobody is flagged, who scores above this is left out of the next base model; the cut is at 1."""
 LEFT_OUT_IN_DOUBT = 0.5
-"""The same, in classes with half the evidence that condemns, on the logarithmic scale."""
+"""The same, in classes with half the evidence that condemns, by its exponent."""
 
 EM_STEPS = 30
 NARROWEST = 0.1
@@ -83,9 +83,10 @@ class ConfusionTraining:
     3. Every sample is *scored* by confused models that were trained without it: by how many times its own label has
        become likelier. Memory helps nobody here; only a mark that others share does.
 
-    Whoever scores high is left out of the next round's base model, which so unlearns what it knew of the trigger. That
-    brings out poison whose label is right, too, if all of it carries one mark: the first base model takes the mark for
-    nature, the next knows less of it. The rounds end when the verdict no longer moves.
+    Flagged samples, and in other classes whoever scores high, are left out of the next round's base model, which so
+    unlearns what it knew of the trigger. That brings out poison whose label is right, too, if all of it carries one
+    mark: the first base model takes the mark for nature, the next knows less of it. The rounds end when the verdict no
+    longer moves.
 
     It differs from the paper in three ways, each because it measured better on the sets it was developed on: nature is
     also taken out by subtraction, not by confusion alone; samples are judged out of fold; and the confused models are
@@ -197,10 +198,8 @@ class ConfusionTraining:
             heard = run.round(number, unsure)
             before = flagged
             scores, flagged, evidence = self.verdict(samples, heard, duplicates)
-            unsure = flagged
             # A forest would forget what is natural sooner than a mark.
-            if samples.features is None:
-                unsure = flagged | left_out(scores, samples.labels, evidence)
+            unsure = flagged if samples.features is not None else left_out(scores, flagged, samples.labels, evidence)
             losses = np.log1p((len(samples.classes) - 1) * np.exp(-np.max(heard.gains, axis=0))).astype(np.float32)
             seconds = time.perf_counter() - began
             rounds.append(Round(name=f"round {number + 1}", losses=losses, kept=flagged, seconds=seconds))
@@ -515,14 +514,16 @@ def denied(residual: NDArray[np.float32], doubted: Mask) -> Scores:
     return gains
 
 
-def left_out(scores: Scores, labels: NDArray[np.int64], evidence: tuple[ClassEvidence, ...]) -> Mask:
+def left_out(scores: Scores, flagged: Mask, labels: NDArray[np.int64], evidence: tuple[ClassEvidence, ...]) -> Mask:
     """Tell whom the next round's base model is not trained on, ``bool (N,)``.
 
-    Leaving out more would make it forget rare but natural looks of a class, which then look like marks.
+    In a condemned class, the flagged; in others, who scores high. Leaving out more would make it forget rare but
+    natural looks of a class, which then look like marks.
     """
+    condemned = np.array([entry.condemned for entry in evidence])
     in_doubt = np.array([entry.statistic > entry.threshold / 2 for entry in evidence])
-    mask: Mask = scores > np.where(in_doubt[labels], LEFT_OUT_IN_DOUBT, LEFT_OUT)
-    return mask
+    high: Mask = scores > np.where(in_doubt, LEFT_OUT_IN_DOUBT, LEFT_OUT)[labels]
+    return np.where(condemned[labels], flagged, high)
 
 
 def robust_deviation(scores: Scores) -> float:
