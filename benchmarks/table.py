@@ -71,7 +71,7 @@ def attacking() -> Iterator[str]:
         for key, case in (json.loads(path.read_text())["cases"] if path.exists() else {}).items():
             groups.setdefault(key.partition(" seed ")[0], []).append(case)
         for name, cases in groups.items():
-            attacks = [case["attack"] for case in cases]
+            attacks = [case["attack"] for case in cases if "attack" in case]
             cleansed = [case["cleanse"] for case in cases if "cleanse" in case]
 
             def after(what: str, attacks: list[Any] = attacks, cleansed: list[Any] = cleansed) -> str:
@@ -86,7 +86,8 @@ def attacking() -> Iterator[str]:
             cover = attacks[0]["cover"]
             covered = share(mean(one["cover_flagged"] for one in cleansed) / cover) if cover and cleansed else "–"
             yield (
-                f"| {title} | {name} | {attacks[0]['poison']}, {attacks[0]['cover']} | {len(cases)} "
+                f"| {title} | {name} | {attacks[0]['poison']}, {attacks[0]['cover']} "
+                f"| {max(len(attacks), len(cleansed))} "
                 f"| {after('attack_success')} | {after('accuracy')} | {typical_share('tpr')} | {typical_share('fpr')} "
                 f"| {covered} | {number(typical(cleansed, 'auroc'), 4)} |"
             )
