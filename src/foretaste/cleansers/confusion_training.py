@@ -83,7 +83,7 @@ class ConfusionTraining:
     3. Every sample is *scored* by confused models that were trained without it: by how many times its own label has
        become likelier. Memory helps nobody here; only a mark that others share does.
 
-    Flagged samples, and in other classes whoever scores high, are left out of the next round's base model, which so
+    Flagged samples, and images of other classes that score high, are left out of the next round's base model, which so
     unlearns what it knew of the trigger. That brings out poison whose label is right, too, if all of it carries one
     mark: the first base model takes the mark for nature, the next knows less of it. The rounds end when the verdict no
     longer moves.
@@ -191,22 +191,22 @@ class ConfusionTraining:
             run = FeatureRun(samples, clean, self.folds, seed, on_progress)
         duplicates = NearDuplicates(samples)
         flagged = np.zeros(len(samples), dtype=np.bool_)
-        unsure = flagged
+        suspect = flagged
         rounds: list[Round] = []
         for number in range(self.rounds):
             began = time.perf_counter()
-            heard = run.round(number, unsure)
+            heard = run.round(number, suspect)
             before = flagged
             scores, flagged, evidence = self.verdict(samples, heard, duplicates)
             # A forest would forget what is natural sooner than a mark.
-            unsure = flagged if samples.features is not None else left_out(scores, flagged, samples.labels, evidence)
+            suspect = flagged if samples.features is not None else left_out(scores, flagged, samples.labels, evidence)
             losses = np.log1p((len(samples.classes) - 1) * np.exp(-np.max(heard.gains, axis=0))).astype(np.float32)
             seconds = time.perf_counter() - began
             rounds.append(Round(name=f"round {number + 1}", losses=losses, kept=flagged, seconds=seconds))
             moved, found = np.count_nonzero(flagged != before), np.count_nonzero(flagged)
             # In the first round nature may be known too little to find anything. Where half the set is suspect, the
             # rest cannot teach what is natural.
-            if (number and moved <= self.settled * found) or np.count_nonzero(unsure) > len(samples) / 2:
+            if (number and moved <= self.settled * found) or np.count_nonzero(suspect) > len(samples) / 2:
                 break
         return Verdict(
             scores=scores,
@@ -226,11 +226,12 @@ class ConfusionTraining:
         """Return the scores, 1 at the cut, who is flagged, ``bool (N,)``, and the evidence per class."""
         cuts = [max(self.spread * robust_deviation(gains), self.gain) for gains in heard.gains]
         scores = np.stack([gains / cut for gains, cut in zip(heard.gains, cuts, strict=True)])
+        above_cut = scores > 1
         flagged = np.zeros(len(samples), dtype=np.bool_)
         evidence = []
         for label, name in enumerate(samples.classes):
             members = samples.labels == label
-            suspects = members & (scores > 1)
+            suspects = members & above_cut
             chances = []
             for kind, above in zip(scores, suspects, strict=True):
                 telling = np.flatnonzero(above & heard.telling)
