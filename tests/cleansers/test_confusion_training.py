@@ -17,7 +17,6 @@ from foretaste.cleansers.confusion_training import (
     Run,
     denied,
     hump,
-    left_out,
     named,
     principal_plane,
     unnatural,
@@ -26,7 +25,7 @@ from foretaste.cleansers.near_duplicates import NearDuplicates
 from foretaste.cleansers.verdict import ClassEvidence, Verdict
 from foretaste.errors import UsageError
 from foretaste.io.signs import draw_signs
-from foretaste.progress import OnProgress, Progress
+from foretaste.progress import OnProgress, Progress, silent
 from foretaste.samples import Samples
 
 TARGET = 3
@@ -335,13 +334,18 @@ def heard(*gains: NDArray[np.float32]) -> Heard:
     return Heard(gains=gains, doubted=nobody, telling=~nobody, residual=gains[0][:, None])
 
 
+def each_once(rows: NDArray[np.intp], scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the scores of samples that have no near-duplicates."""
+    return scores
+
+
 def judged(scores: list[float]) -> tuple[NDArray[np.bool_], Any]:
     """Return the verdict on these scores of class b's samples, beside a thousand of class a that spread by 0.5."""
     labels = np.array([0] * 1000 + [1] * len(scores))
     samples = Samples.from_arrays(np.zeros((len(labels), 2), dtype=np.float32), labels, ("a", "b"))
     normal = norm.ppf(np.linspace(0.001, 0.999, 1000), scale=0.5)
     gains = np.array([*normal, *scores], dtype=np.float32)
-    _, flagged, evidence = ConfusionTraining().verdict(samples, heard(gains), NearDuplicates(samples))
+    _, flagged, evidence = ConfusionTraining().verdict(samples, heard(gains), each_once)
     assert evidence[0].reason == "no suspects"
     assert not flagged[:1000].any()
     return flagged[1000:], evidence[1]
@@ -376,11 +380,11 @@ def test_only_telling_samples_condemn() -> None:
     labels = np.array([0] * 1000 + [1] * 20)
     samples = Samples.from_arrays(np.zeros((len(labels), 2), dtype=np.float32), labels, ("a", "b"))
     gains = np.array([*np.linspace(-0.1, 0.1, 1000), *[4.0] * 20], dtype=np.float32)
-    silent = replace(heard(gains), telling=np.zeros(len(labels), dtype=np.bool_))
-    assert not ConfusionTraining().verdict(samples, silent, NearDuplicates(samples))[1].any()
+    untold = replace(heard(gains), telling=np.zeros(len(labels), dtype=np.bool_))
+    assert not ConfusionTraining().verdict(samples, untold, each_once)[1].any()
     # Half of them are enough to condemn the class, and then all are flagged.
     some = replace(heard(gains), telling=np.arange(len(labels)) >= 1010)
-    assert ConfusionTraining().verdict(samples, some, NearDuplicates(samples))[1].sum() == 20
+    assert ConfusionTraining().verdict(samples, some, each_once)[1].sum() == 20
 
 
 def test_pictures_of_one_thing_condemn_nobody() -> None:
@@ -388,10 +392,10 @@ def test_pictures_of_one_thing_condemn_nobody() -> None:
     images = np.random.default_rng(0).integers(0, 256, (len(labels), 8, 8, 3)).astype(np.uint8)
     gains = np.array([*np.linspace(-0.1, 0.1, 1000), *[4.0] * 20], dtype=np.float32)
     different = Samples.from_arrays(images, labels, ("a", "b"))
-    assert ConfusionTraining().verdict(different, heard(gains), NearDuplicates(different))[1].sum() == 20
+    assert ConfusionTraining().verdict(different, heard(gains), NearDuplicates(different).highest)[1].sum() == 20
     images[1000:] = images[1000]
     same = Samples.from_arrays(images, labels, ("a", "b"))
-    assert not ConfusionTraining().verdict(same, heard(gains), NearDuplicates(same))[1].any()
+    assert not ConfusionTraining().verdict(same, heard(gains), NearDuplicates(same).highest)[1].any()
 
 
 def test_the_surest_kind_of_model_alone_tells_the_poison() -> None:
@@ -402,7 +406,7 @@ def test_the_surest_kind_of_model_alone_tells_the_poison() -> None:
     sure = np.array([*quiet, *[4.0] * 40, *[0.0] * 20], dtype=np.float32)
     less = np.array([*quiet, *[0.0] * 40, *[4.0] * 20], dtype=np.float32)
     for gains in ((sure, less), (less, sure)):
-        flagged = ConfusionTraining().verdict(samples, heard(*gains), NearDuplicates(samples))[1]
+        flagged = ConfusionTraining().verdict(samples, heard(*gains), each_once)[1]
         assert np.flatnonzero(flagged).tolist() == list(range(1000, 1040))
 
 
@@ -412,7 +416,9 @@ def test_the_next_base_model_leaves_out_the_flagged_and_elsewhere_who_scores_hig
     flagged = np.arange(12) == 9
     found = (evidence(0, 0.0), evidence(1, 3.1), evidence(2, 7.0))
     expected = [False, False, True, True, False, True, True, True, False, True, False, False]
-    assert left_out(scores, flagged, labels, found).tolist() == expected
+    images = Samples.from_arrays(np.zeros((12, 16, 16, 3), dtype=np.uint8), labels, ("a", "b", "c"))
+    run = Run(ConfusionTraining(), images, None, 0, None, silent)
+    assert run.left_out(scores, flagged, found).tolist() == expected
 
 
 def evidence(label: int, statistic: float) -> ClassEvidence:
@@ -440,8 +446,8 @@ def test_a_mark_that_hardly_matters_is_no_trigger() -> None:
     samples = Samples.from_arrays(np.zeros((len(labels), 2), dtype=np.float32), labels, ("a", "b"))
     # A hundred standard deviations, but less than twice as likely.
     scores = np.array([*np.linspace(-0.01, 0.01, 1000), *[0.6] * 20], dtype=np.float32)
-    assert not ConfusionTraining().verdict(samples, heard(scores), NearDuplicates(samples))[1].any()
-    assert ConfusionTraining(gain=0.3).verdict(samples, heard(scores), NearDuplicates(samples))[1].sum() == 20
+    assert not ConfusionTraining().verdict(samples, heard(scores), each_once)[1].any()
+    assert ConfusionTraining(gain=0.3).verdict(samples, heard(scores), each_once)[1].sum() == 20
 
 
 def test_one_kind_of_model_is_enough() -> None:
@@ -451,7 +457,7 @@ def test_one_kind_of_model_is_enough() -> None:
     struck = calm.copy()
     struck[1000:] = 4.2
     for gains in ((calm, struck), (struck, calm)):
-        scores, flagged, evidence = ConfusionTraining().verdict(samples, heard(*gains), NearDuplicates(samples))
+        scores, flagged, evidence = ConfusionTraining().verdict(samples, heard(*gains), each_once)
         assert flagged.tolist() == [False] * 1000 + [True] * 20
         assert [one.condemned for one in evidence] == [False, True]
         # The cut is 0.7 for both.

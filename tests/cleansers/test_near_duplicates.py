@@ -55,13 +55,6 @@ def test_of_very_many_some_are_compared() -> None:
     assert 0.3 * MOST < len(NearDuplicates(many).highest(np.arange(len(many)), scores)) <= MOST
 
 
-def test_feature_vectors_are_all_different() -> None:
-    rows = np.arange(20)
-    table = Samples.from_arrays(np.zeros((20, 3), dtype=np.float32), rows % 2, ["benign", "malware"])
-    scores = np.arange(20, dtype=np.float32)
-    assert np.array_equal(NearDuplicates(table).highest(rows, scores), scores)
-
-
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_small_sets(n: int) -> None:
     images = np.zeros((n, 16, 16, 3), dtype=np.uint8)

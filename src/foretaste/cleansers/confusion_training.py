@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -63,6 +64,7 @@ NETWORK_SGD = SGD(learning_rate=0.05, momentum=0.9, weight_decay=5e-4)
 """The optimiser of the convolutional confused models."""
 
 Scores = NDArray[np.float32]
+Once = Callable[[NDArray[np.intp], Scores], Scores]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +191,6 @@ class ConfusionTraining:
             run = Run(self, samples, clean, seed, workdir, on_progress)
         else:
             run = FeatureRun(samples, clean, self.folds, seed, on_progress)
-        duplicates = NearDuplicates(samples)
         flagged = np.zeros(len(samples), dtype=np.bool_)
         suspect = flagged
         rounds: list[Round] = []
@@ -197,9 +198,8 @@ class ConfusionTraining:
             began = time.perf_counter()
             heard = run.round(number, suspect)
             before = flagged
-            scores, flagged, evidence = self.verdict(samples, heard, duplicates)
-            # A forest would forget what is natural sooner than a mark.
-            suspect = flagged if samples.features is not None else left_out(scores, flagged, samples.labels, evidence)
+            scores, flagged, evidence = self.verdict(samples, heard, run.once)
+            suspect = run.left_out(scores, flagged, evidence)
             losses = np.log1p((len(samples.classes) - 1) * np.exp(-np.max(heard.gains, axis=0))).astype(np.float32)
             seconds = time.perf_counter() - began
             rounds.append(Round(name=f"round {number + 1}", losses=losses, kept=flagged, seconds=seconds))
@@ -220,10 +220,14 @@ class ConfusionTraining:
             embedding=principal_plane(heard.residual),
         )
 
-    def verdict(
-        self, samples: Samples, heard: Heard, duplicates: NearDuplicates
-    ) -> tuple[Scores, Mask, tuple[ClassEvidence, ...]]:
-        """Return the scores, 1 at the cut, who is flagged, ``bool (N,)``, and the evidence per class."""
+    def verdict(self, samples: Samples, heard: Heard, once: Once) -> tuple[Scores, Mask, tuple[ClassEvidence, ...]]:
+        """Return the scores, 1 at the cut, who is flagged, ``bool (N,)``, and the evidence per class.
+
+        Args:
+            samples: N samples.
+            heard: what was found of them.
+            once: given some samples and their scores, returns the scores that count as evidence.
+        """
         cuts = [max(self.spread * robust_deviation(gains), self.gain) for gains in heard.gains]
         scores = np.stack([gains / cut for gains, cut in zip(heard.gains, cuts, strict=True)])
         above_cut = scores > 1
@@ -236,7 +240,7 @@ class ConfusionTraining:
             for kind, above in zip(scores, suspects, strict=True):
                 telling = np.flatnonzero(above & heard.telling)
                 # Each kind of model is one more chance to be wrong.
-                chances.append(len(scores) * tail_probability(duplicates.highest(telling, kind[telling]), 1))
+                chances.append(len(scores) * tail_probability(once(telling, kind[telling]), 1))
             # The kind that is surest tells the poison from the rest; of two, the one with more suspects.
             surest = min(range(len(scores)), key=lambda kind: (chances[kind], -np.count_nonzero(suspects[kind])))
             kind, least = scores[surest], chances[surest]
@@ -296,6 +300,8 @@ class Run:
         colours.measure(samples.inputs)
         self.scale, self.colours = scale.state_dict(), colours.state_dict()
         self.key = fingerprint(samples, "no clean set" if clean is None else clean, method, seed)
+        # Frames of one video are one piece of evidence.
+        self.once = NearDuplicates(samples).highest
         # Which part of the set each sample is in; the model of a fold is trained on the other parts.
         self.fold = permutation(len(samples), seed, 0).numpy() % method.folds
 
@@ -336,6 +342,18 @@ class Run:
         gains = named(by_place, labels) + denied(by_place, doubted), named(by_shape, labels)
         # Many pictures of one and the same thing look like a mark, too; but their label is natural.
         return Heard(gains=gains, doubted=doubted, telling=doubted, residual=by_place)
+
+    def left_out(self, scores: Scores, flagged: Mask, evidence: tuple[ClassEvidence, ...]) -> Mask:
+        """Tell whom the next round's base model is not trained on, ``bool (N,)``.
+
+        In a condemned class, the flagged; in others, who scores high. Leaving out more would make it forget rare but
+        natural looks of a class, which then look like marks.
+        """
+        condemned = np.array([entry.condemned for entry in evidence])
+        in_doubt = np.array([entry.statistic > entry.threshold / 2 for entry in evidence])
+        labels = self.samples.labels
+        high: Mask = scores > np.where(in_doubt, LEFT_OUT_IN_DOUBT, LEFT_OUT)[labels]
+        return np.where(condemned[labels], flagged, high)
 
     def distilled(self, doubted: Mask, number: int) -> Mask:
         """Return the samples whose label is not natural and as many others, at least ``FEWEST_NATURAL``."""
@@ -513,18 +531,6 @@ def denied(residual: NDArray[np.float32], doubted: Mask) -> Scores:
     """Return by what power of e the last output makes nature's answer less likely, where it is not the own label."""
     gains: Scores = np.where(doubted, np.maximum(residual[:, -1], 0), 0).astype(np.float32)
     return gains
-
-
-def left_out(scores: Scores, flagged: Mask, labels: NDArray[np.int64], evidence: tuple[ClassEvidence, ...]) -> Mask:
-    """Tell whom the next round's base model is not trained on, ``bool (N,)``.
-
-    In a condemned class, the flagged; in others, who scores high. Leaving out more would make it forget rare but
-    natural looks of a class, which then look like marks.
-    """
-    condemned = np.array([entry.condemned for entry in evidence])
-    in_doubt = np.array([entry.statistic > entry.threshold / 2 for entry in evidence])
-    high: Mask = scores > np.where(in_doubt, LEFT_OUT_IN_DOUBT, LEFT_OUT)[labels]
-    return np.where(condemned[labels], flagged, high)
 
 
 def robust_deviation(scores: Scores) -> float:

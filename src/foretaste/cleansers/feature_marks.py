@@ -8,6 +8,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestClassifi
 from threadpoolctl import threadpool_limits
 
 from foretaste.cleansers.confused_models import Heard
+from foretaste.cleansers.verdict import ClassEvidence
 from foretaste.progress import OnProgress, Progress
 from foretaste.samples import Labels, Mask, Samples
 
@@ -48,6 +49,17 @@ class FeatureRun:
         gains = gain(nature, found, self.samples.labels)
         nobody = np.zeros(len(found), dtype=np.bool_)
         return Heard(gains=(gains,), doubted=nobody, telling=~nobody, residual=found)
+
+    def once(self, rows: NDArray[np.intp], scores: Outputs) -> Outputs:
+        """Return the scores that count as evidence: all of them, for feature vectors have no near-duplicates."""
+        return scores
+
+    def left_out(self, scores: Outputs, flagged: Mask, evidence: tuple[ClassEvidence, ...]) -> Mask:
+        """Tell whom the next round's forests are not grown on: the flagged.
+
+        Without high scores elsewhere they would forget what is natural sooner than a mark.
+        """
+        return flagged
 
 
 def natural(samples: Samples, suspect: Mask, clean: Samples | None, seed: int) -> Outputs:

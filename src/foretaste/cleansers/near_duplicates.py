@@ -24,22 +24,21 @@ AT_ONCE = 250
 class NearDuplicates:
     """Groups the near-duplicates in a set of images: frames of one video, copies, shots of one scene.
 
-    Unlike a trigger, what they share says nothing of other images. Feature vectors are all taken as different.
+    Unlike a trigger, what they share says nothing of other images.
 
     Args:
-        samples: the set.
+        samples: the set, images.
     """
 
     def __init__(self, samples: Samples) -> None:
         self.samples = samples
         self.nearest = 0.0
-        if samples.features is None:
-            # In a set's own order, neighbours may be of one class, or of one video.
-            looks = self.coarse(np.random.default_rng(0).permutation(len(samples))[: 2 * PAIRS])
-            half = len(looks) // 2
-            if half:
-                apart = np.linalg.norm(looks[:half] - looks[half : 2 * half], axis=1)
-                self.nearest = ALIKE * float(np.median(apart))
+        # In a set's own order, neighbours may be of one class, or of one video.
+        looks = self.coarse(np.random.default_rng(0).permutation(len(samples))[: 2 * PAIRS])
+        half = len(looks) // 2
+        if half:
+            apart = np.linalg.norm(looks[:half] - looks[half : 2 * half], axis=1)
+            self.nearest = ALIKE * float(np.median(apart))
 
     def coarse(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
         """Return what these images look like from afar, ``float32 (n, D)``."""
@@ -56,7 +55,7 @@ class NearDuplicates:
             rows: the samples to group, ``(n,)``; of more than ``MOST`` of them only some are taken.
             scores: their scores, ``float32 (n,)``.
         """
-        if self.samples.features is not None or len(rows) < 2:
+        if len(rows) < 2:
             return scores
         step = -(-len(rows) // MOST)
         rows, scores = rows[::step], scores[::step]
