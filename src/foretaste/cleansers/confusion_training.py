@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import ClassVar
 
@@ -51,9 +52,9 @@ HUMP = 1 / 3
 """In a condemned class, samples with natural labels that score below this share of the suspects' median are strays."""
 
 LEFT_OUT = 0.75
-"""Where nobody is flagged, who scores above this is left out of the next base model; the cut is at 1."""
-LEFT_OUT_IN_DOUBT = 0.5
-"""The same, in classes with half the evidence that condemns, by its exponent."""
+"""In classes that are not condemned, who scores above this is left out of the next base model; the cut is at 1."""
+LEFT_OUT_OF_LEARNT = 0.5
+"""The same, in condemned classes whose mark the base model took for nature."""
 
 EM_STEPS = 30
 NARROWEST = 0.1
@@ -145,7 +146,7 @@ class ConfusionTraining:
     substitute: int = 500
     spread: float = 4.0
     gain: float = 0.7
-    significance: float = 1e-6
+    significance: float = 1e-3
     settled: float = 0.02
 
     def __post_init__(self) -> None:
@@ -193,13 +194,14 @@ class ConfusionTraining:
             run = FeatureRun(samples, clean, self.folds, seed, on_progress)
         flagged = np.zeros(len(samples), dtype=np.bool_)
         suspect = flagged
+        evidence: tuple[ClassEvidence, ...] = ()
         rounds: list[Round] = []
         for number in range(self.rounds):
             began = time.perf_counter()
             heard = run.round(number, suspect)
-            before = flagged
+            before, evidence_before = flagged, evidence
             scores, flagged, evidence = self.verdict(samples, heard, run.once)
-            suspect = run.left_out(scores, flagged, evidence)
+            suspect = run.left_out(scores, flagged, heard.doubted, evidence)
             losses = np.log1p((len(samples.classes) - 1) * np.exp(-np.max(heard.gains, axis=0))).astype(np.float32)
             seconds = time.perf_counter() - began
             rounds.append(Round(name=f"round {number + 1}", losses=losses, kept=flagged, seconds=seconds))
@@ -208,9 +210,10 @@ class ConfusionTraining:
             # rest cannot teach what is natural.
             if (number and moved <= self.settled * found) or np.count_nonzero(suspect) > len(samples) / 2:
                 break
+        evidence = twice(evidence, evidence_before)
         return Verdict(
             scores=scores,
-            flagged=flagged,
+            flagged=flagged & np.array([entry.condemned for entry in evidence])[samples.labels],
             classes=evidence,
             method=self.name,
             seed=seed,
@@ -230,9 +233,11 @@ class ConfusionTraining:
         """
         cuts = [max(self.spread * robust_deviation(gains), self.gain) for gains in heard.gains]
         scores = np.stack([gains / cut for gains, cut in zip(heard.gains, cuts, strict=True)])
-        above_cut = scores > 1
+        above_cut, highest = scores > 1, scores.max(axis=0)
         flagged = np.zeros(len(samples), dtype=np.bool_)
         evidence = []
+        # Each class is one more chance to be wrong.
+        significance = self.significance / len(samples.classes)
         for label, name in enumerate(samples.classes):
             members = samples.labels == label
             suspects = members & above_cut
@@ -245,9 +250,11 @@ class ConfusionTraining:
             surest = min(range(len(scores)), key=lambda kind: (chances[kind], -np.count_nonzero(suspects[kind])))
             kind, least = scores[surest], chances[surest]
             found = np.zeros_like(members)
-            if least < self.significance:
+            if least < significance:
                 least_natural = max(1, HUMP * float(np.median(kind[suspects[surest]])))
                 found[members] = hump(kind[members], heard.doubted[members], least_natural)
+                # Whom no kind finds suspicious is not, however wide the poison's spread.
+                found &= highest > 0
             flagged |= found
             condemned, n_suspects, n_flagged = bool(found.any()), int(suspects.any(axis=0).sum()), int(found.sum())
             if condemned:
@@ -270,12 +277,12 @@ class ConfusionTraining:
                     n_suspects=n_suspects,
                     n_flagged=n_flagged,
                     statistic=math.log10(1 / least),
-                    threshold=-math.log10(self.significance),
+                    threshold=-math.log10(significance),
                     condemned=condemned,
                     reason=reason,
                 )
             )
-        return scores.max(axis=0).astype(np.float32), flagged, tuple(evidence)
+        return highest.astype(np.float32), flagged, tuple(evidence)
 
 
 class Run:
@@ -343,17 +350,21 @@ class Run:
         # Many pictures of one and the same thing look like a mark, too; but their label is natural.
         return Heard(gains=gains, doubted=doubted, telling=doubted, residual=by_place)
 
-    def left_out(self, scores: Scores, flagged: Mask, evidence: tuple[ClassEvidence, ...]) -> Mask:
+    def left_out(self, scores: Scores, flagged: Mask, doubted: Mask, evidence: tuple[ClassEvidence, ...]) -> Mask:
         """Tell whom the next round's base model is not trained on, ``bool (N,)``.
 
-        In a condemned class, the flagged; in others, who scores high. Leaving out more would make it forget rare but
-        natural looks of a class, which then look like marks.
+        The flagged, and of the others some that score high; leaving out more would make the base model forget rare but
+        natural looks, which then look like marks. Where a mark is nature to it, as in a class of which most of the
+        flagged have their natural label, more are left out, because a few would teach it the mark again.
         """
-        condemned = np.array([entry.condemned for entry in evidence])
-        in_doubt = np.array([entry.statistic > entry.threshold / 2 for entry in evidence])
         labels = self.samples.labels
-        high: Mask = scores > np.where(in_doubt, LEFT_OUT_IN_DOUBT, LEFT_OUT)[labels]
-        return np.where(condemned[labels], flagged, high)
+        least = np.full(len(evidence), LEFT_OUT)
+        for entry in evidence:
+            if entry.condemned:
+                learnt = np.mean(doubted[flagged & (labels == entry.label)]) < 0.5
+                least[entry.label] = LEFT_OUT_OF_LEARNT if learnt else np.inf
+        left: Mask = flagged | (scores > least[labels])
+        return left
 
     def distilled(self, doubted: Mask, number: int) -> Mask:
         """Return the samples whose label is not natural and as many others, at least ``FEWEST_NATURAL``."""
@@ -533,6 +544,19 @@ def denied(residual: NDArray[np.float32], doubted: Mask) -> Scores:
     return gains
 
 
+def twice(evidence: tuple[ClassEvidence, ...], before: tuple[ClassEvidence, ...]) -> tuple[ClassEvidence, ...]:
+    """Return the evidence with those classes cleared that the round before, if there was one, did not condemn.
+
+    Odd but natural looks may form a hump in one round; a trigger does in every one once it did.
+    """
+    return tuple(
+        replace(entry, condemned=False, n_flagged=0, reason=f"{entry.n_suspects} suspects, a group in one round only")
+        if entry.condemned and earlier is not None and not earlier.condemned
+        else entry
+        for entry, earlier in zip_longest(evidence, before)
+    )
+
+
 def robust_deviation(scores: Scores) -> float:
     """Return the standard deviation that normal scores of this median absolute deviation would have."""
     return float(1.4826 * np.median(np.abs(scores - np.median(scores))))
@@ -561,7 +585,6 @@ def hump(scores: Scores, doubted: Mask, least_natural: float) -> Mask:
         least_natural: the others are poison only above this.
     """
     poison = (scores > 1).astype(np.float64)
-    centre = 0.0
     for _ in range(EM_STEPS):
         odds = np.zeros(len(scores))
         for weights, sign in ((poison, 1), (1 - poison, -1)):
@@ -573,8 +596,7 @@ def hump(scores: Scores, doubted: Mask, least_natural: float) -> Mask:
             share = (poison[group].sum() + 0.5) / (np.count_nonzero(group) + 1)
             odds[group] += math.log(share / (1 - share))
         poison = expit(odds)
-    # Beyond the clean samples' centre, on the far side, lies nothing suspicious, however wide the poison's spread.
-    found: Mask = (poison > 0.5) & (scores > np.where(doubted, max(centre, 0), least_natural))
+    found: Mask = (poison > 0.5) & (doubted | (scores > least_natural))
     return found
 
 

@@ -54,7 +54,7 @@ class FeatureRun:
         """Return the scores that count as evidence: all of them, for feature vectors have no near-duplicates."""
         return scores
 
-    def left_out(self, scores: Outputs, flagged: Mask, evidence: tuple[ClassEvidence, ...]) -> Mask:
+    def left_out(self, scores: Outputs, flagged: Mask, doubted: Mask, evidence: tuple[ClassEvidence, ...]) -> Mask:
         """Tell whom the next round's forests are not grown on: the flagged.
 
         Without high scores elsewhere they would forget what is natural sooner than a mark.
