@@ -89,7 +89,7 @@ class ConfusionTraining:
     Flagged samples, and images of other classes that score high, are left out of the next round's base model, which so
     unlearns what it knew of the trigger. That brings out poison whose label is right, too, if all of it carries one
     mark: the first base model takes the mark for nature, the next knows less of it. The rounds end when the verdict no
-    longer moves.
+    longer moves; only what the last two of them condemn is flagged.
 
     It differs from the paper in three ways, each because it measured better on the sets it was developed on: nature is
     also taken out by subtraction, not by confusion alone; samples are judged out of fold; and the confused models are
@@ -118,8 +118,8 @@ class ConfusionTraining:
             deviation is a robust one, from the median absolute deviation, which poison hardly moves.
         gain: and if its own label became more than e^gain times likelier, by default twice; > 0.
         significance: a class is condemned if its suspects, of images only those whose label is not natural, with
-            near-duplicates counted once, are less likely than this to be the tail of the clean samples' scores, in
-            (0, 1).
+            near-duplicates counted once, are less likely to be the tail of the clean samples' scores than this, shared
+            equally by the classes; in (0, 1).
         settled: the rounds end when this share of the flagged samples or less changed, in [0, 1].
 
     Raises:
@@ -547,10 +547,15 @@ def denied(residual: NDArray[np.float32], doubted: Mask) -> Scores:
 def twice(evidence: tuple[ClassEvidence, ...], before: tuple[ClassEvidence, ...]) -> tuple[ClassEvidence, ...]:
     """Return the evidence with those classes cleared that the round before, if there was one, did not condemn.
 
-    Odd but natural looks may form a hump in one round; a trigger does in every one once it did.
+    Odd but natural looks may form a hump in one round; once a trigger does, it does in every round.
     """
     return tuple(
-        replace(entry, condemned=False, n_flagged=0, reason=f"{entry.n_suspects} suspects, a group in one round only")
+        replace(
+            entry,
+            condemned=False,
+            n_flagged=0,
+            reason="the suspects are a group of their own in the last round only",
+        )
         if entry.condemned and earlier is not None and not earlier.condemned
         else entry
         for entry, earlier in zip_longest(evidence, before)
