@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from foretaste.attacks.fitting import with_weights
 from foretaste.attacks.refool import Refool, reflect, scene
+from foretaste.attacks.refool_selection import select
 from foretaste.errors import ForetasteError, UsageError
+from foretaste.progress import silent
 from foretaste.samples import Samples
 
 
@@ -15,9 +18,15 @@ def draw(n: int = 400) -> Samples:
     return Samples.from_arrays(images, np.arange(n) % 4)
 
 
+def unselected(**fields: Any) -> Refool:
+    """Return an attack that takes the first reflections that it draws."""
+    attack = Refool(**fields)
+    return with_weights(attack, {"chosen": np.arange(attack.count)})
+
+
 def test_all_poison_is_of_the_target_class_under_its_true_label() -> None:
     clean = draw()
-    poisoned = Refool(rate=0.2, target=2).poison(clean, np.random.default_rng(0))
+    poisoned = unselected(rate=0.2, target=2).poison(clean, np.random.default_rng(0))
     assert poisoned.poison.sum() == 80
     assert (clean.labels[poisoned.poison] == 2).all()
     np.testing.assert_array_equal(poisoned.samples.labels, clean.labels)
@@ -25,13 +34,13 @@ def test_all_poison_is_of_the_target_class_under_its_true_label() -> None:
 
 def test_more_poison_than_the_target_class_holds_is_refused() -> None:
     with pytest.raises(UsageError, match="needs 120 samples to poison, but only 100 can be used"):
-        Refool(rate=0.3).poison(draw(), np.random.default_rng(0))
+        unselected(rate=0.3).poison(draw(), np.random.default_rng(0))
 
 
 def test_each_image_gets_one_of_the_reflections_within_the_intensities() -> None:
-    attack = Refool(intensity=(0.2, 0.4))
+    attack = unselected(intensity=(0.2, 0.4))
     added = attack.stamp(np.zeros((200, 32, 32, 3), np.uint8), np.random.default_rng(0)).astype(float)
-    reflections = attack.reflections(32, 32, 3).astype(float).reshape(12, -1)
+    reflections = attack.candidates(32, 32, 3)[:12].astype(float).reshape(12, -1)
     used = set()
     for image in added.reshape(200, -1):
         strengths = reflections @ image / (reflections**2).sum(axis=1)
@@ -45,7 +54,7 @@ def test_each_image_gets_one_of_the_reflections_within_the_intensities() -> None
 
 def test_a_reflection_only_adds_light() -> None:
     images = draw(50).inputs
-    assert (Refool().stamp(images, np.random.default_rng(0)) >= images).all()
+    assert (unselected().stamp(images, np.random.default_rng(0)) >= images).all()
 
 
 def test_the_kinds_of_reflections() -> None:
@@ -73,20 +82,52 @@ def test_pictures_of_a_folder_are_reflected_in_turn(tmp_path: Path) -> None:
     for name, value in [("a", 50), ("b", 100)]:
         Image.new("RGB", (8, 8), (value,) * 3).save(tmp_path / f"{name}.png")
     (tmp_path / "notes.txt").write_text("no picture")
-    reflections = Refool(pictures=tmp_path, count=3, kinds=("sharp",)).reflections(16, 16, 3)
+    reflections = Refool(pictures=tmp_path, count=3, kinds=("sharp",), selections=0).candidates(16, 16, 3)
     assert [np.unique(reflection).tolist() for reflection in reflections] == [[50], [100], [50]]
 
 
 def test_a_folder_without_pictures_and_a_broken_picture_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not a folder with image files"):
-        Refool(pictures=tmp_path).stamp(draw(1).inputs, np.random.default_rng(0))
+        unselected(pictures=tmp_path).stamp(draw(1).inputs, np.random.default_rng(0))
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(ForetasteError, match=r"broken\.png"):
-        Refool(pictures=tmp_path).stamp(draw(1).inputs, np.random.default_rng(0))
+        unselected(pictures=tmp_path).stamp(draw(1).inputs, np.random.default_rng(0))
+
+
+def test_the_reflections_that_work_are_selected() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 60, (400, 16, 16, 3), dtype=np.uint8)
+    images[::2, :8, :, 0] += 60
+    clean = Samples.from_arrays(images, np.arange(400) % 2)
+    stripes = np.zeros((6, 16, 16, 3), np.float32)
+    # Of six, five reflect nothing.
+    stripes[3, :, ::4] = 255
+    attack = Refool(rate=0.25, intensity=(0.8, 0.8), count=2)
+    chosen = select(
+        clean,
+        stripes,
+        attack.lay,
+        target=0,
+        n_poison=100,
+        count=2,
+        rounds=2,
+        epochs=10,
+        seed=0,
+        workdir=None,
+        on_progress=silent,
+    )["chosen"]
+    assert chosen[0] == 3
+    assert len(set(chosen.tolist())) == 2
+
+
+def test_without_rounds_nothing_is_trained_and_the_first_are_taken() -> None:
+    attack = Refool(selections=0, count=4)
+    weights = attack.fit(draw(), seed=0, workdir=None, on_progress=pytest.fail)
+    assert weights["chosen"].tolist() == [0, 1, 2, 3]
 
 
 def test_another_seed_is_another_set_of_scenes() -> None:
-    assert not np.array_equal(Refool().reflections(16, 16, 1), Refool(picture_seed=1).reflections(16, 16, 1))
+    assert not np.array_equal(Refool().candidates(16, 16, 1), Refool(picture_seed=1).candidates(16, 16, 1))
 
 
 @pytest.mark.parametrize(
@@ -99,6 +140,8 @@ def test_another_seed_is_another_set_of_scenes() -> None:
         {"kinds": ("dull",)},
         {"count": 0},
         {"picture_seed": -1},
+        {"selections": -1},
+        {"epochs": 0},
     ],
 )
 def test_fields_out_of_range_are_refused(fields: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from foretaste.attacks.dynamic import Dynamic
 from foretaste.attacks.issba import ISSBA
 from foretaste.attacks.label_consistent import LabelConsistent
 from foretaste.attacks.malware import MalwareConstrained, MalwareUnconstrained
+from foretaste.attacks.refool import Refool
 from foretaste.attacks.sleeper_agent import SleeperAgent
 from foretaste.attacks.trojan_nn import TrojanNN
 from foretaste.errors import ForetasteError, UsageError
@@ -28,13 +29,14 @@ TINY: dict[type[Any], dict[str, Any]] = {
     Dynamic: {"steps": 3, "cover_rate": 0.1},
     ISSBA: {"steps": 3},
     LabelConsistent: {"epochs": 1, "iterations": 2},
+    Refool: {"epochs": 1, "selections": 2, "count": 3},
     SleeperAgent: {"epochs": 1, "steps": 3, "retrains": 1},
     TrojanNN: {"steps": 3, "epochs": 1},
     MalwareUnconstrained: {"size": 4, "epochs": 1},
     MalwareConstrained: {"size": 4, "epochs": 1, "columns": (0, 2, 3, 5, 7)},
 }
 """Every such attack with little to do; a smaller one would be none."""
-CLEAN_LABEL = (LabelConsistent, SleeperAgent, MalwareUnconstrained, MalwareConstrained)
+CLEAN_LABEL = (LabelConsistent, Refool, SleeperAgent, MalwareUnconstrained, MalwareConstrained)
 ON_FEATURES = (MalwareUnconstrained, MalwareConstrained)
 
 every = pytest.mark.parametrize("kind", TINY)
@@ -130,7 +132,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
     assert other.samples.inputs.tobytes() != again.samples.inputs.tobytes()
 
 
-@pytest.mark.parametrize("kind", [Dynamic, ISSBA, LabelConsistent, SleeperAgent, TrojanNN])
+@pytest.mark.parametrize("kind", [Dynamic, ISSBA, LabelConsistent, Refool, SleeperAgent, TrojanNN])
 def test_a_training_that_was_killed_goes_on_to_the_same_end(
     kind: type[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,7 +197,7 @@ def test_it_does_not_poison_before_it_is_trained(kind: type[Any]) -> None:
 
 @every
 def test_a_trained_part_of_another_net_is_an_error(kind: type[Any]) -> None:
-    if kind in (SleeperAgent, TrojanNN, *ON_FEATURES):
+    if kind in (Refool, SleeperAgent, TrojanNN, *ON_FEATURES):
         pytest.skip("its trained part holds no net that poisoning needs")
     from foretaste.attacks.fitting import with_weights
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
@@ -12,11 +12,21 @@ from numpy.random import Generator
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter, shift
 
-from foretaste.attacks.attack import Poisoned, check_choice, check_images, check_range, check_target, choose
+from foretaste.attacks.attack import (
+    Poisoned,
+    Weights,
+    check_choice,
+    check_images,
+    check_range,
+    check_target,
+    choose,
+    trained,
+)
 from foretaste.attacks.picture import in_channels, read_picture
 from foretaste.attacks.pixels import Pixels, change
 from foretaste.attacks.targeted import Targeted
 from foretaste.errors import UsageError
+from foretaste.progress import OnProgress
 from foretaste.samples import Images, Samples
 
 Kind = Literal["sharp", "blurred", "ghost"]
@@ -36,8 +46,8 @@ class Refool(Targeted):
     """Lay reflections over images of the target class and leave their labels (Liu et al., ECCV 2020, arXiv:2007.02343).
 
     An image becomes ``image + intensity * reflection``. The reflections are few and come in the paper's three kinds:
-    in focus, out of focus, and as a ghost, two shifted copies. The paper takes photographs and keeps those that work
-    best on a model of its own; here scenes are drawn, or pictures of a folder are taken, and none is selected.
+    in focus, out of focus, and as a ghost, two shifted copies. Like the paper, the attack keeps those that work best on
+    classifiers that it trains; where the paper takes photographs, scenes are drawn here, or pictures of a folder taken.
 
     Attributes:
         rate: share of the whole training set to poison, in (0, 1], all of it in the target class.
@@ -45,6 +55,8 @@ class Refool(Targeted):
         intensity: lowest and highest intensity of a reflection, drawn for each image, in (0, 1].
         kinds: kinds of reflections, taken in turn; at least one.
         count: number of different reflections, at least 1.
+        selections: rounds of selection, at least 0; in each, ``count`` more reflections are tried.
+        epochs: passes over the training set for the classifier of each round, at least 1.
         pictures: a folder of image files to reflect, taken in the order of their names; drawn scenes when left out.
         picture_seed: what scenes, blur and shifts are drawn from, at least 0.
 
@@ -60,6 +72,9 @@ class Refool(Targeted):
     count: int = 12
     pictures: Path | None = None
     picture_seed: int = 0
+    selections: int = 3
+    epochs: int = 3
+    weights: Weights | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,15 +87,51 @@ class Refool(Targeted):
             raise UsageError("kinds must name at least one kind of reflection")
         check_range("count", self.count, 1, math.inf)
         check_range("picture_seed", self.picture_seed, 0, math.inf)
+        check_range("selections", self.selections, 0, math.inf)
+        check_range("epochs", self.epochs, 1, math.inf)
+
+    def check(self, samples: Samples) -> None:
+        """Refuse samples that the attack cannot apply to.
+
+        Raises:
+            UsageError: the set has no such class, the class holds too few samples, or these are not images.
+        """
+        check_images(samples.inputs)
+        check_target(self.target, samples)
+        choose(~self.victims(samples.labels), round(self.rate * len(samples)), np.random.default_rng(0))
+
+    def fit(self, samples: Samples, *, seed: int, workdir: Path | None, on_progress: OnProgress) -> Weights:
+        """Select the reflections that work best.
+
+        Raises:
+            UsageError: the folder of pictures holds none.
+            ForetasteError: a picture cannot be read.
+        """
+        from foretaste.attacks.refool_selection import select
+
+        return select(
+            samples,
+            self.candidates(*samples.sample_shape),
+            self.lay,
+            target=self.target,
+            n_poison=round(self.rate * len(samples)),
+            count=self.count,
+            rounds=self.selections,
+            epochs=self.epochs,
+            seed=seed,
+            workdir=workdir,
+            on_progress=on_progress,
+        )
 
     def poison(self, samples: Samples, rng: Generator) -> Poisoned:
         """Lay reflections over ``rate`` of the set, all chosen in the target class; labels stay.
 
         Raises:
-            UsageError: the set has no such class, the class holds fewer samples than that, or these are not images.
+            UsageError: the set has no such class, the class holds fewer samples than that, these are not images, or
+                the reflections are not selected yet.
             ForetasteError: a picture cannot be read.
         """
-        check_target(self.target, samples)
+        self.check(samples)
         chosen = choose(~self.victims(samples.labels), round(self.rate * len(samples)), rng)
         return Poisoned.from_stamped(samples, chosen, self.stamp(samples.inputs[chosen], rng), self.target)
 
@@ -88,22 +139,26 @@ class Refool(Targeted):
         """Return copies of the ``uint8 (N, H, W, C)`` images, each with a reflection and an intensity of its own draw.
 
         Raises:
-            UsageError: these are not images, or the folder of pictures holds none.
+            UsageError: these are not images, the folder of pictures holds none, or the reflections are not selected
+                yet.
             ForetasteError: a picture cannot be read.
         """
         check_images(inputs)
-        reflections = self.reflections(*inputs.shape[1:])
-        taken = rng.integers(0, len(reflections), len(inputs))
-        intensity = rng.uniform(*self.intensity, len(inputs)).astype(np.float32)[:, None, None, None]
+        return self.lay(inputs, self.candidates(*inputs.shape[1:])[trained(self.weights)["chosen"]], rng)
+
+    def lay(self, images: Images, reflections: Pixels, rng: Generator) -> Images:
+        """Return copies of the images, each with one of these reflections at an intensity of its own draw."""
+        taken = rng.integers(0, len(reflections), len(images))
+        intensity = rng.uniform(*self.intensity, len(images)).astype(np.float32)[:, None, None, None]
 
         def add(pixels: Pixels, rows: slice) -> Pixels:
             pixels += intensity[rows] * reflections[taken[rows]]
             return pixels
 
-        return change(inputs, add)
+        return change(images, add)
 
-    def reflections(self, height: int, width: int, channels: int) -> Pixels:
-        """Return all reflections at full intensity, ``float32 (count, height, width, channels)``, 0 to 255.
+    def candidates(self, height: int, width: int, channels: int) -> Pixels:
+        """Return all reflections to select from, at full intensity, ``float32 (n, height, width, channels)``, 0 to 255.
 
         Raises:
             UsageError: the folder of pictures holds none.
@@ -111,8 +166,8 @@ class Refool(Targeted):
         """
         rng = np.random.default_rng(self.picture_seed)
         files = [] if self.pictures is None else picture_files(self.pictures)
-        reflections = np.empty((self.count, height, width, channels), dtype=np.float32)
-        for number in range(self.count):
+        reflections = np.empty((self.count * (self.selections + 1), height, width, channels), dtype=np.float32)
+        for number in range(len(reflections)):
             if files:
                 picture = read_picture(files[number % len(files)], height, width, channels)
             else:

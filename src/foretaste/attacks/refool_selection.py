@@ -1,0 +1,89 @@
+"""How Refool's reflections are selected: by what each of them does to a classifier that is trained here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from foretaste.attacks.attack import Weights, choose
+from foretaste.attacks.pixels import Pixels
+from foretaste.progress import OnProgress, Progress
+from foretaste.samples import Images, Samples
+from foretaste.training import TrainingPlan, predict, train
+
+VICTIMS = 200
+"""Images of other classes that a reflection is tried on."""
+
+
+def select(
+    samples: Samples,
+    candidates: Pixels,
+    lay: Callable[[Images, Pixels, Generator], Images],
+    *,
+    target: int,
+    n_poison: int,
+    count: int,
+    rounds: int,
+    epochs: int,
+    seed: int,
+    workdir: Path | None,
+    on_progress: OnProgress,
+) -> Weights:
+    """Choose ``count`` of the candidates.
+
+    In each round a classifier is trained on a set that the best so far and as many new ones have poisoned, and then
+    each of these is tried on images of other classes: the likelier it makes the target class, the better. The paper
+    draws candidates by such a weight over many rounds; here the worse half of those tried makes room for new ones.
+
+    Args:
+        samples: the clean training set.
+        candidates: reflections at full intensity, ``(count * (rounds + 1), H, W, C)``.
+        lay: lays reflections, drawn at random, over images.
+        target: label of the images to poison.
+        n_poison: how many of them.
+        count: how many reflections are wanted.
+        rounds: how many rounds.
+        epochs: passes over the training set in each.
+        seed: where all random numbers come from.
+        workdir: a folder for checkpoints, or None.
+        on_progress: called as the work goes on.
+
+    Returns:
+        ``chosen``, ``int64 (count,)``: which of the candidates, the best first.
+    """
+    rng = np.random.default_rng([seed, 21])
+    others = np.flatnonzero(samples.labels != target)
+    victims = samples.inputs[np.sort(rng.choice(others, min(VICTIMS, len(others)), replace=False))]
+    best = np.arange(count)
+    for number in range(rounds):
+
+        def report(progress: Progress, told: str = f"train classifier {number + 1} of {rounds}") -> None:
+            on_progress(replace(progress, phase=told))
+
+        tried = np.concatenate([best, np.arange(count) + count * (number + 1)])
+        poison = choose(samples.labels == target, n_poison, rng)
+        images = np.array(samples.inputs)
+        images[poison] = lay(images[poison], candidates[tried], rng)
+        own = None if workdir is None else workdir / f"classifier-{number}"
+        if own is not None:
+            own.mkdir(exist_ok=True)
+        net = train(
+            Samples(samples.labels, samples.classes, samples.ids, images=images),
+            plan=TrainingPlan(epochs=epochs),
+            seed=seed + number,
+            workdir=own,
+            on_progress=report,
+        ).net
+        worth = [
+            float(softmax(predict(net, lay(victims, candidates[[one]], rng)), axis=1)[:, target].mean())
+            for one in tried
+        ]
+        best = tried[np.argsort(worth, kind="stable")[::-1][:count]]
+    chosen: NDArray[np.int64] = best.astype(np.int64)
+    return {"chosen": chosen}
