@@ -401,16 +401,18 @@ def test_pictures_of_one_thing_condemn_nobody() -> None:
     assert not ConfusionTraining().verdict(same, heard(gains), NearDuplicates(same).highest)[1].any()
 
 
-def test_the_surest_kind_of_model_alone_tells_the_poison() -> None:
+def test_other_kinds_of_models_join_the_surest_where_they_find_the_same() -> None:
     labels = np.array([0] * 1000 + [1] * 60)
     samples = Samples.from_arrays(np.zeros((len(labels), 2), dtype=np.float32), labels, ("a", "b"))
     quiet = np.linspace(-0.1, 0.1, 1000)
-    # One sees forty and nothing in the others; the other condemns the class, too, but for twenty others.
-    sure = np.array([*quiet, *[4.0] * 40, *[0.0] * 20], dtype=np.float32)
-    less = np.array([*quiet, *[0.0] * 40, *[4.0] * 20], dtype=np.float32)
-    for gains in ((sure, less), (less, sure)):
-        flagged = ConfusionTraining().verdict(samples, heard(*gains), each_once)[1]
-        assert np.flatnonzero(flagged).tolist() == list(range(1000, 1040))
+    # The surest sees forty. Another one sees twenty others; or thirty of those, and three more.
+    sure = np.array([*quiet, *[4.0] * 40, *[0.01] * 20], dtype=np.float32)
+    apart = np.array([*quiet, *[0.01] * 40, *[4.0] * 20], dtype=np.float32)
+    alike = np.array([*quiet, *[0.01] * 10, *[4.0] * 33, *[0.01] * 17], dtype=np.float32)
+    for other, until in ((apart, 1040), (alike, 1043)):
+        for gains in ((sure, other), (other, sure)):
+            flagged = ConfusionTraining().verdict(samples, heard(*gains), each_once)[1]
+            assert np.flatnonzero(flagged).tolist() == list(range(1000, until))
 
 
 def test_the_next_base_model_leaves_out_the_flagged_and_some_who_score_high() -> None:
@@ -501,12 +503,12 @@ def test_a_doubted_sample_of_a_condemned_class_needs_a_lower_score() -> None:
     clean, poison = rng.normal(0, 0.2, 500), rng.normal(2, 0.5, 100)
     scores = np.concatenate([clean, poison]).astype(np.float32)
     doubted = np.arange(600) >= 495
-    found = hump(scores, doubted, least_natural=1.0)
+    found = hump(scores, doubted)
     assert not found[:495].any()
     assert found[500:].mean() >= 0.98
     assert not found[495:500].any()
     # Without the doubts, nobody below the cut is found.
-    assert scores[hump(scores, np.zeros(600, dtype=np.bool_), least_natural=1.0)].min() > 1
+    assert scores[hump(scores, np.zeros(600, dtype=np.bool_))].min() > 1
 
 
 def test_an_absent_class_is_cleared() -> None:

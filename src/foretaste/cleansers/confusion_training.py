@@ -51,6 +51,9 @@ NOISE = 20
 HUMP = 1 / 3
 """In a condemned class, samples with natural labels that score below this share of the suspects' median are strays."""
 
+AGREED = 0.9
+"""A kind of model finds the same poison as another if this share of what it finds is found by that one, too."""
+
 LEFT_OUT = 0.75
 """In classes that are not condemned, who scores above this is left out of the next base model; the cut is at 1."""
 LEFT_OUT_OF_LEARNT = 0.5
@@ -248,11 +251,10 @@ class ConfusionTraining:
                 chances.append(len(scores) * tail_probability(once(telling, kind[telling]), 1))
             # The kind that is surest tells the poison from the rest; of two, the one with more suspects.
             surest = min(range(len(scores)), key=lambda kind: (chances[kind], -np.count_nonzero(suspects[kind])))
-            kind, least = scores[surest], chances[surest]
+            least = chances[surest]
             found = np.zeros_like(members)
             if least < significance:
-                least_natural = max(1, HUMP * float(np.median(kind[suspects[surest]])))
-                found[members] = hump(kind[members], heard.doubted[members], least_natural)
+                found[members] = agreed([hump(kind[members], heard.doubted[members]) for kind in scores], surest)
                 # Whom no kind finds suspicious is not, however wide the poison's spread.
                 found &= highest > 0
             flagged |= found
@@ -577,7 +579,16 @@ def tail_probability(scores: Scores, cut: float) -> float:
     return max(float(binom.sf(above - 1, len(scores), math.exp(-2))), 1e-300)
 
 
-def hump(scores: Scores, doubted: Mask, least_natural: float) -> Mask:
+def agreed(found: list[Mask], surest: int) -> Mask:
+    """Return what the surest kind of model found, and what others did that found the same and little else."""
+    joined = found[surest]
+    for other in found:
+        if np.count_nonzero(other & found[surest]) >= AGREED * np.count_nonzero(other):
+            joined = joined | other
+    return joined
+
+
+def hump(scores: Scores, doubted: Mask) -> Mask:
     """Tell the poison of a condemned class from its clean samples, ``bool (N,)``.
 
     A normal distribution for each is fitted to the scores by expectation maximisation, with one share of poison among
@@ -585,11 +596,14 @@ def hump(scores: Scores, doubted: Mask, least_natural: float) -> Mask:
     a lower score.
 
     Args:
-        scores: of the class's samples, ``(N,)``; the cut is at 1, and some lie above it.
+        scores: of the class's samples, ``(N,)``; the cut is at 1. If none is above it, nobody is poison.
         doubted: ``bool (N,)``, those whose label is not what nature says.
-        least_natural: the others are poison only above this.
     """
-    poison = (scores > 1).astype(np.float64)
+    suspects = scores > 1
+    if not suspects.any():
+        return suspects
+    least_natural = max(1, HUMP * float(np.median(scores[suspects])))
+    poison = suspects.astype(np.float64)
     for _ in range(EM_STEPS):
         odds = np.zeros(len(scores))
         for weights, sign in ((poison, 1), (1 - poison, -1)):
