@@ -123,7 +123,8 @@ class ConfusionTraining:
         significance: a class is condemned if its suspects, of images only those whose label is not natural, with
             near-duplicates counted once, are less likely to be the tail of the clean samples' scores than this, shared
             equally by the classes; in (0, 1).
-        settled: the rounds end when this share of the flagged samples or less changed, in [0, 1].
+        settled: the rounds end when this share of the flagged samples or less changed, in [0, 1], and no class is
+            condemned for the first time.
 
     Raises:
         UsageError: a value is out of range.
@@ -209,11 +210,13 @@ class ConfusionTraining:
             seconds = time.perf_counter() - began
             rounds.append(Round(name=f"round {number + 1}", losses=losses, kept=flagged, seconds=seconds))
             moved, found = np.count_nonzero(flagged != before), np.count_nonzero(flagged)
+            confirmed = twice(evidence, evidence_before)
             # In the first round nature may be known too little to find anything. Where half the set is suspect, the
             # rest cannot teach what is natural.
-            if (number and moved <= self.settled * found) or np.count_nonzero(suspect) > len(samples) / 2:
+            settled = number and moved <= self.settled * found and confirmed == evidence
+            if settled or np.count_nonzero(suspect) > len(samples) / 2:
                 break
-        evidence = twice(evidence, evidence_before)
+        evidence = confirmed
         return Verdict(
             scores=scores,
             flagged=flagged & np.array([entry.condemned for entry in evidence])[samples.labels],
