@@ -16,6 +16,7 @@ from foretaste.cleansers.confusion_training import (
     ConfusionTraining,
     Run,
     denied,
+    false_discovery_limit,
     hump,
     named,
     principal_plane,
@@ -440,6 +441,23 @@ def evidence(label: int, condemned: bool) -> ClassEvidence:
         condemned=condemned,
         reason="",
     )
+
+
+def test_where_many_classes_are_poisoned_each_needs_less_evidence() -> None:
+    # Of ten classes at 0.001: one needs 0.0001, the second 0.0002, and so on.
+    alone = np.array([0.00015, *[0.5] * 9])
+    assert false_discovery_limit(alone, 0.001) == pytest.approx(0.0001)
+    assert false_discovery_limit(np.array([1e-9, *alone[:9]]), 0.001) == pytest.approx(0.0002)
+    assert false_discovery_limit(np.array([*[0.00065] * 7, *[0.5] * 3]), 0.001) == pytest.approx(0.0007)
+    labels = np.repeat(np.arange(11), [1000, *[20] * 10])
+    samples = Samples.from_arrays(np.zeros((len(labels), 2), dtype=np.float32), labels)
+    gains = np.zeros(len(labels), dtype=np.float32)
+    gains[:1000] = np.linspace(-0.1, 0.1, 1000)
+    # Four suspects are a chance of e^-8: more than a thousandth's eleventh, less than ten elevenths of it.
+    gains[1000:1004] = 4.0
+    assert not ConfusionTraining().verdict(samples, heard(gains), each_once)[1].any()
+    gains[1020:] = 4.0
+    assert ConfusionTraining().verdict(samples, heard(gains), each_once)[1].sum() == 4 + 9 * 20
 
 
 def test_what_only_one_round_condemns_is_cleared() -> None:

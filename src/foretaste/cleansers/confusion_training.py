@@ -120,9 +120,9 @@ class ConfusionTraining:
         spread: a sample is a suspect if it scores above this many standard deviations of the scores, > 0. The standard
             deviation is a robust one, from the median absolute deviation, which poison hardly moves.
         gain: and if its own label became more than e^gain times likelier, by default twice; > 0.
-        significance: a class is condemned if its suspects, of images only those whose label is not natural, with
-            near-duplicates counted once, are less likely to be the tail of the clean samples' scores than this, shared
-            equally by the classes; in (0, 1).
+        significance: a class is condemned by how unlikely its suspects, of images only those whose label is not
+            natural, with near-duplicates counted once, are to be the tail of the clean samples' scores; of the
+            condemned classes this share at most is expected to be clean, in (0, 1).
         settled: the rounds end when this share of the flagged samples or less changed, in [0, 1], and no class is
             condemned for the first time.
 
@@ -240,23 +240,24 @@ class ConfusionTraining:
         cuts = [max(self.spread * robust_deviation(gains), self.gain) for gains in heard.gains]
         scores = np.stack([gains / cut for gains, cut in zip(heard.gains, cuts, strict=True)])
         above_cut, highest = scores > 1, scores.max(axis=0)
+        chances = np.empty((len(samples.classes), len(scores)))
+        for label in range(len(samples.classes)):
+            telling = above_cut & heard.telling & (samples.labels == label)
+            for kind, of_kind in enumerate(telling):
+                rows = np.flatnonzero(of_kind)
+                # Each kind of model is one more chance to be wrong.
+                chances[label, kind] = len(scores) * tail_probability(once(rows, scores[kind, rows]), 1)
+        allowed = false_discovery_limit(chances.min(axis=1), self.significance)
         flagged = np.zeros(len(samples), dtype=np.bool_)
         evidence = []
-        # Each class is one more chance to be wrong.
-        significance = self.significance / len(samples.classes)
         for label, name in enumerate(samples.classes):
             members = samples.labels == label
             suspects = members & above_cut
-            chances = []
-            for kind, above in zip(scores, suspects, strict=True):
-                telling = np.flatnonzero(above & heard.telling)
-                # Each kind of model is one more chance to be wrong.
-                chances.append(len(scores) * tail_probability(once(telling, kind[telling]), 1))
             # The kind that is surest tells the poison from the rest; of two, the one with more suspects.
-            surest = min(range(len(scores)), key=lambda kind: (chances[kind], -np.count_nonzero(suspects[kind])))
-            least = chances[surest]
+            surest = np.lexsort((-suspects.sum(axis=1), chances[label]))[0]
+            least = float(chances[label, surest])
             found = np.zeros_like(members)
-            if least < significance:
+            if least <= allowed:
                 found[members] = agreed([hump(kind[members], heard.doubted[members]) for kind in scores], surest)
                 # Whom no kind finds suspicious is not, however wide the poison's spread.
                 found &= highest > 0
@@ -282,7 +283,7 @@ class ConfusionTraining:
                     n_suspects=n_suspects,
                     n_flagged=n_flagged,
                     statistic=math.log10(1 / least),
-                    threshold=-math.log10(significance),
+                    threshold=-math.log10(allowed),
                     condemned=condemned,
                     reason=reason,
                 )
@@ -580,6 +581,21 @@ def tail_probability(scores: Scores, cut: float) -> float:
     """
     above = np.count_nonzero(scores > 1.5 * cut)
     return max(float(binom.sf(above - 1, len(scores), math.exp(-2))), 1e-300)
+
+
+def false_discovery_limit(chances: NDArray[np.float64], significance: float) -> float:
+    """Return the chance up to which classes are condemned (Benjamini and Hochberg 1995).
+
+    Of the classes that it condemns, a share of ``significance`` at most is expected to be clean. One class among K
+    needs a chance of ``significance / K``; where many are poisoned, as in all-to-all attacks, each needs less.
+
+    Args:
+        chances: of each class's evidence if the class were clean, ``(K,)``.
+        significance: in (0, 1).
+    """
+    limits = significance * np.arange(1, len(chances) + 1) / len(chances)
+    within = np.flatnonzero(np.sort(chances) <= limits)
+    return float(limits[within[-1] if len(within) else 0])
 
 
 def agreed(found: list[Mask], surest: int) -> Mask:
