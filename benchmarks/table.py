@@ -88,15 +88,15 @@ def attacking() -> Iterator[str]:
             cleansed = [case["cleanse"] for case in cases if "cleanse" in case]
             # Where nothing was flagged, no model was trained again.
             retrained = [case["attack"] | case["cleanse"] for case in cases if "cleanse" in case]
-
-            def after(what: str, before: list[Any] = attacks, after: list[Any] = retrained) -> str:
-                return f"{share(average(before, what))} → {share(average(after, what))}"
-
+            success, accuracy = (
+                f"{share(average(attacks, what))} → {share(average(retrained, what))}"
+                for what in ("attack_success", "accuracy")
+            )
             cover = attacks[0]["cover"]
             covered = share(mean(one["cover_flagged"] / cover for one in cleansed)) if cover and cleansed else "–"
             yield (
-                f"| {title} | {name} | {attacks[0]['poison']}, {cover} | {len(cases)} | {after('attack_success')} "
-                f"| {REPORTED.get((data, name), '–')} | {after('accuracy')} | {share(average(cleansed, 'tpr'))} "
+                f"| {title} | {name} | {attacks[0]['poison']}, {cover} | {len(cases)} | {success} "
+                f"| {REPORTED.get((data, name), '–')} | {accuracy} | {share(average(cleansed, 'tpr'))} "
                 f"| {share(average(cleansed, 'fpr'))} | {covered} | {number(average(cleansed, 'auroc'), 4)} "
                 f"| {number(average(cleansed, 'seconds'), 0)}{' s' if cleansed else ''} |"
             )

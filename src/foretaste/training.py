@@ -387,7 +387,7 @@ def read_checkpoint(path: Path, key: str, net: nn.Module, optimizer: torch.optim
 
 
 def fingerprint(*parts: Samples | object) -> str:
-    """Return a short name for what a run depends on: samples, settings, seeds.
+    """Return a short name for what a run depends on: samples, settings, seeds, bytes.
 
     Of large sets the labels, the ids and a thousand evenly spaced inputs count, so that a set larger than memory need
     not be read twice.
@@ -399,6 +399,8 @@ def fingerprint(*parts: Samples | object) -> str:
             digest.update(part.labels.tobytes())
             digest.update(part.ids.tobytes())
             digest.update(part.inputs[:: max(len(part) // 1000, 1)].tobytes())
+        elif isinstance(part, bytes):
+            digest.update(part)
         else:
             digest.update(repr(part).encode())
     return digest.hexdigest()[:32]

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from foretaste.attacks.attack import trained
 from foretaste.attacks.fitting import with_weights
 from foretaste.attacks.refool import Refool, reflect, scene
 from foretaste.attacks.refool_selection import select
@@ -21,7 +22,7 @@ def draw(n: int = 400) -> Samples:
 def unselected(**fields: Any) -> Refool:
     """Return an attack that takes the first reflections that it draws."""
     attack = Refool(**fields)
-    return with_weights(attack, {"chosen": np.arange(attack.count)})
+    return with_weights(attack, {"reflections": attack.candidates(32, 32, 3)[: attack.count]})
 
 
 def test_all_poison_is_of_the_target_class_under_its_true_label() -> None:
@@ -40,7 +41,7 @@ def test_more_poison_than_the_target_class_holds_is_refused() -> None:
 def test_each_image_gets_one_of_the_reflections_within_the_intensities() -> None:
     attack = unselected(intensity=(0.2, 0.4))
     added = attack.stamp(np.zeros((200, 32, 32, 3), np.uint8), np.random.default_rng(0)).astype(float)
-    reflections = attack.candidates(32, 32, 3)[:12].astype(float).reshape(12, -1)
+    reflections = trained(attack.weights)["reflections"].astype(float).reshape(12, -1)
     used = set()
     for image in added.reshape(200, -1):
         strengths = reflections @ image / (reflections**2).sum(axis=1)
@@ -88,10 +89,10 @@ def test_pictures_of_a_folder_are_reflected_in_turn(tmp_path: Path) -> None:
 
 def test_a_folder_without_pictures_and_a_broken_picture_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="not a folder with image files"):
-        unselected(pictures=tmp_path).stamp(draw(1).inputs, np.random.default_rng(0))
+        Refool(pictures=tmp_path).candidates(32, 32, 3)
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(ForetasteError, match=r"broken\.png"):
-        unselected(pictures=tmp_path).stamp(draw(1).inputs, np.random.default_rng(0))
+        Refool(pictures=tmp_path).candidates(32, 32, 3)
 
 
 def test_the_reflections_that_work_are_selected() -> None:
@@ -103,7 +104,7 @@ def test_the_reflections_that_work_are_selected() -> None:
     # Of six, five reflect nothing.
     stripes[3, :, ::4] = 255
     attack = Refool(rate=0.25, intensity=(0.8, 0.8), count=2)
-    chosen = select(
+    selected = select(
         clean,
         stripes,
         attack.lay,
@@ -115,15 +116,28 @@ def test_the_reflections_that_work_are_selected() -> None:
         seed=0,
         workdir=None,
         on_progress=silent,
-    )["chosen"]
-    assert chosen[0] == 3
-    assert len(set(chosen.tolist())) == 2
+    )["reflections"]
+    assert np.array_equal(selected, stripes[[3, 0]])
 
 
 def test_without_rounds_nothing_is_trained_and_the_first_are_taken() -> None:
     attack = Refool(selections=0, count=4)
     weights = attack.fit(draw(), seed=0, workdir=None, on_progress=pytest.fail)
-    assert weights["chosen"].tolist() == [0, 1, 2, 3]
+    assert np.array_equal(weights["reflections"], attack.candidates(32, 32, 3))
+
+
+def test_images_of_another_shape_are_refused() -> None:
+    with pytest.raises(UsageError, match="another shape"):
+        unselected().stamp(np.zeros((2, 16, 16, 3), np.uint8), np.random.default_rng(0))
+
+
+def test_a_picture_that_is_taken_again_is_reflected_in_another_way(tmp_path: Path) -> None:
+    for name in "abc":
+        picture = np.random.default_rng(ord(name)).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(tmp_path / f"{name}.png")
+    sharp_and_blurred = Refool(pictures=tmp_path, count=3, selections=1, kinds=("sharp", "blurred"))
+    first, again = np.split(sharp_and_blurred.candidates(16, 16, 3), 2)
+    assert all(not np.allclose(one, other) for one, other in zip(first, again, strict=True))
 
 
 def test_another_seed_is_another_set_of_scenes() -> None:

@@ -15,12 +15,12 @@ from foretaste.cleansers.confused_models import Heard
 from foretaste.cleansers.confusion_training import (
     ConfusionTraining,
     Run,
+    confirm,
     denied,
     false_discovery_limit,
     hump,
     named,
     principal_plane,
-    twice,
     unnatural,
 )
 from foretaste.cleansers.near_duplicates import NearDuplicates
@@ -337,7 +337,7 @@ def heard(*gains: NDArray[np.float32]) -> Heard:
     return Heard(gains=gains, doubted=nobody, telling=~nobody, residual=gains[0][:, None])
 
 
-def each_once(rows: NDArray[np.intp], scores: NDArray[np.float32]) -> NDArray[np.float32]:
+def each(rows: NDArray[np.intp], scores: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the scores of samples that have no near-duplicates."""
     return scores
 
@@ -348,7 +348,7 @@ def judged(scores: list[float]) -> tuple[NDArray[np.bool_], Any]:
     samples = Samples.from_arrays(np.zeros((len(labels), 2), dtype=np.float32), labels, ("a", "b"))
     normal = norm.ppf(np.linspace(0.001, 0.999, 1000), scale=0.5)
     gains = np.array([*normal, *scores], dtype=np.float32)
-    _, flagged, evidence = ConfusionTraining().verdict(samples, heard(gains), each_once)
+    _, flagged, evidence = ConfusionTraining().verdict(samples, heard(gains), each)
     assert evidence[0].reason == "no suspects"
     assert not flagged[:1000].any()
     return flagged[1000:], evidence[1]
@@ -385,10 +385,10 @@ def test_only_telling_samples_condemn() -> None:
     samples = Samples.from_arrays(np.zeros((len(labels), 2), dtype=np.float32), labels, ("a", "b"))
     gains = np.array([*np.linspace(-0.1, 0.1, 1000), *[4.0] * 20], dtype=np.float32)
     untold = replace(heard(gains), telling=np.zeros(len(labels), dtype=np.bool_))
-    assert not ConfusionTraining().verdict(samples, untold, each_once)[1].any()
+    assert not ConfusionTraining().verdict(samples, untold, each)[1].any()
     # Half of them are enough to condemn the class, and then all are flagged.
     some = replace(heard(gains), telling=np.arange(len(labels)) >= 1010)
-    assert ConfusionTraining().verdict(samples, some, each_once)[1].sum() == 20
+    assert ConfusionTraining().verdict(samples, some, each)[1].sum() == 20
 
 
 def test_pictures_of_one_thing_condemn_nobody() -> None:
@@ -412,7 +412,7 @@ def test_other_kinds_of_models_join_the_surest_where_they_find_the_same() -> Non
     alike = np.array([*quiet, *[0.01] * 10, *[4.0] * 33, *[0.01] * 17], dtype=np.float32)
     for other, until in ((apart, 1040), (alike, 1043)):
         for gains in ((sure, other), (other, sure)):
-            flagged = ConfusionTraining().verdict(samples, heard(*gains), each_once)[1]
+            flagged = ConfusionTraining().verdict(samples, heard(*gains), each)[1]
             assert np.flatnonzero(flagged).tolist() == list(range(1000, until))
 
 
@@ -455,23 +455,69 @@ def test_where_many_classes_are_poisoned_each_needs_less_evidence() -> None:
     gains[:1000] = np.linspace(-0.1, 0.1, 1000)
     # Four suspects are a chance of e^-8: more than a thousandth's eleventh, less than ten elevenths of it.
     gains[1000:1004] = 4.0
-    assert not ConfusionTraining().verdict(samples, heard(gains), each_once)[1].any()
+    assert not ConfusionTraining().verdict(samples, heard(gains), each)[1].any()
     gains[1020:] = 4.0
-    assert ConfusionTraining().verdict(samples, heard(gains), each_once)[1].sum() == 4 + 9 * 20
+    assert ConfusionTraining().verdict(samples, heard(gains), each)[1].sum() == 4 + 9 * 20
+
+
+def inspected(monkeypatch: pytest.MonkeyPatch, marks: list[list[int]], **fields: Any) -> Verdict:
+    """Return the verdict where the marks of round i are on the first ``marks[i][j]`` of class j's hundred images."""
+    labels = np.repeat([0, 1, 2], [1000, 100, 100])
+    images = np.random.default_rng(0).integers(0, 256, (len(labels), 16, 16, 3)).astype(np.uint8)
+    samples = Samples.from_arrays(images, labels, ("a", "b", "c"))
+
+    def heard_in(run: Run, number: int, suspect: NDArray[np.bool_]) -> Heard:
+        gains = np.resize(np.linspace(-0.1, 0.1, 1000), len(labels)).astype(np.float32)
+        for count, start in zip(marks[number], (0, 1000, 1100), strict=True):
+            gains[start : start + count] = 4.0
+        return replace(heard(gains), residual=np.stack([gains, -gains], axis=1))
+
+    monkeypatch.setattr(Run, "round", heard_in)
+    return ConfusionTraining(**fields).inspect(samples, None)
+
+
+def test_the_rounds_go_on_until_what_is_condemned_was_condemned_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once = inspected(monkeypatch, [[0, 20, 0], [0, 20, 0]])
+    assert (len(at_once.rounds), at_once.suspect_classes, at_once.flagged.sum()) == (2, (1,), 20)
+    later = inspected(monkeypatch, [[0, 0, 0], [0, 20, 0], [0, 20, 0]])
+    assert (len(later.rounds), later.suspect_classes, later.flagged.sum()) == (3, (1,), 20)
+    # Ten of class c are a small share of what is flagged, but new.
+    another = inspected(monkeypatch, [[400, 90, 0], [400, 90, 9], [400, 90, 9]], settled=0.05)
+    assert (len(another.rounds), another.suspect_classes) == (3, (0, 1, 2))
+
+
+def test_what_only_the_last_round_condemns_is_not_flagged(monkeypatch: pytest.MonkeyPatch) -> None:
+    verdict = inspected(monkeypatch, [[0, 20, 0], [0, 20, 0], [0, 20, 30]], settled=0)
+    assert len(verdict.rounds) == 2
+    verdict = inspected(monkeypatch, [[0, 20, 0], [0, 21, 0], [0, 21, 30]], settled=0)
+    assert len(verdict.rounds) == 3
+    assert verdict.suspect_classes == (1,)
+    assert verdict.flagged.sum() == 21
+    assert not verdict.classes[2].condemned
+    only = inspected(monkeypatch, [[0, 20, 0]], rounds=1)
+    assert only.suspect_classes == (1,)
+
+
+def test_where_half_the_set_is_suspect_no_other_round_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels_of_most = [[480, 100, 100], [480, 100, 100]]
+    verdict = inspected(monkeypatch, labels_of_most)
+    assert len(verdict.rounds) == 1
+    assert verdict.flagged.sum() == 680
+    assert verdict.notes[-1].startswith("more than half of the set is suspect")
 
 
 def test_what_only_one_round_condemns_is_cleared() -> None:
     before = (evidence(0, condemned=True), evidence(1, condemned=False), evidence(2, condemned=True))
     now = (evidence(0, condemned=True), evidence(1, condemned=True), evidence(2, condemned=False))
-    found = twice(now, before)
+    found = confirm(now, before)
     assert [one.condemned for one in found] == [True, False, False]
     assert [one.n_flagged for one in found] == [1, 0, 0]
-    assert found[1].reason == "the suspects are a group of their own in the last round only"
+    assert found[1].reason == "the suspects are a group of their own in this round, but were none in the round before"
     # Of a single round, nothing more can be asked.
-    assert twice(now, ()) == now
+    assert confirm(now, ()) == now
 
 
-def test_in_a_condemned_class_poison_that_the_surest_kind_misses_needs_another_kind_to_suspect_it() -> None:
+def test_in_a_condemned_class_poison_that_the_surest_kind_misses_needs_another_kind_to_point_at_it() -> None:
     rng = np.random.default_rng(0)
     labels = np.array([0] * 1000 + [1] * 300)
     samples = Samples.from_arrays(np.zeros((len(labels), 2), dtype=np.float32), labels, ("a", "b"))
@@ -480,7 +526,7 @@ def test_in_a_condemned_class_poison_that_the_surest_kind_misses_needs_another_k
     other = np.zeros(len(labels), dtype=np.float32)
     sure[1000:1010], other[1000:1005], other[1005:1010] = -0.5, 0.1, -0.1
     found = replace(heard(sure, other), doubted=doubted, telling=doubted)
-    flagged = ConfusionTraining().verdict(samples, found, each_once)[1]
+    flagged = ConfusionTraining().verdict(samples, found, each)[1]
     assert flagged[1000:1005].all()
     assert not flagged[1005:1010].any()
 
@@ -494,10 +540,10 @@ def test_the_verdict_does_not_depend_on_the_scale_of_the_scores() -> None:
 def test_a_mark_that_hardly_matters_is_no_trigger() -> None:
     labels = np.array([0] * 1000 + [1] * 20)
     samples = Samples.from_arrays(np.zeros((len(labels), 2), dtype=np.float32), labels, ("a", "b"))
-    # A hundred standard deviations, but less than twice as likely.
+    # A hundred standard deviations, but less than confirm as likely.
     scores = np.array([*np.linspace(-0.01, 0.01, 1000), *[0.6] * 20], dtype=np.float32)
-    assert not ConfusionTraining().verdict(samples, heard(scores), each_once)[1].any()
-    assert ConfusionTraining(gain=0.3).verdict(samples, heard(scores), each_once)[1].sum() == 20
+    assert not ConfusionTraining().verdict(samples, heard(scores), each)[1].any()
+    assert ConfusionTraining(gain=0.3).verdict(samples, heard(scores), each)[1].sum() == 20
 
 
 def test_one_kind_of_model_is_enough() -> None:
@@ -507,7 +553,7 @@ def test_one_kind_of_model_is_enough() -> None:
     struck = calm.copy()
     struck[1000:] = 4.2
     for gains in ((calm, struck), (struck, calm)):
-        scores, flagged, evidence = ConfusionTraining().verdict(samples, heard(*gains), each_once)
+        scores, flagged, evidence = ConfusionTraining().verdict(samples, heard(*gains), each)
         assert flagged.tolist() == [False] * 1000 + [True] * 20
         assert [one.condemned for one in evidence] == [False, True]
         # The cut is 0.7 for both.

@@ -104,8 +104,8 @@ class Refool(Targeted):
         """Select the reflections that work best.
 
         Raises:
-            UsageError: the folder of pictures holds none.
-            ForetasteError: a picture cannot be read.
+            UsageError: the folder of pictures holds none, or the set has samples of one class only.
+            ForetasteError: a picture cannot be read, or a training failed.
         """
         from foretaste.attacks.refool_selection import select
 
@@ -128,8 +128,7 @@ class Refool(Targeted):
 
         Raises:
             UsageError: the set has no such class, the class holds fewer samples than that, these are not images, or
-                the reflections are not selected yet.
-            ForetasteError: a picture cannot be read.
+                the reflections are not selected yet, or were for images of another shape.
         """
         self.check(samples)
         chosen = choose(~self.victims(samples.labels), round(self.rate * len(samples)), rng)
@@ -139,12 +138,14 @@ class Refool(Targeted):
         """Return copies of the ``uint8 (N, H, W, C)`` images, each with a reflection and an intensity of its own draw.
 
         Raises:
-            UsageError: these are not images, the folder of pictures holds none, or the reflections are not selected
-                yet.
-            ForetasteError: a picture cannot be read.
+            UsageError: these are not images, or the reflections are not selected yet, or were for images of another
+                shape.
         """
         check_images(inputs)
-        return self.lay(inputs, self.candidates(*inputs.shape[1:])[trained(self.weights)["chosen"]], rng)
+        reflections = trained(self.weights)["reflections"]
+        if reflections.shape[1:] != inputs.shape[1:]:
+            raise UsageError("the reflections were selected for images of another shape; select them on these first")
+        return self.lay(inputs, reflections, rng)
 
     def lay(self, images: Images, reflections: Pixels, rng: Generator) -> Images:
         """Return copies of the images, each with one of these reflections at an intensity of its own draw."""
@@ -172,7 +173,9 @@ class Refool(Targeted):
                 picture = read_picture(files[number % len(files)], height, width, channels)
             else:
                 picture = in_channels(scene(height, width, rng), channels)
-            reflections[number] = reflect(picture, self.kinds[number % len(self.kinds)], rng)
+            # Taken again, a picture is reflected in another way.
+            turn = sum(divmod(number, len(files))) if files else number
+            reflections[number] = reflect(picture, self.kinds[turn % len(self.kinds)], rng)
         return reflections
 
 

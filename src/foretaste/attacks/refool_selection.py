@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
 from scipy.special import softmax
 
-from foretaste.attacks.attack import Weights, choose
+from foretaste.attacks.attack import Poisoned, Weights, choose
 from foretaste.attacks.pixels import Pixels
 from foretaste.progress import OnProgress, Progress
 from foretaste.samples import Images, Samples
@@ -55,7 +54,11 @@ def select(
         on_progress: called as the work goes on.
 
     Returns:
-        ``chosen``, ``int64 (count,)``: which of the candidates, the best first.
+        ``reflections``, ``float32 (count, H, W, C)``: the best first; without rounds, the first candidates.
+
+    Raises:
+        UsageError: the set has samples of one class only.
+        ForetasteError: a training failed.
     """
     rng = np.random.default_rng([seed, 21])
     others = np.flatnonzero(samples.labels != target)
@@ -68,13 +71,12 @@ def select(
 
         tried = np.concatenate([best, np.arange(count) + count * (number + 1)])
         poison = choose(samples.labels == target, n_poison, rng)
-        images = np.array(samples.inputs)
-        images[poison] = lay(images[poison], candidates[tried], rng)
+        poisoned = Poisoned.from_stamped(samples, poison, lay(samples.inputs[poison], candidates[tried], rng), target)
         own = None if workdir is None else workdir / f"classifier-{number}"
         if own is not None:
             own.mkdir(exist_ok=True)
         net = train(
-            Samples(samples.labels, samples.classes, samples.ids, images=images),
+            poisoned.samples,
             plan=TrainingPlan(epochs=epochs),
             seed=seed + number,
             workdir=own,
@@ -85,5 +87,4 @@ def select(
             for one in tried
         ]
         best = tried[np.argsort(worth, kind="stable")[::-1][:count]]
-    chosen: NDArray[np.int64] = best.astype(np.int64)
-    return {"chosen": chosen}
+    return {"reflections": candidates[best]}

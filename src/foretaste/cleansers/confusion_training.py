@@ -68,7 +68,8 @@ NETWORK_SGD = SGD(learning_rate=0.05, momentum=0.9, weight_decay=5e-4)
 """The optimiser of the convolutional confused models."""
 
 Scores = NDArray[np.float32]
-Once = Callable[[NDArray[np.intp], Scores], Scores]
+Distinct = Callable[[NDArray[np.intp], Scores], Scores]
+"""Given samples and their scores, returns the scores that count as evidence, of things that differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +90,10 @@ class ConfusionTraining:
     3. Every sample is *scored* by confused models that were trained without it: by how many times its own label has
        become likelier. Memory helps nobody here; only a mark that others share does.
 
-    Flagged samples, and images of other classes that score high, are left out of the next round's base model, which so
-    unlearns what it knew of the trigger. That brings out poison whose label is right, too, if all of it carries one
-    mark: the first base model takes the mark for nature, the next knows less of it. The rounds end when the verdict no
-    longer moves; only what the last two of them condemn is flagged.
+    Flagged samples are left out of the next round's base model, and so are images that score high, in classes that are
+    not condemned or whose mark it took for nature. So it unlearns what it knew of the trigger. That brings out poison
+    whose label is right, too, if all of it carries one mark: the first base model takes the mark for nature, the next
+    knows less of it. The rounds end when the verdict no longer moves; what only the last of them condemns is cleared.
 
     It differs from the paper in three ways, each because it measured better on the sets it was developed on: nature is
     also taken out by subtraction, not by confusion alone; samples are judged out of fold; and the confused models are
@@ -102,7 +103,7 @@ class ConfusionTraining:
     For feature vectors both models are made of decision trees; see ``feature_marks``.
 
     Attributes:
-        rounds: at most this many, ≥ 1.
+        rounds: at most this many, ≥ 1. What only the last one condemns is cleared, unless it is the first, too.
         folds: parts of the set that are judged by models that never saw them, ≥ 2.
         base_steps: steps of the base model, ≥ 1, within the next two bounds.
         base_fewest: passes of the base model over the set at least, ≥ 1.
@@ -121,10 +122,10 @@ class ConfusionTraining:
             deviation is a robust one, from the median absolute deviation, which poison hardly moves.
         gain: and if its own label became more than e^gain times likelier, by default twice; > 0.
         significance: a class is condemned by how unlikely its suspects, of images only those whose label is not
-            natural, with near-duplicates counted once, are to be the tail of the clean samples' scores; of the
-            condemned classes this share at most is expected to be clean, in (0, 1).
-        settled: the rounds end when this share of the flagged samples or less changed, in [0, 1], and no class is
-            condemned for the first time.
+            natural, with near-duplicates counted once, are to be the tail of the clean samples' scores; of the classes
+            that a round condemns this share at most is expected to be clean, in (0, 1).
+        settled: the rounds end when this share of the flagged samples or less changed, in [0, 1], and each condemned
+            class was condemned in the round before, too.
 
     Raises:
         UsageError: a value is out of range.
@@ -199,24 +200,30 @@ class ConfusionTraining:
         flagged = np.zeros(len(samples), dtype=np.bool_)
         suspect = flagged
         evidence: tuple[ClassEvidence, ...] = ()
+        notes = run.notes()
         rounds: list[Round] = []
         for number in range(self.rounds):
             began = time.perf_counter()
             heard = run.round(number, suspect)
             before, evidence_before = flagged, evidence
-            scores, flagged, evidence = self.verdict(samples, heard, run.once)
+            scores, flagged, evidence = self.verdict(samples, heard, run.distinct)
             suspect = run.left_out(scores, flagged, heard.doubted, evidence)
             losses = np.log1p((len(samples.classes) - 1) * np.exp(-np.max(heard.gains, axis=0))).astype(np.float32)
             seconds = time.perf_counter() - began
             rounds.append(Round(name=f"round {number + 1}", losses=losses, kept=flagged, seconds=seconds))
             moved, found = np.count_nonzero(flagged != before), np.count_nonzero(flagged)
-            confirmed = twice(evidence, evidence_before)
-            # In the first round nature may be known too little to find anything. Where half the set is suspect, the
-            # rest cannot teach what is natural.
-            settled = number and moved <= self.settled * found and confirmed == evidence
-            if settled or np.count_nonzero(suspect) > len(samples) / 2:
+            if np.count_nonzero(suspect) > len(samples) / 2:
+                notes += (
+                    "more than half of the set is suspect; the rest cannot teach what is natural, so no other round "
+                    "was asked",
+                )
                 break
-        evidence = confirmed
+            confirmed = confirm(evidence, evidence_before)
+            # In the first round nature may be known too little to find anything.
+            settled = number > 0 and moved <= self.settled * found and confirmed == evidence
+            if settled or number == self.rounds - 1:
+                evidence = confirmed
+                break
         return Verdict(
             scores=scores,
             flagged=flagged & np.array([entry.condemned for entry in evidence])[samples.labels],
@@ -224,18 +231,20 @@ class ConfusionTraining:
             method=self.name,
             seed=seed,
             seconds=time.perf_counter() - start,
-            notes=run.notes(),
+            notes=notes,
             rounds=tuple(rounds),
             embedding=principal_plane(heard.residual),
         )
 
-    def verdict(self, samples: Samples, heard: Heard, once: Once) -> tuple[Scores, Mask, tuple[ClassEvidence, ...]]:
+    def verdict(
+        self, samples: Samples, heard: Heard, distinct: Distinct
+    ) -> tuple[Scores, Mask, tuple[ClassEvidence, ...]]:
         """Return the scores, 1 at the cut, who is flagged, ``bool (N,)``, and the evidence per class.
 
         Args:
             samples: N samples.
             heard: what was found of them.
-            once: given some samples and their scores, returns the scores that count as evidence.
+            distinct: leaves one score of near-duplicates.
         """
         cuts = [max(self.spread * robust_deviation(gains), self.gain) for gains in heard.gains]
         scores = np.stack([gains / cut for gains, cut in zip(heard.gains, cuts, strict=True)])
@@ -246,8 +255,9 @@ class ConfusionTraining:
             for kind, of_kind in enumerate(telling):
                 rows = np.flatnonzero(of_kind)
                 # Each kind of model is one more chance to be wrong.
-                chances[label, kind] = len(scores) * tail_probability(once(rows, scores[kind, rows]), 1)
-        allowed = false_discovery_limit(chances.min(axis=1), self.significance)
+                chances[label, kind] = len(scores) * tail_probability(distinct(rows, scores[kind, rows]), 1)
+        present = np.isin(np.arange(len(samples.classes)), samples.labels)
+        allowed = false_discovery_limit(chances[present].min(axis=1), self.significance)
         flagged = np.zeros(len(samples), dtype=np.bool_)
         evidence = []
         for label, name in enumerate(samples.classes):
@@ -259,7 +269,7 @@ class ConfusionTraining:
             found = np.zeros_like(members)
             if least <= allowed:
                 found[members] = agreed([hump(kind[members], heard.doubted[members]) for kind in scores], surest)
-                # Whom no kind finds suspicious is not, however wide the poison's spread.
+                # Whose label no kind makes likelier is not poison, however wide the poison's spread.
                 found &= highest > 0
             flagged |= found
             condemned, n_suspects, n_flagged = bool(found.any()), int(suspects.any(axis=0).sum()), int(found.sum())
@@ -312,9 +322,9 @@ class Run:
         scale.measure(samples.inputs)
         colours.measure(samples.inputs)
         self.scale, self.colours = scale.state_dict(), colours.state_dict()
-        self.key = fingerprint(samples, "no clean set" if clean is None else clean, method, seed)
+        self.key = self.round_key = fingerprint(samples, "no clean set" if clean is None else clean, method, seed)
         # Frames of one video are one piece of evidence.
-        self.once = NearDuplicates(samples).highest
+        self.distinct = NearDuplicates(samples).highest
         # Which part of the set each sample is in; the model of a fold is trained on the other parts.
         self.fold = permutation(len(samples), seed, 0).numpy() % method.folds
 
@@ -334,6 +344,8 @@ class Run:
 
     def round(self, number: int, suspect: Mask) -> Heard:
         """Return what the confused models say of every sample, out of fold."""
+        # Checkpoints of another verdict on the round before are not gone on with.
+        self.round_key = fingerprint(self.key, suspect.tobytes())
         natural = self.natural(number, suspect)
         doubted = natural.argmax(axis=1) != self.samples.labels
         confusing = self.clean_set(natural, suspect, number)
@@ -416,7 +428,7 @@ class Run:
             phase=f"round {number + 1}: learn what is natural",
             on_progress=self.on_progress,
             checkpoint=self.checkpoint(f"natural-{number}"),
-            key=self.key,
+            key=self.round_key,
         )
         return predict(net, samples.inputs)
 
@@ -507,7 +519,7 @@ class Run:
             phase=phase,
             on_progress=self.on_progress,
             checkpoint=self.checkpoint("confused-" + "-".join(map(str, place))),
-            key=self.key,
+            key=self.round_key,
         )
         return model.eval()
 
@@ -550,7 +562,7 @@ def denied(residual: NDArray[np.float32], doubted: Mask) -> Scores:
     return gains
 
 
-def twice(evidence: tuple[ClassEvidence, ...], before: tuple[ClassEvidence, ...]) -> tuple[ClassEvidence, ...]:
+def confirm(evidence: tuple[ClassEvidence, ...], before: tuple[ClassEvidence, ...]) -> tuple[ClassEvidence, ...]:
     """Return the evidence with those classes cleared that the round before, if there was one, did not condemn.
 
     Odd but natural looks may form a hump in one round; once a trigger does, it does in every round.
@@ -560,7 +572,7 @@ def twice(evidence: tuple[ClassEvidence, ...], before: tuple[ClassEvidence, ...]
             entry,
             condemned=False,
             n_flagged=0,
-            reason="the suspects are a group of their own in the last round only",
+            reason="the suspects are a group of their own in this round, but were none in the round before",
         )
         if entry.condemned and earlier is not None and not earlier.condemned
         else entry
@@ -612,7 +624,7 @@ def hump(scores: Scores, doubted: Mask) -> Mask:
 
     A normal distribution for each is fitted to the scores by expectation maximisation, with one share of poison among
     the samples whose label is not what nature says, and another among those whose label is. So a doubted sample needs
-    a lower score.
+    a lower score; where the poison's scores spread wide, even one below the clean samples'.
 
     Args:
         scores: of the class's samples, ``(N,)``; the cut is at 1. If none is above it, nobody is poison.

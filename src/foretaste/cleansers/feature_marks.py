@@ -50,14 +50,14 @@ class FeatureRun:
         nobody = np.zeros(len(found), dtype=np.bool_)
         return Heard(gains=(gains,), doubted=nobody, telling=~nobody, residual=found)
 
-    def once(self, rows: NDArray[np.intp], scores: Outputs) -> Outputs:
+    def distinct(self, rows: NDArray[np.intp], scores: Outputs) -> Outputs:
         """Return the scores that count as evidence: all of them, for feature vectors have no near-duplicates."""
         return scores
 
     def left_out(self, scores: Outputs, flagged: Mask, doubted: Mask, evidence: tuple[ClassEvidence, ...]) -> Mask:
         """Tell whom the next round's forests are not grown on: the flagged.
 
-        Without high scores elsewhere they would forget what is natural sooner than a mark.
+        If high scores of other classes were left out, too, the forests would forget nature sooner than a mark.
         """
         return flagged
 

@@ -23,7 +23,7 @@ class ClassEvidence:
         n_suspects: those that scored as suspects, whatever became of the class.
         n_flagged: those that were flagged; 0 unless the class is condemned.
         statistic: the figure that decided; higher is more suspicious.
-        threshold: the class is condemned if ``statistic`` exceeds it.
+        threshold: the class is not condemned unless ``statistic`` reaches it.
         condemned: whether poison was found in the class.
         reason: one sentence for people.
     """

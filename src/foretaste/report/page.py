@@ -223,7 +223,7 @@ def _rounds(verdict: Verdict) -> list[Chart]:
         charts.append(
             Chart(
                 svg=Markup(figures.losses(f"round-{number}", stage.losses, stage.kept, verdict.flagged)),
-                caption=f"{stage.name.capitalize()}: {wording.count(int(stage.kept.sum()))} flagged, "
+                caption=f"{stage.name.capitalize()}: {wording.count(int(stage.kept.sum()))} suspected, "
                 f"{wording.duration(stage.seconds)}",
                 alt=f"Histogram of losses. {medians}.",
             )
