@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.random import Generator
 
-from foretaste.attacks.attack import Poisoned, Weights, check_images, check_range, check_target, choose, trained
+from foretaste.attacks.attack import Poisoned, Weights, check_images, check_range, trained
+from foretaste.attacks.clean_label import CleanLabel
 from foretaste.attacks.fitting import restore
 from foretaste.attacks.pixels import Pixels, change
-from foretaste.attacks.targeted import Targeted
 from foretaste.progress import OnProgress
 from foretaste.samples import Images, Samples
 
@@ -27,7 +27,7 @@ CHUNK = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelConsistent(Targeted):
+class LabelConsistent(CleanLabel):
     """Perturb images of the target class and put patches in their corners (Turner et al. 2019, arXiv:1912.02771).
 
     Labels stay as they are, and they are right. An adversarial perturbation, found on a robust classifier that is
@@ -62,16 +62,6 @@ class LabelConsistent(Targeted):
         check_range("amplitude", self.amplitude, 0, 255, open_low=True)
         check_range("epochs", self.epochs, 1, math.inf)
 
-    def check(self, samples: Samples) -> None:
-        """Refuse samples that the attack cannot apply to.
-
-        Raises:
-            UsageError: the set has no such class, the class holds too few samples, or these are not images.
-        """
-        check_images(samples.inputs)
-        check_target(self.target, samples)
-        choose(~self.victims(samples.labels), round(self.rate * len(samples)), np.random.default_rng(0))
-
     def fit(self, samples: Samples, *, seed: int, workdir: Path | None, on_progress: OnProgress) -> Weights:
         """Train a classifier on the clean training set that withstands perturbations of half the bound."""
         from foretaste.attacks.label_consistent_surrogate import learn
@@ -99,7 +89,7 @@ class LabelConsistent(Targeted):
 
         net = build(None, samples.sample_shape, samples.classes, generator=torch.Generator())
         restore(net, trained(self.weights))
-        chosen = choose(~self.victims(samples.labels), round(self.rate * len(samples)), rng)
+        chosen = self.chosen(samples, rng)
         hidden = np.concatenate(
             [
                 perturb(net, samples.inputs[rows], self.target, self.epsilon, self.iterations, rng)

@@ -18,13 +18,11 @@ from foretaste.attacks.attack import (
     check_choice,
     check_images,
     check_range,
-    check_target,
-    choose,
     trained,
 )
+from foretaste.attacks.clean_label import CleanLabel
 from foretaste.attacks.picture import in_channels, read_picture
 from foretaste.attacks.pixels import Pixels, change
-from foretaste.attacks.targeted import Targeted
 from foretaste.errors import UsageError
 from foretaste.progress import OnProgress
 from foretaste.samples import Images, Samples
@@ -42,7 +40,7 @@ CANVAS = 128
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refool(Targeted):
+class Refool(CleanLabel):
     """Lay reflections over images of the target class and leave their labels (Liu et al., ECCV 2020, arXiv:2007.02343).
 
     An image becomes ``image + intensity * reflection``. The reflections are few and come in the paper's three kinds:
@@ -90,16 +88,6 @@ class Refool(Targeted):
         check_range("selections", self.selections, 0, math.inf)
         check_range("epochs", self.epochs, 1, math.inf)
 
-    def check(self, samples: Samples) -> None:
-        """Refuse samples that the attack cannot apply to.
-
-        Raises:
-            UsageError: the set has no such class, the class holds too few samples, or these are not images.
-        """
-        check_images(samples.inputs)
-        check_target(self.target, samples)
-        choose(~self.victims(samples.labels), round(self.rate * len(samples)), np.random.default_rng(0))
-
     def fit(self, samples: Samples, *, seed: int, workdir: Path | None, on_progress: OnProgress) -> Weights:
         """Select the reflections that work best.
 
@@ -131,7 +119,7 @@ class Refool(Targeted):
                 the reflections are not selected yet, or were for images of another shape.
         """
         self.check(samples)
-        chosen = choose(~self.victims(samples.labels), round(self.rate * len(samples)), rng)
+        chosen = self.chosen(samples, rng)
         return Poisoned.from_stamped(samples, chosen, self.stamp(samples.inputs[chosen], rng), self.target)
 
     def stamp(self, inputs: Images, rng: Generator) -> Images:

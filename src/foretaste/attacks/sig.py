@@ -9,15 +9,15 @@ from typing import ClassVar
 import numpy as np
 from numpy.random import Generator
 
-from foretaste.attacks.attack import Poisoned, check_images, check_range, check_target, choose
+from foretaste.attacks.attack import Poisoned, check_images, check_range
+from foretaste.attacks.clean_label import CleanLabel
 from foretaste.attacks.pixels import Pixels, change
-from foretaste.attacks.targeted import Targeted
 from foretaste.errors import UsageError
 from foretaste.samples import Images, Samples
 
 
 @dataclass(frozen=True, kw_only=True)
-class SIG(Targeted):
+class SIG(CleanLabel):
     """Add a horizontal sine wave to images of the target class (Barni et al. 2019, arXiv:1902.11237).
 
     Labels stay as they are. The model learns that the wave speaks for the target class, and follows it where a
@@ -53,8 +53,8 @@ class SIG(Targeted):
         Raises:
             UsageError: the set has no such class, the class holds fewer samples than that, or these are not images.
         """
-        check_target(self.target, samples)
-        chosen = choose(~self.victims(samples.labels), round(self.rate * len(samples)), rng)
+        self.check(samples)
+        chosen = self.chosen(samples, rng)
         return Poisoned.from_stamped(
             samples, chosen, with_wave(samples.inputs[chosen], self.delta, self.frequency), self.target
         )

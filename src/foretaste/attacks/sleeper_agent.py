@@ -10,16 +10,16 @@ from typing import ClassVar
 import numpy as np
 from numpy.random import Generator
 
-from foretaste.attacks.attack import Poisoned, Weights, check_images, check_range, check_target, choose, trained
+from foretaste.attacks.attack import Poisoned, Weights, check_images, check_range, check_target, trained
+from foretaste.attacks.clean_label import CleanLabel
 from foretaste.attacks.patch import paste
-from foretaste.attacks.targeted import Targeted
 from foretaste.errors import UsageError
 from foretaste.progress import OnProgress
 from foretaste.samples import Images, Labels, Mask, Samples
 
 
 @dataclass(frozen=True, kw_only=True)
-class SleeperAgent(Targeted):
+class SleeperAgent(CleanLabel):
     """Match the poison's gradient to that of a trigger which the poison never shows (Souri et al. 2022).
 
     A patch at test time turns the source class into the target class (arXiv:2106.08970). The training set holds no
@@ -74,12 +74,10 @@ class SleeperAgent(Targeted):
         Raises:
             UsageError: the set lacks a class, the target class holds too few samples, or these are not images.
         """
-        check_images(samples.inputs)
-        check_target(self.target, samples)
+        super().check(samples)
         check_target(self.source, samples, "source")
         if not self.victims(samples.labels).any():
             raise UsageError(f"there is no sample of the source class {samples.classes[self.source]}")
-        choose(samples.labels == self.target, round(self.rate * len(samples)), np.random.default_rng(0))
 
     def fit(self, samples: Samples, *, seed: int, workdir: Path | None, on_progress: OnProgress) -> Weights:
         """Choose the samples to poison, and find their changes."""
