@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,8 @@ def test_the_reflections_that_work_are_selected() -> None:
 
 def test_without_rounds_nothing_is_trained_and_the_first_are_taken() -> None:
     attack = Refool(selections=0, count=4)
-    weights = attack.fit(draw(), seed=0, workdir=None, on_progress=pytest.fail)
+    never: Callable[..., None] = pytest.fail
+    weights = attack.fit(draw(), seed=0, workdir=None, on_progress=never)
     assert np.array_equal(weights["reflections"], attack.candidates(32, 32, 3))
 
 
