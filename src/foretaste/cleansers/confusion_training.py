@@ -51,6 +51,8 @@ NOISE = 20
 HUMP = 1 / 3
 """In a condemned class, samples with natural labels that score below this share of the suspects' median are strays."""
 
+OVERWHELMING = 2
+"""A class with this many times the evidence that condemns, by its exponent, need not be condemned in two rounds."""
 AGREED = 0.9
 """A kind of model finds the same poison as another if this share of what it finds is found by that one, too."""
 
@@ -93,7 +95,7 @@ class ConfusionTraining:
     Flagged samples are left out of the next round's base model, and so are images that score high, in classes that are
     not condemned or whose mark it took for nature. So it unlearns what it knew of the trigger. That brings out poison
     whose label is right, too, if all of it carries one mark: the first base model takes the mark for nature, the next
-    knows less of it. The rounds end when the verdict no longer moves; what only the last of them condemns is cleared.
+    knows less of it. The rounds end when the verdict no longer moves; what only the last condemns needs twice the evidence.
 
     It differs from the paper in three ways, each because it measured better on the sets it was developed on: nature is
     also taken out by subtraction, not by confusion alone; samples are judged out of fold; and the confused models are
@@ -103,7 +105,8 @@ class ConfusionTraining:
     For feature vectors both models are made of decision trees; see ``feature_marks``.
 
     Attributes:
-        rounds: at most this many, ≥ 1. What only the last one condemns is cleared, unless it is the first, too.
+        rounds: at most this many, ≥ 1. What only the last one condemns needs twice the evidence, unless it is the only
+            one.
         folds: parts of the set that are judged by models that never saw them, ≥ 2.
         base_steps: steps of the base model, ≥ 1, within the next two bounds.
         base_fewest: passes of the base model over the set at least, ≥ 1.
@@ -565,7 +568,8 @@ def denied(residual: NDArray[np.float32], doubted: Mask) -> Scores:
 def confirm(evidence: tuple[ClassEvidence, ...], before: tuple[ClassEvidence, ...]) -> tuple[ClassEvidence, ...]:
     """Return the evidence with those classes cleared that the round before, if there was one, did not condemn.
 
-    Odd but natural looks may form a hump in one round; once a trigger does, it does in every round.
+    Odd but natural looks may form a hump in one round; once a trigger does, it does in every round. Overwhelming
+    evidence stands alone.
     """
     return tuple(
         replace(
@@ -574,7 +578,10 @@ def confirm(evidence: tuple[ClassEvidence, ...], before: tuple[ClassEvidence, ..
             n_flagged=0,
             reason="the suspects are a group of their own in this round, but were none in the round before",
         )
-        if entry.condemned and earlier is not None and not earlier.condemned
+        if entry.condemned
+        and earlier is not None
+        and not earlier.condemned
+        and entry.statistic < OVERWHELMING * entry.threshold
         else entry
         for entry, earlier in zip_longest(evidence, before)
     )
