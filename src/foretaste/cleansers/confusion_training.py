@@ -95,7 +95,8 @@ class ConfusionTraining:
     Flagged samples are left out of the next round's base model, and so are images that score high, in classes that are
     not condemned or whose mark it took for nature. So it unlearns what it knew of the trigger. That brings out poison
     whose label is right, too, if all of it carries one mark: the first base model takes the mark for nature, the next
-    knows less of it. The rounds end when the verdict no longer moves; what only the last condemns needs twice the evidence.
+    knows less of it. The rounds end when the verdict no longer moves; what only the last condemns needs twice the
+    evidence.
 
     It differs from the paper in three ways, each because it measured better on the sets it was developed on: nature is
     also taken out by subtraction, not by confusion alone; samples are judged out of fold; and the confused models are
