@@ -12,14 +12,7 @@ from numpy.random import Generator
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter, shift
 
-from foretaste.attacks.attack import (
-    Poisoned,
-    Weights,
-    check_choice,
-    check_images,
-    check_range,
-    trained,
-)
+from foretaste.attacks.attack import Poisoned, Weights, check_choice, check_images, check_range, trained
 from foretaste.attacks.clean_label import CleanLabel
 from foretaste.attacks.picture import in_channels, read_picture
 from foretaste.attacks.pixels import Pixels, change

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,10 @@ from scipy.special import softmax
 
 from foretaste.attacks.attack import Poisoned, Weights, choose
 from foretaste.attacks.pixels import Pixels
-from foretaste.progress import OnProgress, Progress
+from foretaste.attacks.surrogate import surrogate
+from foretaste.progress import OnProgress
 from foretaste.samples import Images, Samples
-from foretaste.training import TrainingPlan, predict, train
+from foretaste.training import predict
 
 VICTIMS = 200
 """Images of other classes that a reflection is tried on."""
@@ -65,23 +65,12 @@ def select(
     victims = samples.inputs[np.sort(rng.choice(others, min(VICTIMS, len(others)), replace=False))]
     best = np.arange(count)
     for number in range(rounds):
-
-        def report(progress: Progress, told: str = f"train classifier {number + 1} of {rounds}") -> None:
-            on_progress(replace(progress, phase=told))
-
         tried = np.concatenate([best, np.arange(count) + count * (number + 1)])
         poison = choose(samples.labels == target, n_poison, rng)
         poisoned = Poisoned.from_stamped(samples, poison, lay(samples.inputs[poison], candidates[tried], rng), target)
-        own = None if workdir is None else workdir / f"classifier-{number}"
-        if own is not None:
-            own.mkdir(exist_ok=True)
-        net = train(
-            poisoned.samples,
-            plan=TrainingPlan(epochs=epochs),
-            seed=seed + number,
-            workdir=own,
-            on_progress=report,
-        ).net
+        net = surrogate(
+            poisoned.samples, number, rounds, epochs=epochs, seed=seed, workdir=workdir, on_progress=on_progress
+        )
         worth = [
             float(softmax(predict(net, lay(victims, candidates[[one]], rng)), axis=1)[:, target].mean())
             for one in tried

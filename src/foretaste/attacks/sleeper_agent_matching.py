@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from foretaste.attacks.attack import Weights
+from foretaste.attacks.surrogate import surrogate
 from foretaste.nets import Net
 from foretaste.progress import OnProgress, Progress
 from foretaste.samples import Images, Samples
-from foretaste.training import Compute, TrainingPlan, augment, draws, train
+from foretaste.training import Compute, augment, draws
 
 BATCH = 128
 """Poison samples whose gradient is matched at a time."""
@@ -49,23 +49,15 @@ def craft(
         ``rows``, ``int64 (count,)``, sorted; ``changes``, ``int16 (count, H, W, C)``; and ``n_samples`` of the set.
     """
     device = Compute().device
-    plan = TrainingPlan(epochs=epochs)
 
-    def surrogate(training_set: Samples, number: int) -> Net:
-        own = None if workdir is None else workdir / f"classifier-{number}"
-        if own is not None:
-            own.mkdir(exist_ok=True)
-        told = f"train classifier {number + 1} of {retrains + 1}"
-        return train(
-            training_set,
-            plan=plan,
-            seed=seed + number,
-            workdir=own,
-            on_progress=lambda progress: on_progress(replace(progress, phase=told)),
-        ).net.to(device)
+    def trained_on(training_set: Samples, number: int) -> Net:
+        net = surrogate(
+            training_set, number, retrains + 1, epochs=epochs, seed=seed, workdir=workdir, on_progress=on_progress
+        )
+        return net.to(device)
 
     rng = np.random.default_rng([seed, 20])
-    net = surrogate(samples, 0)
+    net = trained_on(samples, 0)
     rows = most_telling(net, samples, np.flatnonzero(samples.labels == target), count)
     victims = samples.inputs[np.flatnonzero(samples.labels == source)]
     clean = torch.from_numpy(np.array(samples.inputs[rows])).float().to(device)
@@ -74,7 +66,7 @@ def craft(
     renewals = [round(steps * number / (retrains + 1)) for number in range(1, retrains + 1)]
     for step in range(steps):
         if step in renewals:
-            net = surrogate(changed(samples, rows, clean, changes), renewals.index(step) + 1)
+            net = trained_on(changed(samples, rows, clean, changes), renewals.index(step) + 1)
         patched = with_patch(victims[rng.choice(len(victims), min(SOURCES, len(victims)), replace=False)], rng)
         wished = gradient(net, torch.from_numpy(patched).float().to(device), target, second_order=False)
         size = epsilon * STEP * (1 - step / steps)
