@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from scipy.stats import norm
 
 from foretaste import training
 from foretaste.attacks import BadNets, Poisoned, poison_training_set
@@ -15,15 +14,11 @@ from foretaste.cleansers.confused_models import Heard
 from foretaste.cleansers.confusion_training import (
     ConfusionTraining,
     Run,
-    confirm,
     denied,
-    false_discovery_limit,
-    hump,
     named,
     principal_plane,
     unnatural,
 )
-from foretaste.cleansers.near_duplicates import NearDuplicates
 from foretaste.cleansers.verdict import ClassEvidence, Verdict
 from foretaste.errors import UsageError
 from foretaste.io.signs import draw_signs
@@ -331,91 +326,6 @@ def test_values_out_of_range_are_refused(field: dict[str, Any]) -> None:
 # Its parts.
 
 
-def heard(*gains: NDArray[np.float32]) -> Heard:
-    """Return what models say that found these gains, and nature, which doubts nobody; all samples tell."""
-    nobody = np.zeros(len(gains[0]), dtype=np.bool_)
-    return Heard(gains=gains, doubted=nobody, telling=~nobody, residual=gains[0][:, None])
-
-
-def each(rows: NDArray[np.intp], scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the scores of samples that have no near-duplicates."""
-    return scores
-
-
-def judged(scores: list[float]) -> tuple[NDArray[np.bool_], Any]:
-    """Return the verdict on these scores of class b's samples, beside a thousand of class a that spread by 0.5."""
-    labels = np.array([0] * 1000 + [1] * len(scores))
-    samples = Samples.from_arrays(np.zeros((len(labels), 2), dtype=np.float32), labels, ("a", "b"))
-    normal = norm.ppf(np.linspace(0.001, 0.999, 1000), scale=0.5)
-    gains = np.array([*normal, *scores], dtype=np.float32)
-    _, flagged, evidence = ConfusionTraining().verdict(samples, heard(gains), each)
-    assert evidence[0].reason == "no suspects"
-    assert not flagged[:1000].any()
-    return flagged[1000:], evidence[1]
-
-
-def test_a_hump_far_above_the_cut_is_condemned() -> None:
-    flagged, evidence = judged([0.0, 1.9, 2.1, 5.0, 6.0, 7.0, 7.2, 7.3, 7.4, 7.5, 8.0, 9.0])
-    # The cut is 4 × 0.5; 2.1 is above it, but below a third of the suspects' median.
-    assert flagged.tolist() == [False] * 3 + [True] * 9
-    assert evidence.condemned
-    assert (evidence.n_samples, evidence.n_suspects, evidence.n_flagged) == (12, 10, 9)
-    # Of ten, nine or more lie above 3 where each does with probability e^-2.
-    chance = 10 * math.exp(-18) * (1 - math.exp(-2)) + math.exp(-20)
-    assert evidence.statistic == pytest.approx(-math.log10(chance))
-    # One chance in a thousand, shared by two classes.
-    assert evidence.threshold == pytest.approx(math.log10(2000))
-    assert evidence.reason.startswith("9 samples carry a mark that has nothing to do with what b looks like")
-    assert evidence.reason.endswith("makes this label 1,480 times likelier")
-
-
-@pytest.mark.parametrize(
-    "scores", [[9.0, 9.0, 9.0], [2.1, 2.2, 2.3, 2.4, 2.6, 2.8, 5.0], [2.6] * 90 + [4.0] * 10], ids=str
-)
-def test_too_few_or_a_tail_at_the_cut_is_cleared(scores: list[float]) -> None:
-    flagged, evidence = judged([0.0, *scores])
-    assert not flagged.any()
-    assert not evidence.condemned
-    assert (evidence.n_suspects, evidence.n_flagged) == (len(scores), 0)
-    assert "too few, too alike or too close" in evidence.reason
-
-
-def test_only_telling_samples_condemn() -> None:
-    labels = np.array([0] * 1000 + [1] * 20)
-    samples = Samples.from_arrays(np.zeros((len(labels), 2), dtype=np.float32), labels, ("a", "b"))
-    gains = np.array([*np.linspace(-0.1, 0.1, 1000), *[4.0] * 20], dtype=np.float32)
-    untold = replace(heard(gains), telling=np.zeros(len(labels), dtype=np.bool_))
-    assert not ConfusionTraining().verdict(samples, untold, each)[1].any()
-    # Half of them are enough to condemn the class, and then all are flagged.
-    some = replace(heard(gains), telling=np.arange(len(labels)) >= 1010)
-    assert ConfusionTraining().verdict(samples, some, each)[1].sum() == 20
-
-
-def test_pictures_of_one_thing_condemn_nobody() -> None:
-    labels = np.array([0] * 1000 + [1] * 20)
-    images = np.random.default_rng(0).integers(0, 256, (len(labels), 8, 8, 3)).astype(np.uint8)
-    gains = np.array([*np.linspace(-0.1, 0.1, 1000), *[4.0] * 20], dtype=np.float32)
-    different = Samples.from_arrays(images, labels, ("a", "b"))
-    assert ConfusionTraining().verdict(different, heard(gains), NearDuplicates(different).highest)[1].sum() == 20
-    images[1000:] = images[1000]
-    same = Samples.from_arrays(images, labels, ("a", "b"))
-    assert not ConfusionTraining().verdict(same, heard(gains), NearDuplicates(same).highest)[1].any()
-
-
-def test_other_kinds_of_models_join_the_surest_where_they_find_the_same() -> None:
-    labels = np.array([0] * 1000 + [1] * 60)
-    samples = Samples.from_arrays(np.zeros((len(labels), 2), dtype=np.float32), labels, ("a", "b"))
-    quiet = np.linspace(-0.1, 0.1, 1000)
-    # The surest sees forty. Another one sees twenty others; or thirty of those, and three more.
-    sure = np.array([*quiet, *[4.0] * 40, *[0.01] * 20], dtype=np.float32)
-    apart = np.array([*quiet, *[0.01] * 40, *[4.0] * 20], dtype=np.float32)
-    alike = np.array([*quiet, *[0.01] * 10, *[4.0] * 33, *[0.01] * 17], dtype=np.float32)
-    for other, until in ((apart, 1040), (alike, 1043)):
-        for gains in ((sure, other), (other, sure)):
-            flagged = ConfusionTraining().verdict(samples, heard(*gains), each)[1]
-            assert np.flatnonzero(flagged).tolist() == list(range(1000, until))
-
-
 def test_the_next_base_model_leaves_out_the_flagged_and_some_who_score_high() -> None:
     scores = np.array([0.4, 0.6, 0.8, 2.0] * 3, dtype=np.float32)
     labels = np.repeat([0, 1, 2], 4)
@@ -423,41 +333,12 @@ def test_the_next_base_model_leaves_out_the_flagged_and_some_who_score_high() ->
     run = Run(ConfusionTraining(), images, None, 0, None, silent)
     flagged = np.isin(np.arange(12), [7, 11])
     # Class a is not condemned; nature doubts the flagged of class b, but took the mark of class c for nature.
-    found = (evidence(0, condemned=False), evidence(1, condemned=True), evidence(2, condemned=True))
+    cleared = ClassEvidence(
+        label=0, n_samples=4, n_suspects=1, n_flagged=0, statistic=1, threshold=6, condemned=False, reason=""
+    )
+    found = (cleared, *(replace(cleared, label=label, n_flagged=1, condemned=True) for label in (1, 2)))
     left = run.left_out(scores, flagged, np.arange(12) == 7, found)
     assert np.flatnonzero(left).tolist() == [2, 3, 7, 9, 10, 11]
-
-
-def evidence(label: int, condemned: bool) -> ClassEvidence:
-    """Return evidence on a class of four."""
-    statistic = 7.0 if condemned else 1.0  # of 6, and not twice as many
-    return ClassEvidence(
-        label=label,
-        n_samples=4,
-        n_suspects=1,
-        n_flagged=int(condemned),
-        statistic=statistic,
-        threshold=6,
-        condemned=condemned,
-        reason="",
-    )
-
-
-def test_where_many_classes_are_poisoned_each_needs_less_evidence() -> None:
-    # Of ten classes at 0.001: one needs 0.0001, the second 0.0002, and so on.
-    alone = np.array([0.00015, *[0.5] * 9])
-    assert false_discovery_limit(alone, 0.001) == pytest.approx(0.0001)
-    assert false_discovery_limit(np.array([1e-9, *alone[:9]]), 0.001) == pytest.approx(0.0002)
-    assert false_discovery_limit(np.array([*[0.00065] * 7, *[0.5] * 3]), 0.001) == pytest.approx(0.0007)
-    labels = np.repeat(np.arange(11), [1000, *[20] * 10])
-    samples = Samples.from_arrays(np.zeros((len(labels), 2), dtype=np.float32), labels)
-    gains = np.zeros(len(labels), dtype=np.float32)
-    gains[:1000] = np.linspace(-0.1, 0.1, 1000)
-    # Four suspects are a chance of e^-8: more than a thousandth's eleventh, less than ten elevenths of it.
-    gains[1000:1004] = 4.0
-    assert not ConfusionTraining().verdict(samples, heard(gains), each)[1].any()
-    gains[1020:] = 4.0
-    assert ConfusionTraining().verdict(samples, heard(gains), each)[1].sum() == 4 + 9 * 20
 
 
 def inspected(monkeypatch: pytest.MonkeyPatch, marks: list[list[int]], **fields: Any) -> Verdict:
@@ -470,7 +351,9 @@ def inspected(monkeypatch: pytest.MonkeyPatch, marks: list[list[int]], **fields:
         gains = np.resize(np.linspace(-0.1, 0.1, 1000), len(labels)).astype(np.float32)
         for count, start in zip(marks[number], (0, 1000, 1100), strict=True):
             gains[start : start + count] = 4.0
-        return replace(heard(gains), residual=np.stack([gains, -gains], axis=1))
+        nobody = np.zeros(len(labels), dtype=np.bool_)
+        residual = np.stack([gains, -gains], axis=1)
+        return Heard(gains=(gains,), doubted=nobody, telling=~nobody, residual=residual)
 
     monkeypatch.setattr(Run, "round", heard_in)
     return ConfusionTraining(**fields).inspect(samples, None)
@@ -504,82 +387,6 @@ def test_where_half_the_set_is_suspect_no_other_round_is_asked(monkeypatch: pyte
     assert len(verdict.rounds) == 1
     assert verdict.flagged.sum() == 680
     assert verdict.notes[-1].startswith("more than half of the set is suspect")
-
-
-def test_what_only_one_round_condemns_is_cleared() -> None:
-    before = (evidence(0, condemned=True), evidence(1, condemned=False), evidence(2, condemned=True))
-    now = (evidence(0, condemned=True), evidence(1, condemned=True), evidence(2, condemned=False))
-    found = confirm(now, before)
-    assert [one.condemned for one in found] == [True, False, False]
-    assert [one.n_flagged for one in found] == [1, 0, 0]
-    assert found[1].reason == "the suspects are a group of their own in this round, but were none in the round before"
-    # Of a single round, nothing more can be asked.
-    assert confirm(now, ()) == now
-
-
-def test_in_a_condemned_class_poison_that_the_surest_kind_misses_needs_another_kind_to_point_at_it() -> None:
-    rng = np.random.default_rng(0)
-    labels = np.array([0] * 1000 + [1] * 300)
-    samples = Samples.from_arrays(np.zeros((len(labels), 2), dtype=np.float32), labels, ("a", "b"))
-    doubted = np.arange(len(labels)) >= 1000
-    sure = np.concatenate([rng.normal(0, 0.02, 1000), rng.normal(3, 2, 300)]).astype(np.float32)
-    other = np.zeros(len(labels), dtype=np.float32)
-    sure[1000:1010], other[1000:1005], other[1005:1010] = -0.5, 0.1, -0.1
-    found = replace(heard(sure, other), doubted=doubted, telling=doubted)
-    flagged = ConfusionTraining().verdict(samples, found, each)[1]
-    assert flagged[1000:1005].all()
-    assert not flagged[1005:1010].any()
-
-
-def test_the_verdict_does_not_depend_on_the_scale_of_the_scores() -> None:
-    weak, _ = judged([0.0] * 50 + [4.0] * 8)
-    strong, _ = judged([0.0] * 50 + [40.0] * 8)
-    assert weak.tolist() == strong.tolist() == [False] * 50 + [True] * 8
-
-
-def test_a_mark_that_hardly_matters_is_no_trigger() -> None:
-    labels = np.array([0] * 1000 + [1] * 20)
-    samples = Samples.from_arrays(np.zeros((len(labels), 2), dtype=np.float32), labels, ("a", "b"))
-    # A hundred standard deviations, but less than confirm as likely.
-    scores = np.array([*np.linspace(-0.01, 0.01, 1000), *[0.6] * 20], dtype=np.float32)
-    assert not ConfusionTraining().verdict(samples, heard(scores), each)[1].any()
-    assert ConfusionTraining(gain=0.3).verdict(samples, heard(scores), each)[1].sum() == 20
-
-
-def test_one_kind_of_model_is_enough() -> None:
-    labels = np.array([0] * 1000 + [1] * 20)
-    samples = Samples.from_arrays(np.zeros((len(labels), 2), dtype=np.float32), labels, ("a", "b"))
-    calm = norm.ppf(np.linspace(0.001, 0.999, 1020), scale=0.1).astype(np.float32)
-    struck = calm.copy()
-    struck[1000:] = 4.2
-    for gains in ((calm, struck), (struck, calm)):
-        scores, flagged, evidence = ConfusionTraining().verdict(samples, heard(*gains), each)
-        assert flagged.tolist() == [False] * 1000 + [True] * 20
-        assert [one.condemned for one in evidence] == [False, True]
-        # The cut is 0.7 for both.
-        assert scores[1000:].tolist() == pytest.approx([6.0] * 20)
-        # Two kinds of models have two chances to be wrong.
-        assert evidence[1].statistic == pytest.approx(-math.log10(2 * math.exp(-2 * 20)))
-
-
-def test_a_doubted_sample_of_a_condemned_class_needs_a_lower_score() -> None:
-    rng = np.random.default_rng(0)
-    clean, poison = rng.normal(0, 0.2, 500), rng.normal(2, 0.5, 100)
-    scores = np.concatenate([clean, poison]).astype(np.float32)
-    doubted = np.arange(600) >= 495
-    found = hump(scores, doubted)
-    assert not found[:495].any()
-    assert found[500:].mean() >= 0.98
-    assert not found[495:500].any()
-    # Without the doubts, nobody below the cut is found.
-    assert scores[hump(scores, np.zeros(600, dtype=np.bool_))].min() > 1
-
-
-def test_an_absent_class_is_cleared() -> None:
-    flagged, evidence = judged([])
-    assert len(flagged) == 0
-    assert not evidence.condemned
-    assert evidence.reason == "no suspects"
 
 
 def test_the_last_output_is_taken_from_natures_answer() -> None:

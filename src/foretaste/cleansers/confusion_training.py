@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from itertools import zip_longest
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import expit, logsumexp
-from scipy.stats import binom, norm
+from scipy.special import logsumexp
 from torch import Tensor, nn
 
 from foretaste.cleansers.confused_models import ConfusedModel, Heard, Whiten, moving, placed
 from foretaste.cleansers.feature_marks import FeatureRun
+from foretaste.cleansers.judgement import Scores, confirm, judge
 from foretaste.cleansers.near_duplicates import NearDuplicates
 from foretaste.cleansers.verdict import ClassEvidence, Round, Verdict
 from foretaste.nets import build
@@ -48,30 +46,15 @@ SHIFT = 3
 NOISE = 20
 """Standard deviation of the noise in the base model's first round, in values of 0 to 255."""
 
-HUMP = 1 / 3
-"""In a condemned class, samples with natural labels that score below this share of the suspects' median are strays."""
-
-OVERWHELMING = 2
-"""A class with this many times the evidence that condemns, by its exponent, need not be condemned in two rounds."""
-AGREED = 0.9
-"""A kind of model finds the same poison as another if this share of what it finds is found by that one, too."""
-
 LEFT_OUT = 0.75
 """In classes that are not condemned, who scores above this is left out of the next base model; the cut is at 1."""
 LEFT_OUT_OF_LEARNT = 0.5
 """The same, in condemned classes whose mark the base model took for nature."""
 
-EM_STEPS = 30
-NARROWEST = 0.1
-"""Standard deviation of either distribution at least, in multiples of the cut."""
 FEWEST_NATURAL = 2000
 """Samples with natural labels in the distilled set, if the set holds so many."""
 NETWORK_SGD = SGD(learning_rate=0.05, momentum=0.9, weight_decay=5e-4)
 """The optimiser of the convolutional confused models."""
-
-Scores = NDArray[np.float32]
-Distinct = Callable[[NDArray[np.intp], Scores], Scores]
-"""Given samples and their scores, returns the scores that count as evidence, of things that differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,7 +193,9 @@ class ConfusionTraining:
             began = time.perf_counter()
             heard = run.round(number, suspect)
             before, evidence_before = flagged, evidence
-            scores, flagged, evidence = self.verdict(samples, heard, run.distinct)
+            scores, flagged, evidence = judge(
+                samples, heard, run.distinct, spread=self.spread, gain=self.gain, significance=self.significance
+            )
             suspect = run.left_out(scores, flagged, heard.doubted, evidence)
             losses = np.log1p((len(samples.classes) - 1) * np.exp(-np.max(heard.gains, axis=0))).astype(np.float32)
             seconds = time.perf_counter() - began
@@ -239,70 +224,6 @@ class ConfusionTraining:
             rounds=tuple(rounds),
             embedding=principal_plane(heard.residual),
         )
-
-    def verdict(
-        self, samples: Samples, heard: Heard, distinct: Distinct
-    ) -> tuple[Scores, Mask, tuple[ClassEvidence, ...]]:
-        """Return the scores, 1 at the cut, who is flagged, ``bool (N,)``, and the evidence per class.
-
-        Args:
-            samples: N samples.
-            heard: what was found of them.
-            distinct: leaves one score of near-duplicates.
-        """
-        cuts = [max(self.spread * robust_deviation(gains), self.gain) for gains in heard.gains]
-        scores = np.stack([gains / cut for gains, cut in zip(heard.gains, cuts, strict=True)])
-        above_cut, highest = scores > 1, scores.max(axis=0)
-        chances = np.empty((len(samples.classes), len(scores)))
-        for label in range(len(samples.classes)):
-            telling = above_cut & heard.telling & (samples.labels == label)
-            for kind, of_kind in enumerate(telling):
-                rows = np.flatnonzero(of_kind)
-                # Each kind of model is one more chance to be wrong.
-                chances[label, kind] = len(scores) * tail_probability(distinct(rows, scores[kind, rows]), 1)
-        present = np.isin(np.arange(len(samples.classes)), samples.labels)
-        allowed = false_discovery_limit(chances[present].min(axis=1), self.significance)
-        flagged = np.zeros(len(samples), dtype=np.bool_)
-        evidence = []
-        for label, name in enumerate(samples.classes):
-            members = samples.labels == label
-            suspects = members & above_cut
-            # The kind that is surest tells the poison from the rest; of two, the one with more suspects.
-            surest = np.lexsort((-suspects.sum(axis=1), chances[label]))[0]
-            least = float(chances[label, surest])
-            found = np.zeros_like(members)
-            if least <= allowed:
-                found[members] = agreed([hump(kind[members], heard.doubted[members]) for kind in scores], surest)
-                # Whose label no kind makes likelier is not poison, however wide the poison's spread.
-                found &= highest > 0
-            flagged |= found
-            condemned, n_suspects, n_flagged = bool(found.any()), int(suspects.any(axis=0).sum()), int(found.sum())
-            if condemned:
-                likelier = float(np.median(np.max(heard.gains, axis=0)[found]))
-                reason = (
-                    f"{n_flagged} samples carry a mark that has nothing to do with what {name} looks like, and that "
-                    f"makes this label {math.exp(likelier):,.0f} times likelier"
-                )
-            elif n_suspects:
-                reason = (
-                    f"{n_suspects} suspects, too few, too alike or too close to the clean samples to be a group of "
-                    "their own"
-                )
-            else:
-                reason = "no suspects"
-            evidence.append(
-                ClassEvidence(
-                    label=label,
-                    n_samples=int(members.sum()),
-                    n_suspects=n_suspects,
-                    n_flagged=n_flagged,
-                    statistic=math.log10(1 / least),
-                    threshold=-math.log10(allowed),
-                    condemned=condemned,
-                    reason=reason,
-                )
-            )
-        return highest.astype(np.float32), flagged, tuple(evidence)
 
 
 class Run:
@@ -564,98 +485,6 @@ def denied(residual: NDArray[np.float32], doubted: Mask) -> Scores:
     """Return by what power of e the last output makes nature's answer less likely, where it is not the own label."""
     gains: Scores = np.where(doubted, np.maximum(residual[:, -1], 0), 0).astype(np.float32)
     return gains
-
-
-def confirm(evidence: tuple[ClassEvidence, ...], before: tuple[ClassEvidence, ...]) -> tuple[ClassEvidence, ...]:
-    """Return the evidence with those classes cleared that the round before, if there was one, did not condemn.
-
-    Odd but natural looks may form a hump in one round; once a trigger does, it does in every round. Overwhelming
-    evidence stands alone.
-    """
-    return tuple(
-        replace(
-            entry,
-            condemned=False,
-            n_flagged=0,
-            reason="the suspects are a group of their own in this round, but were none in the round before",
-        )
-        if entry.condemned
-        and earlier is not None
-        and not earlier.condemned
-        and entry.statistic < OVERWHELMING * entry.threshold
-        else entry
-        for entry, earlier in zip_longest(evidence, before)
-    )
-
-
-def robust_deviation(scores: Scores) -> float:
-    """Return the standard deviation that normal scores of this median absolute deviation would have."""
-    return float(1.4826 * np.median(np.abs(scores - np.median(scores))))
-
-
-def tail_probability(scores: Scores, cut: float) -> float:
-    """Return how likely scores above ``cut`` are to be the tail of clean ones, in (0, 1]; not below 1e-300.
-
-    Clean scores thin out: of those above the cut, fewer than one in e² lies above 1.5 times the cut. Poison forms a
-    hump of its own far above it. So this is the binomial probability of as many above 1.5 times the cut as there are.
-    """
-    above = np.count_nonzero(scores > 1.5 * cut)
-    return max(float(binom.sf(above - 1, len(scores), math.exp(-2))), 1e-300)
-
-
-def false_discovery_limit(chances: NDArray[np.float64], significance: float) -> float:
-    """Return the chance up to which classes are condemned (Benjamini and Hochberg 1995).
-
-    Of the classes that it condemns, a share of ``significance`` at most is expected to be clean. One class among K
-    needs a chance of ``significance / K``; where many are poisoned, as in all-to-all attacks, each needs less.
-
-    Args:
-        chances: of each class's evidence if the class were clean, ``(K,)``.
-        significance: in (0, 1).
-    """
-    limits = significance * np.arange(1, len(chances) + 1) / len(chances)
-    within = np.flatnonzero(np.sort(chances) <= limits)
-    return float(limits[within[-1] if len(within) else 0])
-
-
-def agreed(found: list[Mask], surest: int) -> Mask:
-    """Return what the surest kind of model found, and what others did that found the same and little else."""
-    joined = found[surest]
-    for other in found:
-        if np.count_nonzero(other & found[surest]) >= AGREED * np.count_nonzero(other):
-            joined = joined | other
-    return joined
-
-
-def hump(scores: Scores, doubted: Mask) -> Mask:
-    """Tell the poison of a condemned class from its clean samples, ``bool (N,)``.
-
-    A normal distribution for each is fitted to the scores by expectation maximisation, with one share of poison among
-    the samples whose label is not what nature says, and another among those whose label is. So a doubted sample needs
-    a lower score; where the poison's scores spread wide, even one below the clean samples'.
-
-    Args:
-        scores: of the class's samples, ``(N,)``; the cut is at 1. If none is above it, nobody is poison.
-        doubted: ``bool (N,)``, those whose label is not what nature says.
-    """
-    suspects = scores > 1
-    if not suspects.any():
-        return suspects
-    least_natural = max(1, HUMP * float(np.median(scores[suspects])))
-    poison = suspects.astype(np.float64)
-    for _ in range(EM_STEPS):
-        odds = np.zeros(len(scores))
-        for weights, sign in ((poison, 1), (1 - poison, -1)):
-            total = weights.sum() + 1e-9
-            centre = float((weights * scores).sum() / total)
-            deviation = max(math.sqrt(float((weights * (scores - centre) ** 2).sum() / total)), NARROWEST)
-            odds += sign * norm.logpdf(scores, centre, deviation)
-        for group in (doubted, ~doubted):
-            share = (poison[group].sum() + 0.5) / (np.count_nonzero(group) + 1)
-            odds[group] += math.log(share / (1 - share))
-        poison = expit(odds)
-    found: Mask = (poison > 0.5) & (doubted | (scores > least_natural))
-    return found
 
 
 def cross_entropy(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float32]:

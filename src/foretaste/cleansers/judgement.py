@@ -1,0 +1,213 @@
+"""From what the confused models say of each sample to who is poison: Confusion Training's verdict."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import zip_longest
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+from scipy.stats import binom, norm
+
+from foretaste.cleansers.confused_models import Heard
+from foretaste.cleansers.verdict import ClassEvidence
+from foretaste.samples import Mask, Samples
+
+HUMP = 1 / 3
+"""In a condemned class, samples with natural labels that score below this share of the suspects' median are strays."""
+
+OVERWHELMING = 2
+"""A class with this many times the evidence that condemns, by its exponent, need not be condemned in two rounds."""
+AGREED = 0.9
+"""A kind of model finds the same poison as another if this share of what it finds is found by that one, too."""
+
+EM_STEPS = 30
+NARROWEST = 0.1
+"""Standard deviation of either distribution at least, in multiples of the cut."""
+
+Scores = NDArray[np.float32]
+Distinct = Callable[[NDArray[np.intp], Scores], Scores]
+"""Given samples and their scores, returns the scores that count as evidence, of things that differ."""
+
+
+def judge(
+    samples: Samples, heard: Heard, distinct: Distinct, *, spread: float, gain: float, significance: float
+) -> tuple[Scores, Mask, tuple[ClassEvidence, ...]]:
+    """Return the scores, 1 at the cut, who is flagged, ``bool (N,)``, and the evidence per class.
+
+    A class is condemned by its telling suspects: those above the cut of one kind of model, with near-duplicates counted
+    once. In a condemned class the kind that is surest tells the poison from the rest.
+
+    Args:
+        samples: N samples.
+        heard: what was found of them.
+        distinct: leaves one score of near-duplicates.
+        spread: the cut lies this many standard deviations of the gains above 0, > 0.
+        gain: and is at least this, > 0.
+        significance: of the classes that are condemned this share at most is expected to be clean, in (0, 1).
+    """
+    cuts = [max(spread * robust_deviation(gains), gain) for gains in heard.gains]
+    scores = np.stack([gains / cut for gains, cut in zip(heard.gains, cuts, strict=True)])
+    above_cut, highest, likelier = scores > 1, scores.max(axis=0), np.max(heard.gains, axis=0)
+    chances = chances_if_clean(scores, heard.telling, samples, distinct)
+    present = np.isin(np.arange(len(samples.classes)), samples.labels)
+    allowed = false_discovery_limit(chances[present].min(axis=1), significance)
+    flagged = np.zeros(len(samples), dtype=np.bool_)
+    evidence = []
+    for label, name in enumerate(samples.classes):
+        members = samples.labels == label
+        suspects = members & above_cut
+        n_suspects = int(suspects.any(axis=0).sum())
+        # Of two kinds that are as sure, the one with more suspects.
+        surest = np.lexsort((-suspects.sum(axis=1), chances[label]))[0]
+        least = float(chances[label, surest])
+        found = np.zeros_like(members)
+        if least <= allowed:
+            found[members] = agreed([hump(kind[members], heard.doubted[members]) for kind in scores], surest)
+            # Whose label no kind makes likelier is not poison, however wide the poison's spread.
+            found &= highest > 0
+        flagged |= found
+        evidence.append(
+            ClassEvidence(
+                label=label,
+                n_samples=int(members.sum()),
+                n_suspects=n_suspects,
+                n_flagged=int(found.sum()),
+                statistic=math.log10(1 / least),
+                threshold=-math.log10(allowed),
+                condemned=bool(found.any()),
+                reason=reason(name, n_suspects, likelier[found]),
+            )
+        )
+    return highest.astype(np.float32), flagged, tuple(evidence)
+
+
+def chances_if_clean(scores: Scores, telling: Mask, samples: Samples, distinct: Distinct) -> NDArray[np.float64]:
+    """Return per class and kind of model how likely such suspects are if the class is clean, ``(K, kinds)``.
+
+    Args:
+        scores: per kind those of N samples, ``(kinds, N)``.
+        telling: ``bool (N,)``, samples that count.
+        samples: N samples.
+        distinct: leaves one score of near-duplicates.
+    """
+    chances = np.empty((len(samples.classes), len(scores)))
+    for label in range(len(samples.classes)):
+        for kind, of_kind in enumerate(scores):
+            rows = np.flatnonzero((of_kind > 1) & telling & (samples.labels == label))
+            # Each kind of model is one more chance to be wrong.
+            chances[label, kind] = len(scores) * tail_probability(distinct(rows, of_kind[rows]), 1)
+    return chances
+
+
+def reason(name: str, n_suspects: int, gains: Scores) -> str:
+    """Return in a sentence why the class of this name was condemned or cleared.
+
+    Args:
+        name: the class's.
+        n_suspects: samples of it above the cut.
+        gains: of its flagged samples, none if it was cleared.
+    """
+    if len(gains):
+        return (
+            f"{len(gains)} samples carry a mark that has nothing to do with what {name} looks like, and that makes "
+            f"this label {math.exp(float(np.median(gains))):,.0f} times likelier"
+        )
+    if n_suspects:
+        return f"{n_suspects} suspects, too few, too alike or too close to the clean samples to be a group of their own"
+    return "no suspects"
+
+
+def confirm(evidence: tuple[ClassEvidence, ...], before: tuple[ClassEvidence, ...]) -> tuple[ClassEvidence, ...]:
+    """Return the evidence with those classes cleared that the round before, if there was one, did not condemn.
+
+    Odd but natural looks may form a hump in one round; once a trigger does, it does in every round. Overwhelming
+    evidence stands alone.
+    """
+    return tuple(
+        replace(
+            entry,
+            condemned=False,
+            n_flagged=0,
+            reason="the suspects are a group of their own in this round, but were none in the round before",
+        )
+        if entry.condemned
+        and earlier is not None
+        and not earlier.condemned
+        and entry.statistic < OVERWHELMING * entry.threshold
+        else entry
+        for entry, earlier in zip_longest(evidence, before)
+    )
+
+
+def robust_deviation(scores: Scores) -> float:
+    """Return the standard deviation that normal scores of this median absolute deviation would have."""
+    return float(1.4826 * np.median(np.abs(scores - np.median(scores))))
+
+
+def tail_probability(scores: Scores, cut: float) -> float:
+    """Return how likely scores above ``cut`` are to be the tail of clean ones, in (0, 1]; not below 1e-300.
+
+    Clean scores thin out: of those above the cut, fewer than one in e² lies above 1.5 times the cut. Poison forms a
+    hump of its own far above it. So this is the binomial probability of as many above 1.5 times the cut as there are.
+    """
+    above = np.count_nonzero(scores > 1.5 * cut)
+    return max(float(binom.sf(above - 1, len(scores), math.exp(-2))), 1e-300)
+
+
+def false_discovery_limit(chances: NDArray[np.float64], significance: float) -> float:
+    """Return the chance up to which classes are condemned (Benjamini and Hochberg 1995).
+
+    Of the classes that it condemns, a share of ``significance`` at most is expected to be clean. One class among K
+    needs a chance of ``significance / K``; where many are poisoned, as in all-to-all attacks, each needs less.
+
+    Args:
+        chances: of each class's evidence if the class were clean, ``(K,)``.
+        significance: in (0, 1).
+    """
+    limits = significance * np.arange(1, len(chances) + 1) / len(chances)
+    within = np.flatnonzero(np.sort(chances) <= limits)
+    return float(limits[within[-1] if len(within) else 0])
+
+
+def agreed(found: list[Mask], surest: int) -> Mask:
+    """Return what the surest kind of model found, and what others did that found the same and little else."""
+    joined = found[surest]
+    for other in found:
+        if np.count_nonzero(other & found[surest]) >= AGREED * np.count_nonzero(other):
+            joined = joined | other
+    return joined
+
+
+def hump(scores: Scores, doubted: Mask) -> Mask:
+    """Tell the poison of a condemned class from its clean samples, ``bool (N,)``.
+
+    A normal distribution for each is fitted to the scores by expectation maximisation, with one share of poison among
+    the samples whose label is not what nature says, and another among those whose label is. So a doubted sample needs
+    a lower score; where the poison's scores spread wide, even one below the clean samples'.
+
+    Args:
+        scores: of the class's samples, ``(N,)``; the cut is at 1. If none is above it, nobody is poison.
+        doubted: ``bool (N,)``, those whose label is not what nature says.
+    """
+    suspects = scores > 1
+    if not suspects.any():
+        return suspects
+    least_natural = max(1, HUMP * float(np.median(scores[suspects])))
+    poison = suspects.astype(np.float64)
+    for _ in range(EM_STEPS):
+        odds = np.zeros(len(scores))
+        for weights, sign in ((poison, 1), (1 - poison, -1)):
+            total = weights.sum() + 1e-9
+            centre = float((weights * scores).sum() / total)
+            deviation = max(math.sqrt(float((weights * (scores - centre) ** 2).sum() / total)), NARROWEST)
+            odds += sign * norm.logpdf(scores, centre, deviation)
+        for group in (doubted, ~doubted):
+            share = (poison[group].sum() + 0.5) / (np.count_nonzero(group) + 1)
+            odds[group] += math.log(share / (1 - share))
+        poison = expit(odds)
+    found: Mask = (poison > 0.5) & (doubted | (scores > least_natural))
+    return found
