@@ -369,6 +369,17 @@ def test_the_rounds_go_on_until_what_is_condemned_was_condemned_before(monkeypat
     assert (len(another.rounds), another.suspect_classes) == (3, (0, 1, 2))
 
 
+def test_a_class_in_doubt_asks_for_another_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Three suspects are a chance of e^-6: more than a third of a thousandth, but less than the root of that.
+    cleared = inspected(monkeypatch, [[0, 20, 0], [0, 20, 3], [0, 20, 3]])
+    assert (len(cleared.rounds), cleared.suspect_classes, cleared.flagged.sum()) == (3, (1,), 20)
+    grown = inspected(monkeypatch, [[0, 20, 0], [0, 20, 3], [0, 20, 30]])
+    assert (len(grown.rounds), grown.suspect_classes, grown.flagged.sum()) == (3, (1, 2), 50)
+    # One is nothing unusual.
+    few = inspected(monkeypatch, [[0, 20, 0], [0, 20, 1], [0, 20, 30]])
+    assert (len(few.rounds), few.suspect_classes) == (2, (1,))
+
+
 def test_what_only_the_last_round_condemns_needs_overwhelming_evidence(monkeypatch: pytest.MonkeyPatch) -> None:
     start = [[0, 20, 0], [0, 21, 0]]
     # Six suspects are a chance of e^-12, which condemns; thirty are one of e^-60.

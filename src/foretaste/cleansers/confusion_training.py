@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from foretaste.cleansers.confused_models import ConfusedModel, Heard, Whiten, moving, placed
 from foretaste.cleansers.feature_marks import FeatureRun
-from foretaste.cleansers.judgement import Scores, confirm, judge
+from foretaste.cleansers.judgement import Scores, confirm, in_doubt, judge
 from foretaste.cleansers.near_duplicates import NearDuplicates
 from foretaste.cleansers.verdict import ClassEvidence, Round, Verdict
 from foretaste.nets import build
@@ -78,8 +78,8 @@ class ConfusionTraining:
     Flagged samples are left out of the next round's base model, and so are images that score high, in classes that are
     not condemned or whose mark it took for nature. So it unlearns what it knew of the trigger. That brings out poison
     whose label is right, too, if all of it carries one mark: the first base model takes the mark for nature, the next
-    knows less of it. The rounds end when the verdict no longer moves; what only the last condemns needs twice the
-    evidence.
+    knows less of it. The rounds end when the verdict no longer moves and no class is in doubt; what only the last
+    condemns needs twice the evidence.
 
     It differs from the paper in three ways, each because it measured better on the sets it was developed on: nature is
     also taken out by subtraction, not by confusion alone; samples are judged out of fold; and the confused models are
@@ -111,8 +111,8 @@ class ConfusionTraining:
         significance: a class is condemned by how unlikely its suspects, of images only those whose label is not
             natural, with near-duplicates counted once, are to be the tail of the clean samples' scores; of the classes
             that a round condemns this share at most is expected to be clean, in (0, 1).
-        settled: the rounds end when this share of the flagged samples or less changed, in [0, 1], and each condemned
-            class was condemned in the round before, too.
+        settled: the rounds end when this share of the flagged samples or less changed, in [0, 1], each condemned class
+            was condemned in the round before, too, and no other has half the evidence that would condemn it.
 
     Raises:
         UsageError: a value is out of range.
@@ -209,8 +209,8 @@ class ConfusionTraining:
                 break
             confirmed = confirm(evidence, evidence_before)
             # In the first round nature may be known too little to find anything.
-            settled = number > 0 and moved <= self.settled * found and confirmed == evidence
-            if settled or number == self.rounds - 1:
+            still = moved <= self.settled * found and confirmed == evidence
+            if (number > 0 and still and not in_doubt(evidence)) or number == self.rounds - 1:
                 evidence = confirmed
                 break
         return Verdict(
