@@ -55,8 +55,8 @@ def test_a_hump_far_above_the_cut_is_condemned() -> None:
     # Of ten, nine or more lie above 3 where each does with probability e^-2.
     chance = 10 * math.exp(-18) * (1 - math.exp(-2)) + math.exp(-20)
     assert evidence.statistic == pytest.approx(-math.log10(chance))
-    # One chance in a thousand, shared by two classes.
-    assert evidence.threshold == pytest.approx(math.log10(2000))
+    # One chance in a thousand, once only one class is left that may be clean.
+    assert evidence.threshold == pytest.approx(math.log10(1000))
     assert evidence.reason.startswith("9 samples carry a mark that has nothing to do with what b looks like")
     assert evidence.reason.endswith("makes this label 1,480 times likelier")
 
@@ -127,17 +127,20 @@ def test_where_many_classes_are_poisoned_each_needs_less_evidence() -> None:
     # Of ten classes at 0.001: one needs 0.0001, the second 0.0002, and so on.
     alone = np.array([0.00015, *[0.5] * 9])
     assert false_discovery_limit(alone, 0.001) == pytest.approx(0.0001)
-    assert false_discovery_limit(np.array([1e-9, *alone[:9]]), 0.001) == pytest.approx(0.0002)
-    assert false_discovery_limit(np.array([*[0.00065] * 7, *[0.5] * 3]), 0.001) == pytest.approx(0.0007)
+    # Where two are poisoned, the limit is shared by the eight others; where seven are, by three.
+    assert false_discovery_limit(np.array([1e-9, *alone[:9]]), 0.001) == pytest.approx(0.001 * 2 / 8)
+    assert false_discovery_limit(np.array([*[0.00065] * 7, *[0.5] * 3]), 0.001) == pytest.approx(0.001 * 7 / 3)
+    assert false_discovery_limit(np.array([*[1e-9] * 7, 0.002, 0.5, 0.5]), 0.001) == pytest.approx(0.001 * 8 / 3)
+    assert false_discovery_limit(np.zeros(10), 0.001) == pytest.approx(0.01)
     labels = np.repeat(np.arange(11), [1000, *[20] * 10])
     samples = Samples.from_arrays(np.zeros((len(labels), 2), dtype=np.float32), labels)
     gains = np.zeros(len(labels), dtype=np.float32)
     gains[:1000] = np.linspace(-0.1, 0.1, 1000)
-    # Four suspects are a chance of e^-8: more than a thousandth's eleventh, less than ten elevenths of it.
-    gains[1000:1004] = 4.0
+    # Three suspects are a chance of e^-6: more than a thousandth's eleventh, less than ten thousandths.
+    gains[1000:1003] = 4.0
     assert not verdict_on(samples, heard(gains))[1].any()
     gains[1020:] = 4.0
-    assert verdict_on(samples, heard(gains))[1].sum() == 4 + 9 * 20
+    assert verdict_on(samples, heard(gains))[1].sum() == 3 + 9 * 20
 
 
 def test_what_only_one_round_condemns_is_cleared() -> None:

@@ -166,18 +166,25 @@ def tail_probability(scores: Scores, cut: float) -> float:
 
 
 def false_discovery_limit(chances: NDArray[np.float64], significance: float) -> float:
-    """Return the chance up to which classes are condemned (Benjamini and Hochberg 1995).
+    """Return the chance up to which classes are condemned (Benjamini, Krieger and Yekutieli 2006).
 
     Of the classes that it condemns, a share of ``significance`` at most is expected to be clean. One class among K
-    needs a chance of ``significance / K``; where many are poisoned, as in all-to-all attacks, each needs less.
+    needs a chance of ``significance / K``; where many are poisoned, as in all-to-all attacks, each needs less, and all
+    the less the fewer are left that may be clean.
 
     Args:
         chances: of each class's evidence if the class were clean, ``(K,)``.
         significance: in (0, 1).
     """
-    limits = significance * np.arange(1, len(chances) + 1) / len(chances)
-    within = np.flatnonzero(np.sort(chances) <= limits)
-    return float(limits[within[-1] if len(within) else 0])
+    ordered = np.sort(chances)
+    n_clean, limit = len(chances), 0.0
+    # First as if all were clean, then as if those were that the first pass leaves.
+    for _ in range(2):
+        limits = significance * np.arange(1, len(chances) + 1) / n_clean
+        n_within = int(np.max(np.flatnonzero(ordered <= limits), initial=-1)) + 1
+        limit = float(limits[max(n_within, 1) - 1])
+        n_clean = max(len(chances) - n_within, 1)
+    return limit
 
 
 def agreed(found: list[Mask], surest: int) -> Mask:
