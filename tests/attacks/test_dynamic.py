@@ -2,11 +2,13 @@ import numpy as np
 import pytest
 import torch
 
+from foretaste import io
 from foretaste.attacks.attack import Weights
 from foretaste.attacks.dynamic import Dynamic
-from foretaste.attacks.dynamic_generator import TriggerGenerator
-from foretaste.attacks.fitting import arrays, with_weights
+from foretaste.attacks.dynamic_generator import TriggerGenerator, learn, to_unit
+from foretaste.attacks.fitting import arrays, restore, with_weights
 from foretaste.errors import UsageError
+from foretaste.progress import silent
 from foretaste.samples import Images, Samples
 
 
@@ -54,6 +56,37 @@ def test_cover_samples_carry_the_triggers_of_the_poison() -> None:
         .poison(clean, np.random.default_rng(0))
         .cover.any()
     )
+
+
+def signs(n: int) -> Samples:
+    """Return signs of 16 pixels."""
+    drawn = io.draw_signs(n)
+    blocks = drawn.inputs.reshape(n, 16, 2, 16, 2, 3).mean(axis=(2, 4))
+    return Samples.from_arrays(blocks.round().astype(np.uint8), drawn.labels)
+
+
+def test_the_generator_learns_to_change_few_pixels_and_others_in_every_image() -> None:
+    clean = signs(400)
+    learnt = learn(clean, target=0, density=0.05, steps=100, seed=0, workdir=None, on_progress=silent)
+    triggers = TriggerGenerator(3, torch.Generator())
+    restore(triggers, learnt)
+    with torch.inference_mode():
+        masks = triggers.mask(to_unit(torch.from_numpy(clean.inputs[:100])))
+    assert 0.01 < float(masks.mean()) <= 0.05
+    # Of two masks of one size that have nothing in common, the difference is twice that size.
+    assert float((masks - masks.roll(1, 0)).abs().mean()) > float(masks.mean())
+
+
+@pytest.mark.parametrize("n", [4, 80])
+def test_images_that_are_all_the_same_break_nothing(n: int) -> None:
+    same = Samples.from_arrays(np.repeat(noise(1), n, axis=0), np.arange(n) % 2)
+    learnt = learn(same, target=0, density=0.05, steps=4, seed=0, workdir=None, on_progress=silent)
+    assert all(np.isfinite(values).all() for values in learnt.values())
+
+
+def test_too_few_samples_are_refused() -> None:
+    with pytest.raises(UsageError, match="needs 4 samples"):
+        Dynamic(rate=0.4).check(Samples.from_arrays(noise(3), np.arange(3)))
 
 
 @pytest.mark.parametrize("fields", [{"cover_rate": 1.1}, {"density": 0.0}, {"steps": 0}])

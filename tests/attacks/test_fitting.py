@@ -35,6 +35,8 @@ class Tint(Targeted):
     def fit(self, samples: Samples, *, seed: int, workdir: Path | None, on_progress: OnProgress) -> Weights:
         assert workdir is not None
         assert workdir.is_dir()
+        if self.more < 0:
+            raise UsageError("the pictures are too dark")
         runs_made.append(seed)
         return {"tint": np.array([samples.inputs.mean() + seed + self.more], dtype=np.float32)}
 
@@ -78,10 +80,18 @@ def test_other_samples_fields_seeds_and_files_are_trained_anew(tmp_path: Path) -
         runs_made.clear()
         fitted(attack, samples, seed)
         assert runs_made == [seed]
-    table.write_text("other")
+    table.write_text("b")
     runs_made.clear()
     fitted(Tint(table=table), pictures(), 0)
     assert runs_made == [0]
+    # A folder stands for the files in it.
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for text in "ab":
+        (folder / "file").write_text(text)
+        runs_made.clear()
+        fitted(Tint(table=folder), pictures(), 0)
+        assert runs_made == [0]
 
 
 def test_attacks_without_a_trained_part_and_trained_ones_stay_as_they_are(cache: Path) -> None:
@@ -107,6 +117,12 @@ def test_what_cannot_apply_is_refused_and_leaves_nothing(cache: Path, attack: Ti
         fitted(attack, pictures(), seed, silent)
     assert runs_made == []
     assert not cache.exists()
+
+
+def test_what_only_its_training_finds_out_leaves_nothing(cache: Path) -> None:
+    with pytest.raises(UsageError, match="too dark"):
+        fitted(Tint(more=-1), pictures(), 0)
+    assert not list((cache / "attacks").iterdir())
 
 
 def test_whole_and_other_numbers_of_one_value_are_the_same() -> None:

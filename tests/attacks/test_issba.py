@@ -2,11 +2,13 @@ import numpy as np
 import pytest
 import torch
 
+from foretaste import io
 from foretaste.attacks.fitting import arrays, with_weights
 from foretaste.attacks.issba import ISSBA
-from foretaste.attacks.issba_encoder import MESSAGE, Encoder
+from foretaste.attacks.issba_encoder import MESSAGE, Encoder, hide, learn
 from foretaste.errors import UsageError
-from foretaste.samples import Images
+from foretaste.progress import Progress
+from foretaste.samples import Images, Samples
 
 
 def noise(n: int = 12) -> Images:
@@ -38,6 +40,23 @@ def test_the_change_depends_on_the_image_and_on_the_message() -> None:
     assert (one != other).any(axis=(1, 2, 3)).all()
     change = one.astype(int) - images
     assert (change[0] != change[1]).any()
+
+
+def test_the_encoder_learns_to_write_what_can_be_read_and_is_hardly_seen() -> None:
+    losses: list[float] = []
+
+    def listen(progress: Progress) -> None:
+        if progress.note:
+            losses.append(float(progress.note.split()[1]))
+
+    drawn = io.draw_signs(400)
+    small = drawn.inputs.reshape(400, 16, 2, 16, 2, 3).mean(axis=(2, 4)).round().astype(np.uint8)
+    clean = Samples.from_arrays(small, drawn.labels)
+    learnt = learn(clean, bits=4, strength=12, steps=100, seed=0, workdir=None, on_progress=listen)
+    # Who guesses the bits has a loss of log 2; to that comes the share of the bound that is used, squared.
+    assert losses[-1] < 0.2
+    written = hide(learnt, small[:50], 12).astype(float) - small[:50]
+    assert 0 < np.sqrt((written**2).mean()) < 6
 
 
 @pytest.mark.parametrize("fields", [{"bits": 0}, {"strength": 0.0}, {"steps": 0}])

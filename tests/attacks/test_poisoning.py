@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from foretaste.attacks import AdaptiveBlend, BadNets, BadNetsAllToAll, poison_training_set, stamp_inputs
 from foretaste.attacks.attack import Attack
+from foretaste.attacks.tact import TaCT
 from foretaste.errors import UsageError
 from foretaste.samples import Samples
 
@@ -44,7 +45,8 @@ def test_test_inputs_are_not_chosen_as_the_poison_was() -> None:
     [
         (BadNets(), 0.0, 0, "rate"),
         (BadNets(), 1.5, 0, "rate"),
-        (BadNets(), 0.001, 0, "no sample"),
+        (BadNets(), 0.001, 0, "no sample to stamp"),
+        (TaCT(source=7, cover_classes=(5,)), 0.5, 0, "none of the inputs is of a class that the attack turns"),
         (BadNets(target=9), 0.5, 0, "class 9"),
         (BadNets(), 0.5, -1, "seed"),
     ],

@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from foretaste.attacks.sleeper_agent import SleeperAgent
 from foretaste.attacks.sleeper_agent_matching import apart, craft, gradient
 from foretaste.errors import UsageError
 from foretaste.nets import build
-from foretaste.progress import Progress
+from foretaste.progress import OnProgress, Progress, silent
 from foretaste.samples import Samples
 
 
@@ -19,9 +20,8 @@ def pictures(n: int = 120) -> Samples:
     return Samples.from_arrays((noise + 60 * labels[:, None, None, None]).astype(np.uint8), labels)
 
 
-def crafted(**fields: Any) -> tuple[dict[str, Any], list[Progress]]:
+def crafted(workdir: Path | None = None, on_progress: OnProgress = silent, **fields: Any) -> dict[str, Any]:
     attack = SleeperAgent(epochs=1, **fields)
-    seen: list[Progress] = []
     weights = craft(
         pictures(),
         attack.with_patch,
@@ -33,14 +33,15 @@ def crafted(**fields: Any) -> tuple[dict[str, Any], list[Progress]]:
         retrains=attack.retrains,
         epochs=1,
         seed=0,
-        workdir=None,
-        on_progress=seen.append,
+        workdir=workdir,
+        on_progress=on_progress,
     )
-    return dict(weights), seen
+    return dict(weights)
 
 
 def test_the_changes_keep_their_bound_and_come_to_pull_as_the_patch_does() -> None:
-    weights, seen = crafted(steps=30, retrains=0)
+    seen: list[Progress] = []
+    weights = crafted(steps=30, retrains=0, on_progress=seen.append)
     assert np.abs(weights["changes"]).max() <= 16
     assert (pictures().labels[weights["rows"]] == 0).all()
     cosines = [float(report.note.split()[1]) for report in seen if report.phase == "match gradients"]
@@ -48,7 +49,8 @@ def test_the_changes_keep_their_bound_and_come_to_pull_as_the_patch_does() -> No
 
 
 def test_the_classifier_is_trained_anew_on_the_way() -> None:
-    _, seen = crafted(steps=4, retrains=2)
+    seen: list[Progress] = []
+    crafted(steps=4, retrains=2, on_progress=seen.append)
     phases = list(dict.fromkeys(report.phase for report in seen))
     assert phases == ["train classifier 1 of 3", "match gradients", *(f"train classifier {k} of 3" for k in (2, 3))]
 
@@ -62,11 +64,31 @@ def test_the_patch_shows_only_at_test_time_and_moves() -> None:
 
 
 def test_the_poison_belongs_to_the_samples_it_was_made_for() -> None:
-    weights, _ = crafted(steps=2, retrains=0)
+    weights = crafted(steps=2, retrains=0)
     attack = with_weights(SleeperAgent(rate=0.05), weights)
     assert attack.poison(pictures(), np.random.default_rng(0)).poison.sum() == 6
-    with pytest.raises(UsageError, match="other samples"):
-        attack.poison(pictures(150), np.random.default_rng(0))
+    clean = pictures()
+    relabelled = Samples.from_arrays(clean.inputs, np.roll(clean.labels, 1))
+    darker = Samples.from_arrays(clean.inputs // 2, clean.labels)
+    for other in (pictures(150), clean[:60], relabelled, darker):
+        with pytest.raises(UsageError, match="other samples"):
+            attack.poison(other, np.random.default_rng(0))
+
+
+def test_gradient_matching_that_was_killed_goes_on(tmp_path: Path) -> None:
+    def kill(progress: Progress) -> None:
+        if progress.phase == "match gradients" and progress.done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        crafted(steps=6, retrains=2, workdir=tmp_path, on_progress=kill)
+    seen: list[Progress] = []
+    again = crafted(steps=6, retrains=2, workdir=tmp_path, on_progress=seen.append)
+    assert next(report.done for report in seen if report.phase == "match gradients") == 5
+    whole = crafted(steps=6, retrains=2)
+    assert again.keys() == whole.keys()
+    for name, values in whole.items():
+        np.testing.assert_array_equal(again[name], values)
 
 
 def test_a_source_class_that_is_absent_or_the_target_is_refused() -> None:

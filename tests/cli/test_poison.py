@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from foretaste import cli, io
 
@@ -90,6 +91,47 @@ def test_test_inputs_have_no_earlier_truth(source: Path, tmp_path: Path, capsys:
     assert "leave it out with --at test" in capsys.readouterr().err
 
 
+def test_the_truth_of_test_inputs_is_none_of_a_training_set(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    badnets, stamped = ["--attack", "badnets", "--rate", "0.1", "--out"], tmp_path / "stamped"
+    assert cli.main(["poison", str(source), "--at", "test", *badnets, str(stamped)]) == 0
+    again = [str(stamped / "test.parquet"), "--truth", str(stamped / "truth.json"), *badnets, str(tmp_path / "out")]
+    assert cli.main(["poison", *again]) == 4
+    assert "about test inputs, not about a training set" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_does_not_take_the_truth_of_another(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    badnets = ["--attack", "badnets", "--rate", "0.1", "--out", str(out)]
+    assert cli.main(["poison", str(source), *badnets]) == 0
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    assert cli.main(["poison", str(source), "--at", "test", *badnets]) == 4
+    assert "holds train.parquet, whose truth.json would be lost" in capsys.readouterr().err
+    assert cli.main(["poison", str(out / "train.parquet"), "--truth", str(out / "truth.json"), *badnets]) == 4
+    assert "would be overwritten" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+    # The same run again, with another attack, replaces all that the first left.
+    (out / "attack.safetensors").write_bytes(b"trained for the first attack")
+    assert cli.main(["poison", str(source), "--attack", "blend", "--rate", "0.1", "--out", str(out)]) == 0
+    assert {path.name for path in out.iterdir()} == {"train.parquet", "truth.json", "attack.toml"}
+    assert tomllib.loads((out / "attack.toml").read_text())["attack"] == "blend"
+
+
+def test_a_recipe_names_its_files_from_anywhere(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "trigger.png")
+    monkeypatch.chdir(tmp_path)
+    blend = ["--attack", "blend", "--rate", "0.1", "--set", "picture=trigger.png", "--out", "poisoned"]
+    assert cli.main(["poison", str(source), *blend]) == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = ["--at", "test", "--attack-from", "../poisoned", "--out", "stamped"]
+    assert cli.main(["poison", str(source), *again]) == 0
+
+
 def test_the_target_may_be_a_class_name(tmp_path: Path) -> None:
     source = tmp_path / "set.parquet"
     samples = io.draw_signs(64)
@@ -120,7 +162,7 @@ def test_what_does_not_fit_the_set_is_bad_usage(
 ) -> None:
     assert cli.main(["poison", str(source), *options, "--out", str(tmp_path / "out")]) == 4
     assert complaint in capsys.readouterr().err
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

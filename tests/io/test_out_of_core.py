@@ -131,9 +131,16 @@ def test_what_killed_runs_left_is_swept(file: Path, own_cache: Path) -> None:
         (folder / name).write_bytes(b"x")
         stamp = (folder / name).stat().st_mtime - age
         os.utime(folder / name, (stamp, stamp))
+    for name, age in (("old.work", 1e6), ("new.work", 0)):
+        (folder / name).mkdir()
+        (folder / name / "checkpoint.safetensors").write_bytes(b"x")
+        stamp = (folder / name).stat().st_mtime - age
+        os.utime(folder / name, (stamp, stamp))
     io.load(file)
     assert not (folder / "old.partial").exists()
     assert (folder / "new.partial").exists()
+    assert not (folder / "old.work").exists()
+    assert (folder / "new.work" / "checkpoint.safetensors").exists()
 
 
 @pytest.mark.usefixtures("small_memory")

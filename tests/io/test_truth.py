@@ -39,6 +39,10 @@ def test_truths_are_joined(tmp_path: Path) -> None:
     )
     io.write_truth(both, tmp_path / "truth.json")
     assert io.read_truth(tmp_path / "truth.json") == both
+    again = both.joined(Truth(poison=frozenset("e"), attacks={"one": frozenset("e")}))
+    again = again.joined(Truth(poison=frozenset("f"), attacks={"one": frozenset("f")}))
+    assert again.attacks["one"] == frozenset("ab")
+    assert (again.attacks["one (2)"], again.attacks["one (3)"]) == (frozenset("e"), frozenset("f"))
 
 
 def test_marks_lie_beside_the_samples(pictures: Samples, truth: Truth) -> None:

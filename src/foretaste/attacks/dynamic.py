@@ -14,8 +14,12 @@ from numpy.typing import NDArray
 from foretaste.attacks.attack import Poisoned, Weights, check_images, check_range, check_target, choose, trained
 from foretaste.attacks.covered import choose_cover
 from foretaste.attacks.targeted import Targeted
+from foretaste.errors import UsageError
 from foretaste.progress import OnProgress
 from foretaste.samples import Images, Samples
+
+FEWEST = 4
+"""Samples that the generator can be trained on: a quarter of a batch has triggers of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +59,12 @@ class Dynamic(Targeted):
         """Refuse samples that the attack cannot apply to.
 
         Raises:
-            UsageError: the set has no such class, too few samples outside it, or no images.
+            UsageError: the set has no such class, too few samples, or no images.
         """
         check_images(samples.inputs)
         check_target(self.target, samples)
+        if len(samples) < FEWEST:
+            raise UsageError(f"the generator needs {FEWEST} samples to be trained on, not {len(samples)}")
         self.choose(samples, np.random.default_rng(0))
 
     def fit(self, samples: Samples, *, seed: int, workdir: Path | None, on_progress: OnProgress) -> Weights:

@@ -90,9 +90,9 @@ class Drawing(nn.Module):
 
 def diversity(images: Tensor, made: Tensor) -> Tensor:
     """Return how much more neighbours in a batch ``(N, …)`` differ in their images than in what was made of them."""
-    apart = (images - images.roll(1, 0)).flatten(1).square().mean(1).sqrt()
-    made_apart = (made - made.roll(1, 0)).flatten(1).square().mean(1).sqrt()
-    return (apart / (made_apart + 1e-2)).mean()
+    apart, made_apart = ((some - some.roll(1, 0)).flatten(1).square().mean(1) for some in (images, made))
+    # Of two images that are the same, the root has no slope.
+    return (apart.sqrt() / ((made_apart + 1e-12).sqrt() + 1e-2)).mean()
 
 
 def to_unit(images: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import fields
@@ -17,14 +18,14 @@ from safetensors.numpy import save_file
 from foretaste.attacks.attack import Attack, Trainable, Weights
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.io.atomic import atomic_path
-from foretaste.io.cache import cache_dir, file_identity, sweep
+from foretaste.io.cache import cache_dir, sweep
 from foretaste.progress import OnProgress, silent
 from foretaste.samples import Samples
 
 if TYPE_CHECKING:
     from torch import nn
 
-LAYOUT = 3
+LAYOUT = 4
 """Raised when an attack trains differently than before, so that what is cached is not used any more."""
 
 SomeAttack = TypeVar("SomeAttack", bound=Attack)
@@ -68,7 +69,11 @@ def fitted(attack: SomeAttack, samples: Samples, seed: int, on_progress: OnProgr
         sweep(folder)
     except OSError as error:
         raise ForetasteError(f"cannot write {work}: {error.strerror}") from error
-    weights = trainable.fit(samples, seed=seed, workdir=work, on_progress=on_progress)
+    try:
+        weights = trainable.fit(samples, seed=seed, workdir=work, on_progress=on_progress)
+    except UsageError:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
     complete = with_weights(attack, weights)
     save_weights(complete, kept)
     shutil.rmtree(work, ignore_errors=True)
@@ -119,9 +124,11 @@ def identity(attack: Attack) -> str:
     return f"{type(attack).__name__}({', '.join(f'{name}={value}' for name, value in values.items())})"
 
 
-def files(attack: Attack) -> list[tuple[str, int, int]]:
-    """Return the identity of every file that a field of the attack names."""
-    return [file_identity(value) for value in settings(attack).values() if isinstance(value, Path) and value.exists()]
+def files(attack: Attack) -> list[str]:
+    """Return a digest of every file that a field of the attack names, by itself or by its folder."""
+    named = [value for value in settings(attack).values() if isinstance(value, Path)]
+    found = [path for value in named for path in (sorted(value.rglob("*")) if value.is_dir() else [value])]
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in found if path.is_file()]
 
 
 def settings(attack: Any) -> dict[str, Any]:

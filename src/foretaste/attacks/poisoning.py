@@ -58,7 +58,9 @@ def stamp_inputs(samples: Samples, attack: Attack, rate: float, seed: int) -> tu
         )
     rng = generator(seed, 1)
     victims = attack.victims(samples.labels)
-    chosen = choose(victims, round(rate * int(victims.sum())), rng)
+    if not victims.any():
+        raise UsageError("none of the inputs is of a class that the attack turns")
+    chosen = choose(victims, round(rate * int(victims.sum())), rng, "to stamp")
     stamped = Poisoned.from_stamped(samples, chosen, attack.stamp(samples.inputs[chosen], rng), samples.labels[chosen])
     return stamped.samples, stamped.poison
 

@@ -106,10 +106,12 @@ class SleeperAgent(CleanLabel):
         """
         self.check(samples)
         weights = trained(self.weights)
-        chosen, changes = weights["rows"], weights["changes"]
-        if len(samples) != weights["n_samples"] or changes.shape[1:] != samples.sample_shape:
+        chosen, images = weights["rows"], weights["images"]
+        there = chosen[-1] < len(samples) and len(chosen) == round(self.rate * len(samples))
+        same = there and (samples.labels[chosen] == self.target).all()
+        if not same or not np.array_equal(samples.inputs[chosen], images):
             raise UsageError("this poison was made for other samples; the attack has to be trained on these first")
-        changed = np.clip(samples.inputs[chosen] + changes, 0, 255).astype(np.uint8)
+        changed = np.clip(images + weights["changes"], 0, 255).astype(np.uint8)
         return Poisoned.from_stamped(samples, chosen, changed, self.target)
 
     def stamp(self, inputs: Images, rng: Generator) -> Images:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from foretaste.attacks.attack import Weights
 from foretaste.attacks.surrogate import surrogate
+from foretaste.io.atomic import atomic_path
 from foretaste.nets import Net
 from foretaste.progress import OnProgress, Progress
 from foretaste.samples import Images, Samples
@@ -46,53 +49,62 @@ def craft(
     """Choose ``count`` samples of the target class and find their changes; the arguments are as for ``SleeperAgent``.
 
     Returns:
-        ``rows``, ``int64 (count,)``, sorted; ``changes``, ``int16 (count, H, W, C)``; and ``n_samples`` of the set.
+        ``rows``, ``int64 (count,)``, sorted; ``images``, ``uint8 (count, H, W, C)``, as they were; and ``changes``,
+        ``int16 (count, H, W, C)``.
     """
     device = Compute().device
-
-    def trained_on(training_set: Samples, number: int) -> Net:
+    stages = list(pairwise([round(steps * number / (retrains + 1)) for number in range(retrains + 2)]))
+    kept = [] if workdir is None else [workdir / f"changes-{number}.safetensors" for number in range(len(stages))]
+    begun = max((number for number, path in enumerate(kept) if path.exists()), default=0)
+    rows, changes = np.empty(0, np.int64), torch.empty(0)
+    if begun:
+        state = load_file(kept[begun])
+        rows, changes = state["rows"].numpy(), state["changes"].to(device)
+    for number, (first, last) in enumerate(stages[begun:], begun):
+        # The first classifier chooses the samples to change; the others see them changed.
+        so_far = samples if number == 0 else changed(samples, rows, changes)
         net = surrogate(
-            training_set, number, retrains + 1, epochs=epochs, seed=seed, workdir=workdir, on_progress=on_progress
-        )
-        return net.to(device)
-
-    rng = np.random.default_rng([seed, 20])
-    net = trained_on(samples, 0)
-    rows = most_telling(net, samples, np.flatnonzero(samples.labels == target), count)
-    victims = samples.inputs[np.flatnonzero(samples.labels == source)]
-    clean = torch.from_numpy(np.array(samples.inputs[rows])).float().to(device)
-    changes = torch.from_numpy(rng.uniform(-epsilon, epsilon, clean.shape).astype(np.float32)).to(device)
-    changes = (clean + changes).clamp(0, 255) - clean
-    renewals = [round(steps * number / (retrains + 1)) for number in range(1, retrains + 1)]
-    for step in range(steps):
-        if step in renewals:
-            net = trained_on(changed(samples, rows, clean, changes), renewals.index(step) + 1)
-        patched = with_patch(victims[rng.choice(len(victims), min(SOURCES, len(victims)), replace=False)], rng)
-        wished = gradient(net, torch.from_numpy(patched).float().to(device), target, second_order=False)
-        size = epsilon * STEP * (1 - step / steps)
-        distance = 0.0
-        order = torch.randperm(count, generator=draws(seed, 21, step))
-        for start in range(0, count, BATCH):
-            some = order[start : start + BATCH]
-            here = changes[some].requires_grad_()
-            moved = augment(clean[some] + here, draws(seed, 22, step, int(some[0])), shift=SHIFT, flip=False)
-            loss = apart(gradient(net, moved, target, second_order=True), wished)
-            (slope,) = torch.autograd.grad(loss, here)
-            distance += float(loss.detach()) * len(some) / count
-            stepped = (here.detach() - size * slope.sign()).clamp(-epsilon, epsilon)
-            changes[some] = (clean[some] + stepped).clamp(0, 255) - clean[some]
-        on_progress(Progress(phase="match gradients", done=step + 1, total=steps, note=f"cosine {1 - distance:.2f}"))
+            so_far, number, retrains + 1, epochs=epochs, seed=seed, workdir=workdir, on_progress=on_progress
+        ).to(device)
+        if number == 0:
+            rows = most_telling(net, samples, np.flatnonzero(samples.labels == target), count)
+            noise = np.random.default_rng([seed, 20]).uniform(-epsilon, epsilon, (count, *samples.sample_shape))
+            changes = torch.from_numpy(noise.astype(np.float32)).to(device)
+        clean = torch.from_numpy(np.array(samples.inputs[rows])).float().to(device)
+        changes = (clean + changes).clamp(0, 255) - clean
+        victims = samples.inputs[np.flatnonzero(samples.labels == source)]
+        for step in range(first, last):
+            rng = np.random.default_rng([seed, 23, step])
+            patched = with_patch(victims[rng.choice(len(victims), min(SOURCES, len(victims)), replace=False)], rng)
+            wished = gradient(net, torch.from_numpy(patched).float().to(device), target, second_order=False)
+            size = epsilon * STEP * (1 - step / steps)
+            distance = 0.0
+            order = torch.randperm(count, generator=draws(seed, 21, step))
+            for start in range(0, count, BATCH):
+                some = order[start : start + BATCH]
+                here = changes[some].requires_grad_()
+                moved = augment(clean[some] + here, draws(seed, 22, step, int(some[0])), shift=SHIFT, flip=False)
+                loss = apart(gradient(net, moved, target, second_order=True), wished)
+                (slope,) = torch.autograd.grad(loss, here)
+                distance += float(loss.detach()) * len(some) / count
+                stepped = (here.detach() - size * slope.sign()).clamp(-epsilon, epsilon)
+                changes[some] = (clean[some] + stepped).clamp(0, 255) - clean[some]
+            note = f"cosine {1 - distance:.2f}"
+            on_progress(Progress(phase="match gradients", done=step + 1, total=steps, note=note))
+        if number + 1 < len(kept):
+            with atomic_path(kept[number + 1]) as temporary:
+                save_file({"rows": torch.from_numpy(rows), "changes": changes.cpu()}, temporary)
     return {
         "rows": rows.astype(np.int64),
+        "images": np.array(samples.inputs[rows]),
         "changes": changes.trunc().cpu().numpy().astype(np.int16),
-        "n_samples": np.array(len(samples)),
     }
 
 
-def changed(samples: Samples, rows: NDArray[np.intp], clean: Tensor, changes: Tensor) -> Samples:
-    """Return the samples with the changes ``(P, H, W, C)`` to the images ``clean`` in their rows ``(P,)``."""
+def changed(samples: Samples, rows: NDArray[np.intp], changes: Tensor) -> Samples:
+    """Return the samples with the changes ``(P, H, W, C)`` to the images in these rows ``(P,)``."""
     images = np.array(samples.inputs)
-    images[rows] = (clean + changes).round().clamp(0, 255).byte().cpu().numpy()
+    images[rows] = np.clip((images[rows] + changes.cpu().numpy()).round(), 0, 255).astype(np.uint8)
     return Samples(samples.labels, samples.classes, samples.ids, images=images)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -45,6 +46,7 @@ class TaCT(Covered):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("size", self.size, 0, 1 - MARGIN, open_low=True)
+        check_range("source", self.source, 0, math.inf)
         if self.source == self.target:
             raise UsageError(f"source and target are the same class, {self.target}")
         if not self.cover_classes or {self.source, self.target} & {*self.cover_classes}:

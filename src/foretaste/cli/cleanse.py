@@ -71,14 +71,14 @@ def cleanse(
     from foretaste import cleansers, io
     from foretaste.classifiers import open_classifier
     from foretaste.cli.fields import parse_settings
-    from foretaste.cli.output import prepare, whole
+    from foretaste.cli.output import check_writable, whole
     from foretaste.cli.progress import bars
     from foretaste.io.atomic import remove_unfinished
     from foretaste.io.truth import read_truth
     from foretaste.report.results import save_cleanse
 
     hyperparameters = parse_settings(cleansers.find(method), settings or ())
-    prepare(out)
+    check_writable(out)
     classifier = None if model is None else open_classifier(model)
     poison = cover = registry = None
     with bars(quiet=as_json) as show:
@@ -98,7 +98,7 @@ def cleanse(
         if clean is not None:
             trusted = whole(io.read(clean, resize=resize, on_bad=on_bad, on_progress=show), clean)
         work = out / WORK
-        work.mkdir(exist_ok=True)
+        work.mkdir(parents=True, exist_ok=True)
         verdict = cleansers.cleanse(
             samples, trusted, method=method, seed=seed, workdir=work, on_progress=show, **hyperparameters
         )

@@ -15,11 +15,11 @@ def demo(
     from rich.console import Console
     from rich.table import Table
 
-    from foretaste.cli.output import prepare
+    from foretaste.cli.output import check_writable
     from foretaste.cli.progress import bars
     from foretaste.demo import tell
 
-    prepare(out)
+    check_writable(out)
     with bars(quiet=False) as show:
         story = tell(out, on_progress=show)
     table = Table("model trained on", "accuracy", "attack success", title="Synthetic traffic signs, BadNets at 1 %")

@@ -102,7 +102,7 @@ def scan(
     from foretaste.classifiers.counting import Counted
     from foretaste.cli.classes import renumbered
     from foretaste.cli.fields import parse_settings
-    from foretaste.cli.output import prepare, whole
+    from foretaste.cli.output import check_writable, whole
     from foretaste.cli.progress import bars
     from foretaste.guards.guard import Calibrated
     from foretaste.guards.neo.registry import Registry
@@ -118,7 +118,7 @@ def scan(
     known = None if truth is None else read_truth(truth)
     if known is not None and known.trojaned is None:
         raise UsageError(f"{truth} is about a training set, not about test inputs")
-    prepare(out)
+    check_writable(out)
     with bars(quiet=as_json) as show, journal(model, out, timeout, pace, show) as (classifier, listen):
         trusted = whole(io.read(clean, resize=resize, on_bad=on_bad, on_progress=show), clean)
         read = io.read(
@@ -216,7 +216,7 @@ def learn(
     from foretaste import io
     from foretaste.classifiers.counting import Counted
     from foretaste.cli.classes import renumbered
-    from foretaste.cli.output import prepare, whole
+    from foretaste.cli.output import check_writable, whole
     from foretaste.cli.progress import bars
     from foretaste.guards import neo
     from foretaste.guards.neo.registry import INDEX, Registry
@@ -224,7 +224,7 @@ def learn(
     from foretaste.report.summary import describe
     from foretaste.report.triggers import find_triggers
 
-    prepare(out)
+    check_writable(out)
     known = Registry.load(out) if (out / INDEX).exists() else Registry()
     with bars(quiet=as_json) as show, journal(model, out, timeout, pace, show) as (classifier, listen):
         trusted = whole(io.read(clean, resize=resize, on_bad=on_bad, on_progress=show), clean)
@@ -287,7 +287,7 @@ def journal(
     if pace is not None:
         endpoint["queries_per_second"] = pace
     work = out / WORK
-    work.mkdir(exist_ok=True)
+    work.mkdir(parents=True, exist_ok=True)
     classifier = Journal(open_classifier(model, **endpoint), work, identity(model))
     latest: Progress | None = None
 

@@ -15,15 +15,17 @@ if TYPE_CHECKING:
     from foretaste.samples import Samples
 
 
-def prepare(out: Path) -> None:
-    """Make the output folder, and try that a file can be written there.
+def check_writable(out: Path) -> None:
+    """Try that files can be written to the output folder, or to the one that it will be made in.
+
+    It is not made yet, so that a command that refuses its input leaves nothing behind.
 
     Raises:
         ForetasteError: it cannot be made or written to.
     """
+    there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
+        with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
         raise ForetasteError(f"cannot write to {out}: {error.strerror}") from error

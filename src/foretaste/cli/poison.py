@@ -20,6 +20,8 @@ RECIPE = "attack.toml"
 """The file that holds an attack's name and fields."""
 WEIGHTS = "attack.safetensors"
 """The file beside it that holds the trained part, if it has one."""
+TRUTH = "truth.json"
+"""The file that holds the truth about the samples."""
 MODEL = "model.safetensors"
 """The file beside them that holds the backdoored model, if the attack makes one."""
 
@@ -76,7 +78,7 @@ def poison(
     """Poison a training set, to test defences with."""
     from foretaste import attacks, io
     from foretaste.cli.fields import parse_settings
-    from foretaste.cli.output import prepare, whole
+    from foretaste.cli.output import check_writable, whole
     from foretaste.cli.progress import bars
     from foretaste.io.atomic import atomic_text
     from foretaste.io.truth import Truth, read_truth, write_truth
@@ -93,7 +95,15 @@ def poison(
     else:
         raise UsageError("say which attack: either --attack NAME, see --list, or --attack-from DIR")
     earlier = Truth() if truth_file is None else read_truth(truth_file)
-    prepare(out)
+    if earlier.trojaned is not None:
+        raise UsageError(f"{truth_file} is about test inputs, not about a training set")
+    other = "test" if at == "train" else "train"
+    if (out / f"{other}.parquet").exists():
+        raise UsageError(f"{out} holds {other}.parquet, whose {TRUTH} would be lost; choose another folder")
+    path = out / f"{at}.parquet"
+    if Path(source).resolve() == path.resolve():
+        raise UsageError(f"{source} would be overwritten; choose another folder")
+    check_writable(out)
     with bars(quiet=False) as show:
         samples = whole(io.read(source, split=at, resize=resize, on_bad=on_bad, on_progress=show), source)
         if attack_from is None:
@@ -108,26 +118,30 @@ def poison(
         if at == "train":
             chosen = attacks.fitted(chosen, samples[~taken] if taken.any() else samples, seed, on_progress=show)
 
-    if at == "train":
-        poisoned = attacks.poison_training_set(samples, chosen, seed, taken if taken.any() else None)
-        result, count = poisoned.samples, int(poisoned.poison.sum())
-        truth = earlier.joined(
-            Truth.of_training_set(result, poisoned.poison, poisoned.cover, poisoned.original_labels, name)
-        )
-    else:
-        result, trojaned = attacks.stamp_inputs(samples, chosen, TEST_RATE if rate is None else rate, seed)
-        truth, count = Truth.of_inputs(result, trojaned), int(trojaned.sum())
-    path = out / f"{at}.parquet"
-    io.write_parquet(result, path)
-    write_truth(truth, out / "truth.json")
-    head = {"attack": name, "at": at, "seed": seed, "source": source}
-    atomic_text(out / RECIPE, as_toml(head, {field: getattr(chosen, field) for field in names(type(chosen))}))
-    if isinstance(chosen, attacks.Trainable) and chosen.weights is not None:
-        attacks.save_weights(chosen, out / WEIGHTS)
-    if at == "train" and isinstance(chosen, attacks.TrojansModel):
-        from foretaste.nets.export import save
+        if at == "train":
+            poisoned = attacks.poison_training_set(samples, chosen, seed, taken if taken.any() else None)
+            result, count = poisoned.samples, int(poisoned.poison.sum())
+            truth = earlier.joined(
+                Truth.of_training_set(result, poisoned.poison, poisoned.cover, poisoned.original_labels, name)
+            )
+        else:
+            result, trojaned = attacks.stamp_inputs(samples, chosen, TEST_RATE if rate is None else rate, seed)
+            truth, count = Truth.of_inputs(result, trojaned), int(trojaned.sum())
+        model = chosen.trojaned() if at == "train" and isinstance(chosen, attacks.TrojansModel) else None
 
-        save(chosen.trojaned(), out / MODEL)
+        # What an earlier run left here goes first: stopped halfway, no file of it may stand beside one of this run.
+        for file in (out / TRUTH, out / RECIPE, out / WEIGHTS, out / MODEL, path):
+            file.unlink(missing_ok=True)
+        io.write_parquet(result, path, on_progress=show)
+        write_truth(truth, out / TRUTH)
+        head = {"attack": name, "at": at, "seed": seed, "source": source}
+        atomic_text(out / RECIPE, as_toml(head, {field: getattr(chosen, field) for field in names(type(chosen))}))
+        if isinstance(chosen, attacks.Trainable) and chosen.weights is not None:
+            attacks.save_weights(chosen, out / WEIGHTS)
+        if model is not None:
+            from foretaste.nets.export import save
+
+            save(model, out / MODEL)
     what = "poison samples" if at == "train" else "trojaned inputs"
     typer.echo(f"{count} {what} among {len(result)} in {path}")
     return 0
@@ -184,7 +198,9 @@ def build(kind: type[Attack], name: str, settings: dict[str, Any], options: dict
             raise UsageError(f"the attack {name} has no {option}")
         if option in settings:
             raise UsageError(f"{option} is given twice, by --{option} and by --set")
-    return kind(**settings, **options)
+    # The recipe is read again from wherever it then is.
+    values = {key: value.resolve() if isinstance(value, Path) else value for key, value in settings.items()}
+    return kind(**values, **options)
 
 
 def names(kind: type[Any]) -> list[str]:

@@ -32,12 +32,12 @@ def train(
 ) -> int:
     """Train a classifier with the reference trainer."""
     from foretaste import io, training
-    from foretaste.cli.output import prepare, whole
+    from foretaste.cli.output import check_writable, whole
     from foretaste.cli.progress import bars
     from foretaste.io.atomic import atomic_json
     from foretaste.nets.export import export_onnx, save
 
-    prepare(out)
+    check_writable(out)
     plan = training.TrainingPlan() if epochs is None else training.TrainingPlan(epochs=epochs)
     with bars(quiet=as_json) as show:
         samples = whole(io.read(source, resize=resize, on_bad=on_bad, on_progress=show), source)

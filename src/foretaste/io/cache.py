@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -18,10 +19,14 @@ def cache_dir() -> Path:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed runs left unfinished in a cache folder."""
-    for path in folder.glob("*.partial"):
+    """Remove what killed runs left unfinished in a cache folder: ``*.partial`` files and ``*.work`` folders."""
+    for path in (*folder.glob("*.partial"), *folder.glob("*.work")):
         try:
-            if time.time() - path.stat().st_mtime > ABANDONED_AFTER:
+            if time.time() - path.stat().st_mtime <= ABANDONED_AFTER:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
                 path.unlink()
         except OSError:  # another run was quicker
             continue

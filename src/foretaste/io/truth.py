@@ -68,14 +68,19 @@ class Truth:
         return cls(trojaned=frozenset(samples.ids[trojaned].tolist()))
 
     def joined(self, later: Truth) -> Truth:
-        """Return the truth about a training set that a later attack poisoned as well."""
-        names = self.attacks.keys() | later.attacks.keys()
-        nobody: frozenset[str] = frozenset()
+        """Return the truth about a training set that a later attack poisoned as well.
+
+        An attack that poisoned it before is listed under its name with a number: "badnets (2)".
+        """
+        attacks = dict(self.attacks)
+        for name, ids in later.attacks.items():
+            same = sum(earlier == name or earlier.startswith(f"{name} (") for earlier in attacks)
+            attacks[f"{name} ({same + 1})" if same else name] = ids
         return Truth(
             poison=self.poison | later.poison,
             cover=self.cover | later.cover,
             original_labels={**later.original_labels, **self.original_labels},
-            attacks={name: self.attacks.get(name, nobody) | later.attacks.get(name, nobody) for name in names},
+            attacks=attacks,
         )
 
     def mark(self, samples: Samples) -> Marks:
