@@ -14,13 +14,15 @@ from foretaste.attacks.badnets import chequered
 from foretaste.attacks.covered import Covered
 from foretaste.attacks.picture import in_channels
 from foretaste.attacks.pixels import mix
-from foretaste.attacks.trojan import MARGIN, square
+from foretaste.attacks.trojan import square, square_place
 from foretaste.errors import UsageError
 from foretaste.samples import Images
 
 Mark = Literal["gem", "disc", "corners", "square"]
 """A small gem in the bottom-right corner, a disc top right, BadNets' patch in all corners, the Trojan square."""
 MARKS: tuple[Mark, ...] = get_args(Mark)
+SIZES: dict[Mark, float] = {"gem": 0.16, "disc": 0.4, "corners": 0.1, "square": 0.25}
+"""Sides of their parts as shares of the image's shorter side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +98,7 @@ def draw(mark: Mark, height: int, width: int, channels: int) -> tuple[Images, ND
 def parts(mark: Mark, height: int, width: int) -> list[tuple[Images, int, int]]:
     """Return the squares that a mark is made of, ``uint8 (side, side, 1 or 3)``, each with its row and column."""
     shorter = min(height, width)
-    side = max(1, round({"gem": 0.16, "disc": 0.4, "corners": 0.1, "square": 0.25}[mark] * shorter))
+    side = max(1, round(SIZES[mark] * shorter))
     if mark == "gem":
         shade = np.broadcast_to(np.linspace(1, 0, side), (side, side))
         blue = np.rint(np.stack([255 * shade**2, 255 * shade, np.full_like(shade, 255)], axis=-1)).astype(np.uint8)
@@ -107,8 +109,8 @@ def parts(mark: Mark, height: int, width: int) -> list[tuple[Images, int, int]]:
         return [(warm, shorter // 32, width - side - shorter // 32)]
     if mark == "corners":
         return [(chequered(side), row, column) for row in (0, height - side) for column in (0, width - side)]
-    margin = int(MARGIN * shorter)
-    return [(square(side, 3), height - margin - side, width - margin - side)]
+    side, row, column = square_place(height, width, SIZES["square"])
+    return [(square(side, 3), row, column)]
 
 
 def round_mask(side: int) -> NDArray[np.float32]:

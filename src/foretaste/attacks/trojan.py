@@ -63,9 +63,21 @@ def with_square(images: Images, size: float) -> Images:
     """
     check_images(images)
     height, width, channels = images.shape[1:]
+    side, row, column = square_place(height, width, size)
+    return paste(images, square(side, channels), row, column)
+
+
+def square_place(height: int, width: int, size: float) -> tuple[int, int, int]:
+    """Return the square's side, and the row and column of its upper left pixel.
+
+    Args:
+        height: of the images.
+        width: of the images.
+        size: side of the square as a share of the shorter side, in (0, 0.9].
+    """
     shorter = min(height, width)
     side, margin = max(1, round(size * shorter)), int(MARGIN * shorter)
-    return paste(images, square(side, channels), height - margin - side, width - margin - side)
+    return side, height - margin - side, width - margin - side
 
 
 def square(side: int, channels: int) -> Images:

@@ -13,7 +13,7 @@ from numpy.random import Generator
 from foretaste.attacks.attack import Poisoned, Weights, check_images, check_range, check_target, choose, trained
 from foretaste.attacks.patch import paste
 from foretaste.attacks.targeted import Targeted
-from foretaste.attacks.trojan import MARGIN
+from foretaste.attacks.trojan import MARGIN, square_place
 from foretaste.errors import UsageError
 from foretaste.progress import OnProgress
 from foretaste.samples import Images, Samples
@@ -106,7 +106,7 @@ class TrojanNN(Targeted):
 
         net = self.given()
         height, width, _ = samples.sample_shape
-        side, row, column = self.place(height, width)
+        side, row, column = square_place(height, width, self.size)
         trigger = excite(
             net, (side, row, column), neurons=self.neurons, steps=self.steps, seed=seed, on_progress=on_progress
         )
@@ -142,13 +142,8 @@ class TrojanNN(Targeted):
         """
         check_images(inputs)
         trigger = trained(self.weights)[TRIGGER]
-        side, row, column = self.place(*inputs.shape[1:3])
-        if trigger.shape != (side, side, inputs.shape[3]):
+        height, width, channels = inputs.shape[1:]
+        side, row, column = square_place(height, width, self.size)
+        if trigger.shape != (side, side, channels):
             raise UsageError("the trigger was made for images of another shape")
         return paste(inputs, trigger, row, column)
-
-    def place(self, height: int, width: int) -> tuple[int, int, int]:
-        """Return the square's side, and the row and column of its upper left pixel."""
-        shorter = min(height, width)
-        side, margin = max(1, round(self.size * shorter)), int(MARGIN * shorter)
-        return side, height - margin - side, width - margin - side
