@@ -18,7 +18,7 @@ def verb_raising(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], N
         def stop(out: Path) -> None:
             raise error
 
-        monkeypatch.setattr("foretaste.cli.output.prepare", stop)
+        monkeypatch.setattr("foretaste.cli.output.check_writable", stop)
 
     return set_error
 
