@@ -113,12 +113,10 @@ def poison(
             if rate is not None and at == "train":
                 options["rate"] = rate
             chosen = build(kind, name, values, options)
-        marks = earlier.mark(samples)
-        taken = marks.poison | marks.cover
         if at == "train":
+            marks = earlier.mark(samples)
+            taken = marks.poison | marks.cover
             chosen = attacks.fitted(chosen, samples[~taken] if taken.any() else samples, seed, on_progress=show)
-
-        if at == "train":
             poisoned = attacks.poison_training_set(samples, chosen, seed, taken if taken.any() else None)
             result, count = poisoned.samples, int(poisoned.poison.sum())
             truth = earlier.joined(
