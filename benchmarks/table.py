@@ -10,6 +10,8 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
+from attacks import CASES
+
 HERE = Path(__file__).parent
 README = HERE.parent / "README.md"
 DATA = {"gtsrb": "GTSRB, 25,087 images", "cifar10": "CIFAR-10 (JPEG), 50,000 images"}
@@ -83,7 +85,8 @@ def attacking() -> Iterator[str]:
         for key, case in (json.loads(path.read_text())["cases"] if path.exists() else {}).items():
             if "attack" in case:
                 groups.setdefault(key.partition(" seed ")[0], []).append(case)
-        for name, cases in groups.items():
+        for name in filter(groups.__contains__, CASES[data]):
+            cases = groups[name]
             attacks = [case["attack"] for case in cases]
             cleansed = [case["cleanse"] for case in cases if "cleanse" in case]
             # Where nothing was flagged, no model was trained again.

@@ -370,13 +370,13 @@ def test_the_rounds_go_on_until_what_is_condemned_was_condemned_before(monkeypat
 
 
 def test_a_class_in_doubt_asks_for_another_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Three suspects are a chance of e^-6: more than a third of a thousandth, but less than the root of that.
+    # Three suspects are a chance of e^-6: more than a third of a thousandth, but less than one in a hundred.
     cleared = inspected(monkeypatch, [[0, 20, 0], [0, 20, 3], [0, 20, 3]])
     assert (len(cleared.rounds), cleared.suspect_classes, cleared.flagged.sum()) == (3, (1,), 20)
     grown = inspected(monkeypatch, [[0, 20, 0], [0, 20, 3], [0, 20, 30]])
     assert (len(grown.rounds), grown.suspect_classes, grown.flagged.sum()) == (3, (1, 2), 50)
-    # One is nothing unusual.
-    few = inspected(monkeypatch, [[0, 20, 0], [0, 20, 1], [0, 20, 30]])
+    # Two are nothing unusual.
+    few = inspected(monkeypatch, [[0, 20, 0], [0, 20, 2], [0, 20, 30]])
     assert (len(few.rounds), few.suspect_classes) == (2, (1,))
 
 

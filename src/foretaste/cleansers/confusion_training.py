@@ -112,7 +112,7 @@ class ConfusionTraining:
             natural, with near-duplicates counted once, are to be the tail of the clean samples' scores; of the classes
             that a round condemns this share at most is expected to be clean, in (0, 1).
         settled: the rounds end when this share of the flagged samples or less changed, in [0, 1], each condemned class
-            was condemned in the round before, too, and no other has half the evidence that would condemn it.
+            was condemned in the round before, too, and the suspects of no other are less likely than one in a hundred.
 
     Raises:
         UsageError: a value is out of range.

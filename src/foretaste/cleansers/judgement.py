@@ -21,8 +21,8 @@ HUMP = 1 / 3
 
 OVERWHELMING = 2
 """A class with this many times the evidence that condemns, by its exponent, need not be condemned in two rounds."""
-IN_DOUBT = 0.5
-"""With this share of the evidence that condemns, by its exponent, a class is in doubt."""
+IN_DOUBT = 2
+"""A class that is not condemned is in doubt if its suspects are less likely than this negative power of ten."""
 AGREED = 0.9
 """A kind of model finds the same poison as another if this share of what it finds is found by that one, too."""
 
@@ -147,7 +147,7 @@ def confirm(evidence: tuple[ClassEvidence, ...], before: tuple[ClassEvidence, ..
 
 def in_doubt(evidence: tuple[ClassEvidence, ...]) -> bool:
     """Tell whether there is a class that is not condemned, but has suspects who look as if they may become a group."""
-    return any(not entry.condemned and entry.statistic >= IN_DOUBT * entry.threshold for entry in evidence)
+    return any(not entry.condemned and entry.statistic >= IN_DOUBT for entry in evidence)
 
 
 def robust_deviation(scores: Scores) -> float:
