@@ -25,7 +25,7 @@ from foretaste.samples import Samples
 if TYPE_CHECKING:
     from torch import nn
 
-LAYOUT = 4
+LAYOUT = 5
 """Raised when an attack trains differently than before, so that what is cached is not used any more."""
 
 SomeAttack = TypeVar("SomeAttack", bound=Attack)

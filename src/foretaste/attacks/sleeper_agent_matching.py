@@ -53,26 +53,27 @@ def craft(
         ``int16 (count, H, W, C)``.
     """
     device = Compute().device
-    stages = list(pairwise([round(steps * number / (retrains + 1)) for number in range(retrains + 2)]))
-    kept = [] if workdir is None else [workdir / f"changes-{number}.safetensors" for number in range(len(stages))]
-    begun = max((number for number, path in enumerate(kept) if path.exists()), default=0)
-    rows, changes = np.empty(0, np.int64), torch.empty(0)
-    if begun:
-        state = load_file(kept[begun])
-        rows, changes = state["rows"].numpy(), state["changes"].to(device)
-    for number, (first, last) in enumerate(stages[begun:], begun):
-        # The first classifier chooses the samples to change; the others see them changed.
-        so_far = samples if number == 0 else changed(samples, rows, changes)
+
+    def trained_on(training_set: Samples, number: int) -> Net:
         net = surrogate(
-            so_far, number, retrains + 1, epochs=epochs, seed=seed, workdir=workdir, on_progress=on_progress
-        ).to(device)
-        if number == 0:
-            rows = most_telling(net, samples, np.flatnonzero(samples.labels == target), count)
-            noise = np.random.default_rng([seed, 20]).uniform(-epsilon, epsilon, (count, *samples.sample_shape))
-            changes = torch.from_numpy(noise.astype(np.float32)).to(device)
-        clean = torch.from_numpy(np.array(samples.inputs[rows])).float().to(device)
-        changes = (clean + changes).clamp(0, 255) - clean
-        victims = samples.inputs[np.flatnonzero(samples.labels == source)]
+            training_set, number, retrains + 1, epochs=epochs, seed=seed, workdir=workdir, on_progress=on_progress
+        )
+        return net.to(device)
+
+    net = trained_on(samples, 0)
+    rows = most_telling(net, samples, np.flatnonzero(samples.labels == target), count)
+    victims = samples.inputs[np.flatnonzero(samples.labels == source)]
+    clean = torch.from_numpy(np.array(samples.inputs[rows])).float().to(device)
+    noise = np.random.default_rng([seed, 20]).uniform(-epsilon, epsilon, clean.shape)
+    changes = torch.from_numpy(noise.astype(np.float32)).to(device)
+    changes = (clean + changes).clamp(0, 255) - clean
+    for number, (first, last) in enumerate(pairwise(round(steps * k / (retrains + 1)) for k in range(retrains + 2))):
+        kept = None if workdir is None else workdir / f"changes-{number}.safetensors"
+        if kept is not None and kept.exists():
+            changes = load_file(kept)["changes"].to(device)
+            continue
+        if number:
+            net = trained_on(changed(samples, rows, changes), number)
         for step in range(first, last):
             rng = np.random.default_rng([seed, 23, step])
             patched = with_patch(victims[rng.choice(len(victims), min(SOURCES, len(victims)), replace=False)], rng)
@@ -91,9 +92,9 @@ def craft(
                 changes[some] = (clean[some] + stepped).clamp(0, 255) - clean[some]
             note = f"cosine {1 - distance:.2f}"
             on_progress(Progress(phase="match gradients", done=step + 1, total=steps, note=note))
-        if number + 1 < len(kept):
-            with atomic_path(kept[number + 1]) as temporary:
-                save_file({"rows": torch.from_numpy(rows), "changes": changes.cpu()}, temporary)
+        if kept is not None:
+            with atomic_path(kept) as temporary:
+                save_file({"changes": changes.cpu()}, temporary)
     return {
         "rows": rows.astype(np.int64),
         "images": np.array(samples.inputs[rows]),
