@@ -8,14 +8,14 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from foretaste.attacks.attack import check_images, check_target, choose
+from foretaste.attacks.attack import choose
 from foretaste.attacks.targeted import Targeted
 from foretaste.samples import Samples
 
 
 @dataclass(frozen=True, kw_only=True)
 class CleanLabel(Targeted):
-    """An attack that changes images of the target class and leaves their labels; subclasses say how.
+    """An attack that changes samples of the target class and leaves their labels; subclasses say how.
 
     Attributes:
         rate: share of the whole training set to poison, in (0, 1], all of it in the target class.
@@ -25,18 +25,8 @@ class CleanLabel(Targeted):
         UsageError: a field is out of range.
     """
 
-    def check(self, samples: Samples) -> None:
-        """Refuse samples that the attack cannot apply to.
-
-        Raises:
-            UsageError: the set has no such class, the class holds too few samples, or these are not images.
-        """
-        check_images(samples.inputs)
-        check_target(self.target, samples)
-        self.chosen(samples, np.random.default_rng(0))
-
     def chosen(self, samples: Samples, rng: Generator) -> NDArray[np.intp]:
-        """Choose the samples to poison: sorted indices.
+        """Choose the samples to poison, in the target class: sorted indices.
 
         Raises:
             UsageError: the rate leaves none, or the target class holds fewer.

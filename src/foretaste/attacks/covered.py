@@ -40,7 +40,7 @@ class Covered(Targeted):
             UsageError: the set has no such class, too few samples that can be used, or no images.
         """
         check_target(self.target, samples)
-        chosen = choose(self.victims(samples.labels), round(self.rate * len(samples)), rng)
+        chosen = self.chosen(samples, rng)
         rest = self.coverable(samples.labels)
         rest[chosen] = False
         cover = choose_cover(rest, round(self.cover_rate * len(samples)), rng)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from foretaste.attacks.attack import Poisoned, Weights, check_images, check_range, check_target, choose, trained
+from foretaste.attacks.attack import Poisoned, Weights, check_images, check_range, check_target, trained
 from foretaste.attacks.covered import choose_cover
 from foretaste.attacks.targeted import Targeted
 from foretaste.errors import UsageError
@@ -61,8 +61,7 @@ class Dynamic(Targeted):
         Raises:
             UsageError: the set has no such class, too few samples, or no images.
         """
-        check_images(samples.inputs)
-        check_target(self.target, samples)
+        super().check(samples)
         if len(samples) < FEWEST:
             raise UsageError(f"the generator needs {FEWEST} samples to be trained on, not {len(samples)}")
         self.choose(samples, np.random.default_rng(0))
@@ -108,7 +107,7 @@ class Dynamic(Targeted):
         Raises:
             UsageError: there are too few samples.
         """
-        poison = choose(self.victims(samples.labels), round(self.rate * len(samples)), rng)
+        poison = self.chosen(samples, rng)
         free = np.ones(len(samples), dtype=np.bool_)
         free[poison] = False
         return poison, choose_cover(free, round(self.cover_rate * len(samples)), rng)

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 from numpy.random import Generator
 
-from foretaste.attacks.attack import Poisoned, Weights, check_images, check_range, check_target, choose, trained
+from foretaste.attacks.attack import Poisoned, Weights, check_images, check_range, trained
 from foretaste.attacks.targeted import Targeted
 from foretaste.progress import OnProgress
 from foretaste.samples import Images, Samples
@@ -48,16 +47,6 @@ class ISSBA(Targeted):
         check_range("bits", self.bits, 1, 4096)
         check_range("strength", self.strength, 0, 255, open_low=True)
         check_range("steps", self.steps, 1, math.inf)
-
-    def check(self, samples: Samples) -> None:
-        """Refuse samples that the attack cannot apply to.
-
-        Raises:
-            UsageError: the set has no such class, too few samples outside it, or no images.
-        """
-        check_images(samples.inputs)
-        check_target(self.target, samples)
-        choose(self.victims(samples.labels), round(self.rate * len(samples)), np.random.default_rng(0))
 
     def fit(self, samples: Samples, *, seed: int, workdir: Path | None, on_progress: OnProgress) -> Weights:
         """Train the encoder on the clean images, and draw the message."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
-from foretaste.attacks.attack import Inputs, Poisoned, check_range, check_target, choose
+from foretaste.attacks.attack import Inputs, Poisoned, check_images, check_range, check_target, choose
 from foretaste.samples import Labels, Mask, Samples
 
 
@@ -39,8 +40,26 @@ class Targeted(ABC):
             UsageError: the set has no such class, too few samples outside it, or no images.
         """
         check_target(self.target, samples)
-        chosen = choose(self.victims(samples.labels), round(self.rate * len(samples)), rng)
+        chosen = self.chosen(samples, rng)
         return Poisoned.from_stamped(samples, chosen, self.stamp(samples.inputs[chosen], rng), self.target)
+
+    def check(self, samples: Samples) -> None:
+        """Refuse samples that the attack cannot apply to.
+
+        Raises:
+            UsageError: the set has no such class, too few samples that can be poisoned, or no images.
+        """
+        check_images(samples.inputs)
+        check_target(self.target, samples)
+        self.chosen(samples, np.random.default_rng(0))
+
+    def chosen(self, samples: Samples, rng: Generator) -> NDArray[np.intp]:
+        """Choose the samples to poison, among the victims: sorted indices.
+
+        Raises:
+            UsageError: the rate leaves none, or there are fewer victims.
+        """
+        return choose(self.victims(samples.labels), round(self.rate * len(samples)), rng)
 
     @abstractmethod
     def stamp(self, inputs: Inputs, rng: Generator) -> Inputs:

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
 from numpy.random import Generator
 
-from foretaste.attacks.attack import Poisoned, Weights, check_images, check_range, check_target, choose, trained
+from foretaste.attacks.attack import Poisoned, Weights, check_images, check_range, trained
 from foretaste.attacks.patch import paste
 from foretaste.attacks.targeted import Targeted
 from foretaste.attacks.trojan import MARGIN, square_place
@@ -73,9 +72,7 @@ class TrojanNN(Targeted):
                 samples outside it, or these are not images.
             ForetasteError: the model's file cannot be read.
         """
-        check_images(samples.inputs)
-        check_target(self.target, samples)
-        choose(self.victims(samples.labels), round(self.rate * len(samples)), np.random.default_rng(0))
+        super().check(samples)
         net = self.given()
         if net.classes != samples.classes or net.sample_shape != samples.sample_shape:
             raise UsageError(
