@@ -119,7 +119,6 @@ def outcome_of(
 ) -> Outcome:
     """Train a model on the samples, write it to ``out``, and try the attack on it."""
     net = training.train(samples, plan=PLAN, seed=seed, on_progress=named(f"train {out.name}", on_progress)).net
-    out.mkdir(parents=True, exist_ok=True)
     save(net, out / "model.safetensors")
     export_onnx(net, out / "model.onnx")
     stamped, trojaned = stamp_inputs(test, attack, rate=1, seed=seed)

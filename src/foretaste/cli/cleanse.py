@@ -71,10 +71,9 @@ def cleanse(
     from foretaste import cleansers, io
     from foretaste.classifiers import open_classifier
     from foretaste.cli.fields import parse_settings
-    from foretaste.cli.output import check_writable, whole
+    from foretaste.cli.output import check_writable, truth_of_training_set, whole
     from foretaste.cli.progress import bars
     from foretaste.io.atomic import remove_unfinished
-    from foretaste.io.truth import read_truth
     from foretaste.report.results import save_cleanse
 
     hyperparameters = parse_settings(cleansers.find(method), settings or ())
@@ -89,10 +88,7 @@ def cleanse(
         if classifier is not None and classifier.classes not in (None, samples.classes):
             raise UsageError(f"{model} has other classes than {source}; give a model that was trained on it")
         if truth is not None:
-            known = read_truth(truth)
-            if known.trojaned is not None:
-                raise UsageError(f"{truth} is about test inputs, not about a training set")
-            marks = known.mark(samples)
+            marks = truth_of_training_set(truth).mark(samples)
             poison, cover = marks.poison, marks.cover
         trusted = None
         if clean is not None:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from foretaste.errors import ForetasteError
+from foretaste.errors import ForetasteError, UsageError
 
 if TYPE_CHECKING:
     from foretaste.io.decoding import Loaded
+    from foretaste.io.truth import Truth
     from foretaste.samples import Samples
 
 
@@ -29,6 +30,21 @@ def check_writable(out: Path) -> None:
             pass
     except OSError as error:
         raise ForetasteError(f"cannot write to {out}: {error.strerror}") from error
+
+
+def truth_of_training_set(path: Path) -> Truth:
+    """Read the truth about a training set.
+
+    Raises:
+        UsageError: it is about test inputs.
+        ForetasteError: it cannot be read.
+    """
+    from foretaste.io.truth import read_truth
+
+    truth = read_truth(path)
+    if truth.trojaned is not None:
+        raise UsageError(f"{path} is about test inputs, not about a training set")
+    return truth
 
 
 def whole(loaded: Loaded, source: str) -> Samples:

@@ -20,10 +20,10 @@ RECIPE = "attack.toml"
 """The file that holds an attack's name and fields."""
 WEIGHTS = "attack.safetensors"
 """The file beside it that holds the trained part, if it has one."""
-TRUTH = "truth.json"
-"""The file that holds the truth about the samples."""
 MODEL = "model.safetensors"
 """The file beside them that holds the backdoored model, if the attack makes one."""
+TRUTH = "truth.json"
+"""The file beside the samples that holds the truth about them."""
 
 TEST_RATE = 0.5
 """Share of the inputs that ``--at test`` stamps unless told otherwise: as many trojaned as clean ones."""
@@ -78,10 +78,10 @@ def poison(
     """Poison a training set, to test defences with."""
     from foretaste import attacks, io
     from foretaste.cli.fields import parse_settings
-    from foretaste.cli.output import check_writable, whole
+    from foretaste.cli.output import check_writable, truth_of_training_set, whole
     from foretaste.cli.progress import bars
     from foretaste.io.atomic import atomic_text
-    from foretaste.io.truth import Truth, read_truth, write_truth
+    from foretaste.io.truth import Truth, write_truth
 
     if truth_file is not None and at == "test":
         raise UsageError("--truth is about a training set; leave it out with --at test")
@@ -94,9 +94,7 @@ def poison(
         name, chosen = read_attack(attack_from)
     else:
         raise UsageError("say which attack: either --attack NAME, see --list, or --attack-from DIR")
-    earlier = Truth() if truth_file is None else read_truth(truth_file)
-    if earlier.trojaned is not None:
-        raise UsageError(f"{truth_file} is about test inputs, not about a training set")
+    earlier = Truth() if truth_file is None else truth_of_training_set(truth_file)
     other = "test" if at == "train" else "train"
     if (out / f"{other}.parquet").exists():
         raise UsageError(f"{out} holds {other}.parquet, whose {TRUTH} would be lost; choose another folder")
