@@ -18,14 +18,12 @@ from foretaste.samples import Mask, Samples
 
 HUMP = 1 / 3
 """In a condemned class, samples with natural labels that score below this share of the suspects' median are strays."""
-
 OVERWHELMING = 2
 """A class with this many times the evidence that condemns, by its exponent, need not be condemned in two rounds."""
 IN_DOUBT = 2
 """A class that is not condemned is in doubt if its suspects are less likely than this negative power of ten."""
 AGREED = 0.9
 """A kind of model finds the same poison as another if this share of what it finds is found by that one, too."""
-
 EM_STEPS = 30
 NARROWEST = 0.1
 """Standard deviation of either distribution at least, in multiples of the cut."""
@@ -101,7 +99,7 @@ def chances_if_clean(scores: Scores, telling: Mask, samples: Samples, distinct: 
         for kind, of_kind in enumerate(scores):
             rows = np.flatnonzero((of_kind > 1) & telling & (samples.labels == label))
             # Each kind of model is one more chance to be wrong.
-            chances[label, kind] = len(scores) * tail_probability(distinct(rows, of_kind[rows]), 1)
+            chances[label, kind] = len(scores) * tail_probability(distinct(rows, of_kind[rows]))
     return chances
 
 
@@ -155,13 +153,13 @@ def robust_deviation(scores: Scores) -> float:
     return float(1.4826 * np.median(np.abs(scores - np.median(scores))))
 
 
-def tail_probability(scores: Scores, cut: float) -> float:
-    """Return how likely scores above ``cut`` are to be the tail of clean ones, in (0, 1]; not below 1e-300.
+def tail_probability(scores: Scores) -> float:
+    """Return how likely scores above the cut, at 1, are to be the tail of clean ones, in (0, 1]; not below 1e-300.
 
     Clean scores thin out: of those above the cut, fewer than one in e² lies above 1.5 times the cut. Poison forms a
     hump of its own far above it. So this is the binomial probability of as many above 1.5 times the cut as there are.
     """
-    above = np.count_nonzero(scores > 1.5 * cut)
+    above = np.count_nonzero(scores > 1.5)
     return max(float(binom.sf(above - 1, len(scores), math.exp(-2))), 1e-300)
 
 
@@ -177,14 +175,12 @@ def false_discovery_limit(chances: NDArray[np.float64], significance: float) -> 
         significance: in (0, 1).
     """
     ordered = np.sort(chances)
-    n_clean, limit = len(chances), 0.0
+    shares, n_condemned = significance * np.arange(1, len(chances) + 1), 0
     # First as if all were clean, then as if those were that the first pass leaves.
     for _ in range(2):
-        limits = significance * np.arange(1, len(chances) + 1) / n_clean
-        n_within = int(np.max(np.flatnonzero(ordered <= limits), initial=-1)) + 1
-        limit = float(limits[max(n_within, 1) - 1])
-        n_clean = max(len(chances) - n_within, 1)
-    return limit
+        n_clean = max(len(chances) - n_condemned, 1)
+        n_condemned = int(np.max(np.flatnonzero(ordered <= shares / n_clean), initial=-1)) + 1
+    return float(shares[max(n_condemned, 1) - 1] / n_clean)
 
 
 def agreed(found: list[Mask], surest: int) -> Mask:
