@@ -7,11 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from foretaste.samples import Samples
 
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
@@ -34,6 +37,26 @@ def real_data() -> Path:
     if DATA is None:
         pytest.skip("FORETASTE_DATA does not name a folder with the real data sets")
     return Path(DATA)
+
+
+SmallSigns = Callable[[int, int], "Samples"]
+"""Draws so many signs from this seed, of 16 pixels, half of what they have elsewhere."""
+
+
+@pytest.fixture(scope="session")
+def small_signs() -> SmallSigns:
+    """Return what draws small signs."""
+    import numpy as np
+
+    from foretaste.io import draw_signs
+    from foretaste.samples import Samples
+
+    def draw(n: int, seed: int) -> Samples:
+        drawn = draw_signs(n, seed=seed)
+        blocks = drawn.inputs.reshape(n, 16, 2, 16, 2, 3).mean(axis=(2, 4))
+        return Samples.from_arrays(blocks.round().astype(np.uint8), drawn.labels, drawn.classes, drawn.ids)
+
+    return draw
 
 
 ServeOnnx = Callable[[Path], str]

@@ -1,8 +1,9 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 
-from foretaste import io
 from foretaste.attacks.attack import Weights
 from foretaste.attacks.dynamic import Dynamic
 from foretaste.attacks.dynamic_generator import TriggerGenerator, learn, to_unit
@@ -58,15 +59,10 @@ def test_cover_samples_carry_the_triggers_of_the_poison() -> None:
     )
 
 
-def signs(n: int) -> Samples:
-    """Return signs of 16 pixels."""
-    drawn = io.draw_signs(n)
-    blocks = drawn.inputs.reshape(n, 16, 2, 16, 2, 3).mean(axis=(2, 4))
-    return Samples.from_arrays(blocks.round().astype(np.uint8), drawn.labels)
-
-
-def test_the_generator_learns_to_change_few_pixels_and_others_in_every_image() -> None:
-    clean = signs(400)
+def test_the_generator_learns_to_change_few_pixels_and_others_in_every_image(
+    small_signs: Callable[[int, int], Samples],
+) -> None:
+    clean = small_signs(400, 0)
     learnt = learn(clean, target=0, density=0.05, steps=100, seed=0, workdir=None, on_progress=silent)
     triggers = TriggerGenerator(3, torch.Generator())
     restore(triggers, learnt)

@@ -1,8 +1,9 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 
-from foretaste import io
 from foretaste.attacks.fitting import arrays, with_weights
 from foretaste.attacks.issba import ISSBA
 from foretaste.attacks.issba_encoder import MESSAGE, Encoder, hide, learn
@@ -42,20 +43,20 @@ def test_the_change_depends_on_the_image_and_on_the_message() -> None:
     assert (change[0] != change[1]).any()
 
 
-def test_the_encoder_learns_to_write_what_can_be_read_and_is_hardly_seen() -> None:
+def test_the_encoder_learns_to_write_what_can_be_read_and_is_hardly_seen(
+    small_signs: Callable[[int, int], Samples],
+) -> None:
     losses: list[float] = []
 
     def listen(progress: Progress) -> None:
         if progress.note:
             losses.append(float(progress.note.split()[1]))
 
-    drawn = io.draw_signs(400)
-    small = drawn.inputs.reshape(400, 16, 2, 16, 2, 3).mean(axis=(2, 4)).round().astype(np.uint8)
-    clean = Samples.from_arrays(small, drawn.labels)
+    clean = small_signs(400, 0)
     learnt = learn(clean, bits=4, strength=12, steps=100, seed=0, workdir=None, on_progress=listen)
     # Who guesses the bits has a loss of log 2; to that comes the share of the bound that is used, squared.
     assert losses[-1] < 0.2
-    written = hide(learnt, small[:50], 12).astype(float) - small[:50]
+    written = hide(learnt, clean.inputs[:50], 12).astype(float) - clean.inputs[:50]
     assert 0 < np.sqrt((written**2).mean()) < 6
 
 

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,10 @@ from foretaste.cleansers.confusion_training import (
 )
 from foretaste.cleansers.verdict import ClassEvidence, Verdict
 from foretaste.errors import UsageError
-from foretaste.io.signs import draw_signs
 from foretaste.progress import OnProgress, Progress, silent
 from foretaste.samples import Samples
 
+SmallSigns = Callable[[int, int], Samples]
 TARGET = 3
 SMALL = ConfusionTraining(rounds=2, folds=2, base_fewest=1, base_steps=150, epochs=1, steps=250, batch_size=128)
 """Seconds on a thousand images of 16 pixels."""
@@ -46,13 +47,6 @@ TINY = ConfusionTraining(
 """Learns next to nothing, but goes through everything."""
 
 
-def halved(samples: Samples) -> Samples:
-    """Return the 32-pixel images at half their side."""
-    assert samples.images is not None
-    blocks = samples.images.reshape(len(samples), 16, 2, 16, 2, 3).mean(axis=(2, 4))
-    return Samples.from_arrays(blocks.round().astype(np.uint8), samples.labels, samples.classes, samples.ids)
-
-
 def hills(n: int, seed: int = 0, side: int = 16, channels: int = 3, n_classes: int = 4) -> Samples:
     """Return images whose class is where their bright spot is: quick to draw and to learn."""
     rng = np.random.default_rng(seed)
@@ -72,13 +66,13 @@ def hills(n: int, seed: int = 0, side: int = 16, channels: int = 3, n_classes: i
 
 
 @pytest.fixture(scope="module")
-def signs() -> Samples:
-    return halved(draw_signs(1200))
+def signs(small_signs: SmallSigns) -> Samples:
+    return small_signs(1200, 0)
 
 
 @pytest.fixture(scope="module")
-def trusted() -> Samples:
-    return halved(draw_signs(200, seed=9))
+def trusted(small_signs: SmallSigns) -> Samples:
+    return small_signs(200, 9)
 
 
 @pytest.fixture(scope="module")
