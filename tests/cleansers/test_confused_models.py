@@ -1,7 +1,23 @@
+import math
+
 import numpy as np
+import pytest
 import torch
 
-from foretaste.cleansers.confused_models import FAINTEST, LARGEST_SIDE, REACH, Contrast, Whiten, moving, placed
+from foretaste.cleansers.confused_models import (
+    FAINTEST,
+    FLATTEST,
+    LARGEST_SIDE,
+    LOG_SCALE,
+    REACH,
+    TYPICAL,
+    Contrast,
+    Sharpness,
+    Whiten,
+    moving,
+    placed,
+    resampled,
+)
 
 
 def test_contrast_sees_what_differs_from_its_neighbours() -> None:
@@ -46,10 +62,35 @@ def images(n: int, height: int, width: int, channels: int = 3) -> torch.Tensor:
 
 def test_a_new_model_knows_nothing_and_large_images_are_shrunk() -> None:
     for height, width in ((8, 8), (9, LARGEST_SIDE + 16)):
-        for model in (placed((height, width, 3), 5), moving((height, width, 3), 5, torch.Generator())):
+        shape = height, width, 3
+        for model in (placed(shape, 5), resampled(shape, 5), moving(shape, 5, torch.Generator())):
             model.whiten.measure(images(4, height, width).numpy())
             assert model(images(4, height, width)).tolist() == [[0.0] * 6] * 4
     assert placed((9, LARGEST_SIDE + 16, 3), 5).linear.in_features == 9 * LARGEST_SIDE * 3
+
+
+def test_sharpness_is_low_where_an_image_was_moved_by_half_a_pixel_and_nowhere_else() -> None:
+    noise = torch.randn((100, 2, 8, 16), generator=torch.Generator().manual_seed(0))
+    moved = noise.clone()
+    moved[:, :, :, 8:15] = (noise[:, :, :, 8:15] + noise[:, :, :, 9:16]) / 2
+    down, across = (Sharpness()(moved) - Sharpness()(noise)).chunk(2, dim=1)
+    assert (down[:, :, :, :7] == 0).all()
+    assert (across[:, :, :, :7] == 0).all()
+    # The mean of two pixels has half the variance of one, down the columns. Along the rows the second differences of
+    # noise, 2 b - a - c of variance 6, become (b + c) - (a + b) / 2 - (c + d) / 2, of variance 1.
+    for change, variance in ((down, 1 / 2), (across, 1 / 6)):
+        found = change[:, :, 1:-1, 9:14].mean() / LOG_SCALE
+        # The logarithm of a normal variable's size has a standard deviation of 1.1, a difference of two at most 2.2;
+        # of 6,000 values neighbours depend on each other, say 1,200 do not: 0.06. What is added before the logarithm,
+        # 0.03, makes those of standard deviation 1 larger by 0.11 and those of 2.4 by 0.05.
+        assert found == pytest.approx(math.log(variance) / 2, abs=0.06 + 2 * 0.06)
+
+
+def test_a_usual_difference_has_no_sharpness_and_a_flat_image_little() -> None:
+    flat = Sharpness()(torch.zeros(1, 1, 4, 4))
+    assert flat.tolist() == pytest.approx(np.full((1, 2, 4, 4), LOG_SCALE * (math.log(FLATTEST) - TYPICAL)))
+    ramp = torch.arange(8.0).expand(1, 1, 8, 8)
+    assert torch.equal(Sharpness()(ramp)[..., 1:-1], flat[..., :1, :1].expand(1, 2, 8, 8)[..., 1:-1])
 
 
 def test_the_place_of_a_mark_matters_to_one_kind_only() -> None:

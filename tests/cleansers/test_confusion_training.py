@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from foretaste import training
-from foretaste.attacks import BadNets, Poisoned, poison_training_set
+from foretaste.attacks import BadNets, Poisoned, WaNet, poison_training_set
 from foretaste.cleansers.confused_models import Heard
 from foretaste.cleansers.confusion_training import (
     ConfusionTraining,
@@ -40,7 +40,7 @@ TINY = ConfusionTraining(
     batch_size=32,
     clean_batch_size=8,
     # Some of those who gained are flagged, so that there is a second round.
-    spread=1.3,
+    spread=1.8,
     gain=0.1,
     significance=0.99,
 )
@@ -155,6 +155,16 @@ def test_a_patch_that_moves_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert detection.fpr <= 0.005
 
 
+def test_a_warp_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    warped = poison_training_set(hills(1600), WaNet(rate=0.06, cover_rate=0.06, target=TARGET), 0)
+    natural = 6 * np.eye(4, dtype=np.float32)[warped.original_labels]
+    monkeypatch.setattr(Run, "natural", lambda run, number, suspect: natural)
+    verdict = replace(SMALL, rounds=1).inspect(warped.samples, hills(200, seed=9))
+    detection = verdict.compare(warped.poison)
+    assert detection.tpr >= 0.95
+    assert detection.fpr <= 0.005
+
+
 # Same arguments, same verdict.
 
 
@@ -209,11 +219,11 @@ def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
 KILLS = [
     ("round 1: learn", 2),
     ("round 1: learn", 4),
-    ("round 1: confuse, part 1", 0),
-    ("round 1: confuse, part 2", 3),
-    ("round 1: confuse a network, part 1", 3),
+    ("round 1: confuse by place, part 1", 0),
+    ("round 1: confuse by sharpness, part 2", 3),
+    ("round 1: confuse by shape, part 1", 3),
     ("round 2: learn", 1),
-    ("round 2: confuse, part 2", 2),
+    ("round 2: confuse by place, part 2", 2),
 ]
 
 
@@ -237,7 +247,7 @@ def test_a_finished_run_is_not_trained_again(few: Samples, fewer: Samples, tmp_p
     seen: list[Progress] = []
     again = TINY.inspect(few, fewer, workdir=tmp_path, on_progress=seen.append)
     assert bits(again) == bits(whole)
-    assert len({progress.phase for progress in seen}) == len(seen) == 10
+    assert len({progress.phase for progress in seen}) == len(seen) == 14
     assert all(progress.done == progress.total for progress in seen)
 
 
@@ -260,7 +270,7 @@ def test_a_workdir_of_other_arguments_is_not_used(few: Samples, fewer: Samples, 
 def test_half_a_checkpoint_is_not_used(few: Samples, fewer: Samples, tmp_path: Path, keep: float) -> None:
     whole = TINY.inspect(few, fewer, workdir=tmp_path)
     files = list(tmp_path.iterdir())
-    assert len(files) == 10
+    assert len(files) == 14
     for file in files:
         content = file.read_bytes()
         file.write_bytes(content[: int(keep * len(content))])

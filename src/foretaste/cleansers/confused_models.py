@@ -1,4 +1,4 @@
-"""The networks of Confusion Training that look for marks: one at their place, one wherever they are."""
+"""The networks of Confusion Training that look for marks: by place, by what is sharp there, and by shape."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ REACH = 2
 """Distance, in pixels, of the neighbours that the linear model compares a pixel with."""
 FAINTEST = 0.003
 """Variance that is added to each colour's before whitening, as a share of their mean."""
+FLATTEST = 0.03
+"""Added to a second difference before its logarithm, in standard deviations of the pixels."""
+TYPICAL = -1.6
+"""The logarithm of a usual second difference."""
+LOG_SCALE = 0.25
+"""Factor that brings these logarithms to the size of contrasts, for which the optimiser is set."""
 WIDTH = 16
 """Channels of the convolutional model at full size."""
 
@@ -119,6 +125,13 @@ def placed(sample_shape: tuple[int, ...], n_classes: int) -> ConfusedModel:
     return ConfusedModel(sample_shape, body, height * width * sample_shape[2], n_classes)
 
 
+def resampled(sample_shape: tuple[int, ...], n_classes: int) -> ConfusedModel:
+    """Return a model that is linear in each pixel's sharpness: it sees what was warped, blurred or drawn anew there."""
+    height, width = seen(sample_shape)
+    body = nn.Sequential(Sharpness(), nn.Flatten())
+    return ConfusedModel(sample_shape, body, 2 * height * width * sample_shape[2], n_classes)
+
+
 def moving(sample_shape: tuple[int, ...], n_classes: int, generator: torch.Generator) -> ConfusedModel:
     """Return a convolutional model: it sees what marks look like, wherever they are.
 
@@ -168,6 +181,22 @@ class Contrast(nn.Module):
         up, down = padded[:, :, : -2 * REACH, REACH:-REACH], padded[:, :, 2 * REACH :, REACH:-REACH]
         left, right = padded[:, :, REACH:-REACH, : -2 * REACH], padded[:, :, REACH:-REACH, 2 * REACH :]
         return (images - (up + down + left + right) / 4).clamp(-1, 1)
+
+
+class Sharpness(nn.Module):
+    """Take the logarithm of each pixel's second differences along its column and row: ``(N, C, H, W)`` to 2 C maps.
+
+    Moving an image by a part of a pixel smooths it, by how much depends on the part alone: of a warp this stays at its
+    place while the image changes.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logarithms, edges repeated, 0 for a usual difference."""
+        padded = nn.functional.pad(images, (1,) * 4, mode="replicate")
+        across_rows = padded[:, :, :-2, 1:-1] + padded[:, :, 2:, 1:-1]
+        across_columns = padded[:, :, 1:-1, :-2] + padded[:, :, 1:-1, 2:]
+        differences = torch.cat([2 * images - across_rows, 2 * images - across_columns], dim=1)
+        return differences.abs_().add_(FLATTEST).log_().sub_(TYPICAL).mul_(LOG_SCALE)
 
 
 def seen(sample_shape: tuple[int, ...]) -> tuple[int, int]:

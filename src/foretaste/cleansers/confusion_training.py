@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 from torch import Tensor, nn
 
-from foretaste.cleansers.confused_models import ConfusedModel, Heard, Whiten, moving, placed
+from foretaste.cleansers.confused_models import ConfusedModel, Heard, Whiten, moving, placed, resampled
 from foretaste.cleansers.feature_marks import FeatureRun
 from foretaste.cleansers.judgement import Scores, confirm, in_doubt, judge
 from foretaste.cleansers.near_duplicates import NearDuplicates
@@ -53,6 +53,9 @@ LEFT_OUT_OF_LEARNT = 0.5
 
 FEWEST_NATURAL = 2000
 """Samples with natural labels in the distilled set, if the set holds so many."""
+KINDS = "place", "sharpness", "shape"
+"""What the confused models go by."""
+PLACE, SHARPNESS, SHAPE = range(3)
 NETWORK_SGD = SGD(learning_rate=0.05, momentum=0.9, weight_decay=5e-4)
 """The optimiser of the convolutional confused models."""
 
@@ -70,8 +73,9 @@ class ConfusionTraining:
        random labels, so that what clean features say is unlearnt. What they can still gain by is a mark that goes with
        a label for no natural reason: a trigger. One kind is linear in each pixel's difference from its neighbours, and
        sees marks that stay at their place; its last output is for marks that go with *any* unnatural label, as in
-       all-to-all attacks. The other kind is convolutional, for marks that move about or differ from image to image. It
-       is trained on the *distilled* set: the samples whose label is not what nature says, and as many others.
+       all-to-all attacks. Another is linear in how sharp the image is at each pixel, and sees warps. The third is
+       convolutional, for marks that move about or differ from image to image. It is trained on the *distilled* set: the
+       samples whose label is not what nature says, and as many others.
     3. Every sample is *scored* by confused models that were trained without it: by how many times its own label has
        become likelier. Memory helps nobody here; only a mark that others share does.
 
@@ -276,12 +280,13 @@ class Run:
         confusing = self.clean_set(natural, suspect, number)
         distilled = self.distilled(doubted, number)
         n, n_classes = natural.shape
-        by_place, by_shape = (np.empty((n, n_classes + 1), dtype=np.float32) for _ in range(2))
+        by_place, by_sharpness, by_shape = (np.empty((n, n_classes + 1), dtype=np.float32) for _ in range(3))
         for fold in range(self.method.folds):
             others, judged = self.fold != fold, np.flatnonzero(self.fold == fold)
             for residual, model in (
-                (by_place, self.placed(number, fold, np.flatnonzero(others), natural, confusing)),
-                (by_shape, self.moving(number, fold, np.flatnonzero(others & distilled), natural, confusing)),
+                (by_place, self.linear(number, fold, PLACE, others, natural, confusing)),
+                (by_sharpness, self.linear(number, fold, SHARPNESS, others, natural, confusing)),
+                (by_shape, self.convolutional(number, fold, others & distilled, natural, confusing)),
             ):
                 for start in range(0, len(judged), PREDICTED_AT_ONCE):
                     rows = judged[start : start + PREDICTED_AT_ONCE]
@@ -289,7 +294,11 @@ class Run:
         labels = self.samples.labels
         # Among samples whose label is not natural, a convolutional model soon knows by their looks that they are such.
         # So its last output says little.
-        gains = named(by_place, labels) + denied(by_place, doubted), named(by_shape, labels)
+        gains = (
+            named(by_place, labels) + denied(by_place, doubted),
+            named(by_sharpness, labels) + denied(by_sharpness, doubted),
+            named(by_shape, labels),
+        )
         # Many pictures of one and the same thing look like a mark, too; but their label is natural.
         return Heard(gains=gains, doubted=doubted, telling=doubted, residual=by_place)
 
@@ -367,60 +376,57 @@ class Run:
         chosen = permutation(len(likely), self.seed, 1 + number).numpy()[: self.method.substitute]
         return DeviceSet(self.samples[np.sort(likely[chosen])], self.compute.device)
 
-    def placed(
-        self, number: int, fold: int, rows: NDArray[np.intp], natural: NDArray[np.float32], clean: DeviceSet
+    def linear(
+        self, number: int, fold: int, kind: int, others: Mask, natural: NDArray[np.float32], clean: DeviceSet
     ) -> ConfusedModel:
-        """Train a linear confused model on these rows."""
-        method = self.method
-        model = placed(self.samples.sample_shape, natural.shape[1])
+        """Train a linear confused model of this kind on the others."""
+        method, make = self.method, (placed, resampled)[kind]
+        model = make(self.samples.sample_shape, natural.shape[1])
         steps = max(method.epochs * (len(self.samples) // method.batch_size), method.steps)
-        phase = f"round {number + 1}: confuse, part {fold + 1} of {method.folds}"
-        return self.confused(
-            model, rows, natural, clean, (number, fold, 0), method.batch_size, steps, method.sgd(), phase
-        )
+        place, sgd = (number, fold, kind), method.sgd()
+        return self.confused(model, others, natural, clean, place, method.batch_size, steps, sgd)
 
-    def moving(
-        self, number: int, fold: int, rows: NDArray[np.intp], natural: NDArray[np.float32], clean: DeviceSet
+    def convolutional(
+        self, number: int, fold: int, others: Mask, natural: NDArray[np.float32], clean: DeviceSet
     ) -> ConfusedModel:
-        """Train a convolutional confused model on these rows of the distilled set."""
+        """Train a convolutional confused model on the others, who are of the distilled set."""
         method, size = self.method, self.method.batch_size // 2
         model = moving(self.samples.sample_shape, natural.shape[1], draws(self.seed, 13, number, fold))
-        steps = min(method.distilled_epochs * -(-len(rows) // size), method.distilled_steps)
-        phase = f"round {number + 1}: confuse a network, part {fold + 1} of {method.folds}"
-        return self.confused(model, rows, natural, clean, (number, fold, 1), size, steps, NETWORK_SGD, phase)
+        steps = min(method.distilled_epochs * -(-int(others.sum()) // size), method.distilled_steps)
+        return self.confused(model, others, natural, clean, (number, fold, SHAPE), size, steps, NETWORK_SGD)
 
     def confused(
         self,
         model: ConfusedModel,
-        rows: NDArray[np.intp],
+        others: Mask,
         natural: NDArray[np.float32],
         clean: DeviceSet,
         place: tuple[int, int, int],
         batch_size: int,
         steps: int,
         sgd: SGD,
-        phase: str,
     ) -> ConfusedModel:
-        """Train a confused model.
+        """Train a confused model on some of the samples.
 
         Args:
             model: a new one.
-            rows: the samples to train it on.
+            others: ``bool (N,)``, the samples to train it on.
             natural: nature's logits of all samples, ``(N, K)``.
             clean: samples that confuse it.
-            place: round, fold and kind, which name the checkpoint and the random numbers.
+            place: round, fold and kind, which name the phase, the checkpoint and the random numbers.
             batch_size: samples of the set in a step.
             steps: how many.
             sgd: the optimiser.
-            phase: what progress reports call it.
         """
         method, compute, seed = self.method, self.compute, self.seed
         model = model.to(compute.device)
         model.whiten.load_state_dict(self.colours)
+        rows = np.flatnonzero(others)
         own, known = torch.from_numpy(rows), torch.from_numpy(natural).to(compute.device)
         batches = Batches(len(rows), batch_size, seed)
         clean_batches = Batches(len(clean), method.clean_batch_size, seed + 1)
         n_classes = known.shape[1]
+        number, fold, kind = place
 
         def loss_of_step(net: nn.Module, step: int) -> Tensor:
             chosen = compute.share(own[batches(step)])
@@ -441,9 +447,9 @@ class Run:
             steps=steps,
             sgd=sgd,
             compute=compute,
-            phase=phase,
+            phase=f"round {number + 1}: confuse by {KINDS[kind]}, part {fold + 1} of {method.folds}",
             on_progress=self.on_progress,
-            checkpoint=self.checkpoint("confused-" + "-".join(map(str, place))),
+            checkpoint=self.checkpoint(f"confused-{number}-{fold}-{KINDS[kind]}"),
             key=self.round_key,
         )
         return model.eval()

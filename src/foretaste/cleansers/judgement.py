@@ -99,7 +99,7 @@ def chances_if_clean(scores: Scores, telling: Mask, samples: Samples, distinct: 
         for kind, of_kind in enumerate(scores):
             rows = np.flatnonzero((of_kind > 1) & telling & (samples.labels == label))
             # Each kind of model is one more chance to be wrong.
-            chances[label, kind] = len(scores) * tail_probability(distinct(rows, of_kind[rows]))
+            chances[label, kind] = min(1, len(scores) * tail_probability(distinct(rows, of_kind[rows])))
     return chances
 
 
