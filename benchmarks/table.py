@@ -96,9 +96,10 @@ def attacking() -> Iterator[str]:
                 for what in ("attack_success", "accuracy")
             )
             cover = attacks[0]["cover"]
+            seeds = f"{len(cases)}" if len(cleansed) == len(cases) else f"{len(cases)}, cleansed {len(cleansed)}"
             covered = share(mean(one["cover_flagged"] / cover for one in cleansed)) if cover and cleansed else "–"
             yield (
-                f"| {title} | {name} | {attacks[0]['poison']}, {cover} | {len(cases)} | {success} "
+                f"| {title} | {name} | {attacks[0]['poison']}, {cover} | {seeds} | {success} "
                 f"| {REPORTED.get((data, name), '–')} | {accuracy} | {share(average(cleansed, 'tpr'))} "
                 f"| {share(average(cleansed, 'fpr'))} | {covered} | {number(average(cleansed, 'auroc'), 4)} "
                 f"| {number(average(cleansed, 'seconds'), 0)}{' s' if cleansed else ''} |"
