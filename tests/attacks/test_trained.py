@@ -105,7 +105,7 @@ def test_rates_are_exact_and_only_chosen_samples_are_touched(kind: type[Any]) ->
     assert not (result.poison & result.cover).any()
     touched = result.poison | result.cover
     assert (distance(result.samples, clean)[~touched] == 0).all()
-    assert (distance(result.samples, clean)[touched] > 0).any()
+    assert (distance(result.samples, clean)[touched] > 0).mean() > 0.9
     assert result.samples.inputs.dtype == clean.inputs.dtype
     np.testing.assert_array_equal(result.samples.ids, clean.ids)
 
