@@ -192,10 +192,10 @@ class Sharpness(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logarithms, edges repeated, 0 for a usual difference."""
-        padded = nn.functional.pad(images, (1,) * 4, mode="replicate")
-        across_rows = padded[:, :, :-2, 1:-1] + padded[:, :, 2:, 1:-1]
-        across_columns = padded[:, :, 1:-1, :-2] + padded[:, :, 1:-1, 2:]
-        differences = torch.cat([2 * images - across_rows, 2 * images - across_columns], dim=1)
+        # Differences along rows take half the time where neighbours lie side by side in memory.
+        padded = nn.functional.pad(images.contiguous(), (1,) * 4, mode="replicate")
+        along_columns, along_rows = padded[..., 1:-1].diff(n=2, dim=2), padded[:, :, 1:-1].diff(n=2, dim=3)
+        differences = torch.cat([along_columns, along_rows], dim=1)
         return differences.abs_().add_(FLATTEST).log_().sub_(TYPICAL).mul_(LOG_SCALE)
 
 
