@@ -31,7 +31,10 @@ def verdict_on(
 ) -> tuple[Scores, Mask, tuple[ClassEvidence, ...]]:
     """Judge by the default bounds, but for these fields."""
     method = ConfusionTraining(**fields)
-    return judge(samples, found, distinct, spread=method.spread, gain=method.gain, significance=method.significance)
+    scores, flagged, evidence = judge(
+        samples, found, distinct, spread=method.spread, gain=method.gain, significance=method.significance
+    )
+    return scores.max(axis=0), flagged, evidence
 
 
 def judged(scores: list[float]) -> tuple[NDArray[np.bool_], Any]:

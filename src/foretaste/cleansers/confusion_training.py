@@ -53,9 +53,9 @@ LEFT_OUT_OF_LEARNT = 0.5
 
 FEWEST_NATURAL = 2000
 """Samples with natural labels in the distilled set, if the set holds so many."""
-KINDS = "place", "sharpness", "shape"
+KINDS = "place", "shape", "sharpness"
 """What the confused models go by."""
-PLACE, SHARPNESS, SHAPE = range(3)
+PLACE, SHAPE, SHARPNESS = range(3)
 NETWORK_SGD = SGD(learning_rate=0.05, momentum=0.9, weight_decay=5e-4)
 """The optimiser of the convolutional confused models."""
 
@@ -218,7 +218,7 @@ class ConfusionTraining:
                 evidence = confirmed
                 break
         return Verdict(
-            scores=scores,
+            scores=scores.max(axis=0),
             flagged=flagged & np.array([entry.condemned for entry in evidence])[samples.labels],
             classes=evidence,
             method=self.name,
@@ -280,13 +280,13 @@ class Run:
         confusing = self.clean_set(natural, suspect, number)
         distilled = self.distilled(doubted, number)
         n, n_classes = natural.shape
-        by_place, by_sharpness, by_shape = (np.empty((n, n_classes + 1), dtype=np.float32) for _ in range(3))
+        by_place, by_shape, by_sharpness = (np.empty((n, n_classes + 1), dtype=np.float32) for _ in range(3))
         for fold in range(self.method.folds):
             others, judged = self.fold != fold, np.flatnonzero(self.fold == fold)
             for residual, model in (
                 (by_place, self.linear(number, fold, PLACE, others, natural, confusing)),
-                (by_sharpness, self.linear(number, fold, SHARPNESS, others, natural, confusing)),
                 (by_shape, self.convolutional(number, fold, others & distilled, natural, confusing)),
+                (by_sharpness, self.linear(number, fold, SHARPNESS, others, natural, confusing)),
             ):
                 for start in range(0, len(judged), PREDICTED_AT_ONCE):
                     rows = judged[start : start + PREDICTED_AT_ONCE]
@@ -296,8 +296,8 @@ class Run:
         # So its last output says little.
         gains = (
             named(by_place, labels) + denied(by_place, doubted),
-            named(by_sharpness, labels) + denied(by_sharpness, doubted),
             named(by_shape, labels),
+            named(by_sharpness, labels) + denied(by_sharpness, doubted),
         )
         # Many pictures of one and the same thing look like a mark, too; but their label is natural.
         return Heard(gains=gains, doubted=doubted, telling=doubted, residual=by_place)
@@ -306,8 +306,15 @@ class Run:
         """Tell whom the next round's base model is not trained on, ``bool (N,)``.
 
         The flagged, and of the others some that score high; leaving out more would make the base model forget rare but
-        natural looks, which then look like marks. Where a mark is nature to it, as in a class of which most of the
-        flagged have their natural label, more are left out, because a few would teach it the mark again.
+        natural looks, which then look like marks. So does whoever is only oddly sharp or blurred, which is the camera's
+        doing more often than a mark's. Where a mark is nature to it, as in a class of which most of the flagged have
+        their natural label, more are left out, because a few would teach it the mark again.
+
+        Args:
+            scores: per kind of model those of N samples, ``(kinds, N)``.
+            flagged: ``bool (N,)``, who is taken for poison.
+            doubted: ``bool (N,)``, those whose label is not what nature says.
+            evidence: per class.
         """
         labels = self.samples.labels
         least = np.full(len(evidence), LEFT_OUT)
@@ -315,7 +322,7 @@ class Run:
             if entry.condemned:
                 learnt = np.mean(doubted[flagged & (labels == entry.label)]) < 0.5
                 least[entry.label] = LEFT_OUT_OF_LEARNT if learnt else np.inf
-        left: Mask = flagged | (scores > least[labels])
+        left: Mask = flagged | (scores[:SHARPNESS] > least[labels]).any(axis=0)
         return left
 
     def distilled(self, doubted: Mask, number: int) -> Mask:
@@ -380,7 +387,7 @@ class Run:
         self, number: int, fold: int, kind: int, others: Mask, natural: NDArray[np.float32], clean: DeviceSet
     ) -> ConfusedModel:
         """Train a linear confused model of this kind on the others."""
-        method, make = self.method, (placed, resampled)[kind]
+        method, make = self.method, placed if kind == PLACE else resampled
         model = make(self.samples.sample_shape, natural.shape[1])
         steps = max(method.epochs * (len(self.samples) // method.batch_size), method.steps)
         place, sgd = (number, fold, kind), method.sgd()

@@ -36,7 +36,9 @@ Distinct = Callable[[NDArray[np.intp], Scores], Scores]
 def judge(
     samples: Samples, heard: Heard, distinct: Distinct, *, spread: float, gain: float, significance: float
 ) -> tuple[Scores, Mask, tuple[ClassEvidence, ...]]:
-    """Return the scores, 1 at the cut, who is flagged, ``bool (N,)``, and the evidence per class.
+    """Return the scores per kind of model, ``float32 (kinds, N)``, who is flagged, ``bool (N,)``, and the evidence.
+
+    A score of 1 is at the cut.
 
     A class is condemned by its telling suspects: those above the cut of one kind of model, with near-duplicates counted
     once. In a condemned class the kind that is surest tells the poison from the rest.
@@ -82,7 +84,7 @@ def judge(
                 reason=reason(name, n_suspects, likelier[found]),
             )
         )
-    return highest.astype(np.float32), flagged, tuple(evidence)
+    return scores.astype(np.float32), flagged, tuple(evidence)
 
 
 def chances_if_clean(scores: Scores, telling: Mask, samples: Samples, distinct: Distinct) -> NDArray[np.float64]:
