@@ -1,4 +1,6 @@
-from collections.abc import Callable
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -11,6 +13,9 @@ from foretaste.attacks.fitting import arrays, restore, with_weights
 from foretaste.errors import UsageError
 from foretaste.progress import silent
 from foretaste.samples import Images, Samples
+
+if TYPE_CHECKING:
+    from tests.conftest import SmallSigns
 
 
 def noise(n: int = 12, side: int = 16) -> Images:
@@ -60,7 +65,7 @@ def test_cover_samples_carry_the_triggers_of_the_poison() -> None:
 
 
 def test_the_generator_learns_to_change_few_pixels_and_others_in_every_image(
-    small_signs: Callable[[int, int], Samples],
+    small_signs: SmallSigns,
 ) -> None:
     clean = small_signs(400, 0)
     learnt = learn(clean, target=0, density=0.05, steps=100, seed=0, workdir=None, on_progress=silent)

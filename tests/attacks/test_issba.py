@@ -1,4 +1,6 @@
-from collections.abc import Callable
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -9,7 +11,10 @@ from foretaste.attacks.issba import ISSBA
 from foretaste.attacks.issba_encoder import MESSAGE, Encoder, hide, learn
 from foretaste.errors import UsageError
 from foretaste.progress import Progress
-from foretaste.samples import Images, Samples
+from foretaste.samples import Images
+
+if TYPE_CHECKING:
+    from tests.conftest import SmallSigns
 
 
 def noise(n: int = 12) -> Images:
@@ -44,7 +49,7 @@ def test_the_change_depends_on_the_image_and_on_the_message() -> None:
 
 
 def test_the_encoder_learns_to_write_what_can_be_read_and_is_hardly_seen(
-    small_signs: Callable[[int, int], Samples],
+    small_signs: SmallSigns,
 ) -> None:
     losses: list[float] = []
 

@@ -1,8 +1,9 @@
+from __future__ import annotations
+
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from foretaste import training
-from foretaste.attacks import BadNets, Poisoned, WaNet, poison_training_set
+from foretaste.attacks import Attack, BadNets, Poisoned, WaNet, poison_training_set
 from foretaste.cleansers.confused_models import Heard
 from foretaste.cleansers.confusion_training import (
     ConfusionTraining,
@@ -25,7 +26,9 @@ from foretaste.errors import UsageError
 from foretaste.progress import OnProgress, Progress, silent
 from foretaste.samples import Samples
 
-SmallSigns = Callable[[int, int], Samples]
+if TYPE_CHECKING:
+    from tests.conftest import SmallSigns
+
 TARGET = 3
 SMALL = ConfusionTraining(rounds=2, folds=2, base_fewest=1, base_steps=150, epochs=1, steps=250, batch_size=128)
 """Seconds on a thousand images of 16 pixels."""
@@ -145,22 +148,20 @@ def test_nothing_is_found_where_nothing_is(signs: Samples, trusted: Samples, see
     assert all(evidence.n_flagged == 0 for evidence in verdict.classes)
 
 
-def test_a_patch_that_moves_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    moved = poison_training_set(hills(1600), BadNets(rate=0.05, target=TARGET, size=0.2, place="random"), 0)
-    natural = 6 * np.eye(4, dtype=np.float32)[moved.original_labels]
+@pytest.mark.parametrize(
+    "attack",
+    [
+        BadNets(rate=0.05, target=TARGET, size=0.2, place="random"),
+        WaNet(rate=0.06, cover_rate=0.06, target=TARGET),
+    ],
+    ids=["a patch that moves", "a warp"],
+)
+def test_what_does_not_stay_at_its_place_is_found(monkeypatch: pytest.MonkeyPatch, attack: Attack) -> None:
+    poisoned = poison_training_set(hills(1600), attack, 0)
+    natural = 6 * np.eye(4, dtype=np.float32)[poisoned.original_labels]
     monkeypatch.setattr(Run, "natural", lambda run, number, suspect: natural)
-    verdict = replace(SMALL, rounds=1).inspect(moved.samples, hills(200, seed=9))
-    detection = verdict.compare(moved.poison)
-    assert detection.tpr >= 0.95
-    assert detection.fpr <= 0.005
-
-
-def test_a_warp_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    warped = poison_training_set(hills(1600), WaNet(rate=0.06, cover_rate=0.06, target=TARGET), 0)
-    natural = 6 * np.eye(4, dtype=np.float32)[warped.original_labels]
-    monkeypatch.setattr(Run, "natural", lambda run, number, suspect: natural)
-    verdict = replace(SMALL, rounds=1).inspect(warped.samples, hills(200, seed=9))
-    detection = verdict.compare(warped.poison)
+    verdict = replace(SMALL, rounds=1).inspect(poisoned.samples, hills(200, seed=9))
+    detection = verdict.compare(poisoned.poison)
     assert detection.tpr >= 0.95
     assert detection.fpr <= 0.005
 

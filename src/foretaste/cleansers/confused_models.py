@@ -15,7 +15,7 @@ from foretaste.samples import Images, Mask
 LARGEST_SIDE = 64
 """The confused models see larger images shrunk to this side, in pixels, which bounds their size."""
 REACH = 2
-"""Distance, in pixels, of the neighbours that the linear model compares a pixel with."""
+"""Distance, in pixels, of the neighbours that contrast compares a pixel with."""
 FAINTEST = 0.003
 """Variance that is added to each colour's before whitening, as a share of their mean."""
 FLATTEST = 0.03

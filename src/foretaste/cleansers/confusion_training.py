@@ -306,8 +306,8 @@ class Run:
         """Tell whom the next round's base model is not trained on, ``bool (N,)``.
 
         The flagged, and of the others some that score high; leaving out more would make the base model forget rare but
-        natural looks, which then look like marks. So does whoever is only oddly sharp or blurred, which is the camera's
-        doing more often than a mark's. Where a mark is nature to it, as in a class of which most of the flagged have
+        natural looks, which then look like marks. Who is only oddly sharp or blurred stays: that is the camera's doing
+        more often than a mark's. Where a mark is nature to it, as in a class of which most of the flagged have
         their natural label, more are left out, because a few would teach it the mark again.
 
         Args:
