@@ -73,24 +73,26 @@ def test_sharpness_is_low_where_an_image_was_moved_by_half_a_pixel_and_nowhere_e
     noise = torch.randn((100, 2, 8, 16), generator=torch.Generator().manual_seed(0))
     moved = noise.clone()
     moved[:, :, :, 8:15] = (noise[:, :, :, 8:15] + noise[:, :, :, 9:16]) / 2
-    down, across = (Sharpness()(moved) - Sharpness()(noise)).chunk(2, dim=1)
-    assert (down[:, :, :, :7] == 0).all()
-    assert (across[:, :, :, :7] == 0).all()
+    changes = (Sharpness()(moved) - Sharpness()(noise)).chunk(4, dim=1)
+    assert all((change[:, :, :, :7] == 0).all() for change in changes)
     # The mean of two pixels has half the variance of one, down the columns. Along the rows the second differences of
-    # noise, 2 b - a - c of variance 6, become (b + c) - (a + b) / 2 - (c + d) / 2, of variance 1.
-    for change, variance in ((down, 1 / 2), (across, 1 / 6)):
+    # noise, 2 b - a - c of variance 6, become (b + c) - (a + b) / 2 - (c + d) / 2, of variance 1; the first, b - a of
+    # variance 2, become (c - a) / 2, of variance 1/2.
+    for change, variance in zip(changes, (1 / 2, 1 / 6, 1 / 2, 1 / 4), strict=True):
         found = change[:, :, 1:-1, 9:14].mean() / LOG_SCALE
         # The logarithm of a normal variable's size has a standard deviation of 1.1, a difference of two at most 2.2;
         # of 6,000 values neighbours depend on each other, say 1,200 do not: 0.06. What is added before the logarithm,
-        # 0.03, makes those of standard deviation 1 larger by 0.11 and those of 2.4 by 0.05.
+        # 0.03, makes those of standard deviation 0.7 larger by 0.14 and those of 2.4 by 0.05.
         assert found == pytest.approx(math.log(variance) / 2, abs=0.06 + 2 * 0.06)
 
 
 def test_a_usual_difference_has_no_sharpness_and_a_flat_image_little() -> None:
     flat = Sharpness()(torch.zeros(1, 1, 4, 4))
-    assert flat.tolist() == pytest.approx(np.full((1, 2, 4, 4), LOG_SCALE * (math.log(FLATTEST) - TYPICAL)))
-    ramp = torch.arange(8.0).expand(1, 1, 8, 8)
-    assert torch.equal(Sharpness()(ramp)[..., 1:-1], flat[..., :1, :1].expand(1, 2, 8, 8)[..., 1:-1])
+    assert flat.shape == (1, 4, 4, 4)
+    assert flat.flatten().tolist() == pytest.approx([LOG_SCALE * (math.log(FLATTEST) - TYPICAL)] * 64)
+    second, first = Sharpness()(torch.arange(8.0).expand(1, 1, 8, 8)).split(2, dim=1)
+    assert torch.equal(second[..., 1:-1], flat[..., :1, :1][:, :2].expand(1, 2, 8, 8)[..., 1:-1])
+    assert first[0, 1, :, :-1].unique().tolist() == pytest.approx([LOG_SCALE * (math.log(1 + FLATTEST) - TYPICAL)])
 
 
 def test_the_place_of_a_mark_matters_to_one_kind_only() -> None:

@@ -21,6 +21,7 @@ from foretaste.cleansers.confusion_training import (
     principal_plane,
     unnatural,
 )
+from foretaste.cleansers.judgement import hump
 from foretaste.cleansers.verdict import ClassEvidence, Verdict
 from foretaste.errors import UsageError
 from foretaste.progress import OnProgress, Progress, silent
@@ -40,6 +41,7 @@ TINY = ConfusionTraining(
     epochs=1,
     steps=4,
     distilled_steps=4,
+    detector_steps=4,
     batch_size=32,
     clean_batch_size=8,
     # Some of those who gained are flagged, so that there is a second round.
@@ -225,6 +227,7 @@ KILLS = [
     ("round 1: confuse by shape, part 1", 3),
     ("round 2: learn", 1),
     ("round 2: confuse by place, part 2", 2),
+    ("recognise the mark, part 2", 2),
 ]
 
 
@@ -248,7 +251,7 @@ def test_a_finished_run_is_not_trained_again(few: Samples, fewer: Samples, tmp_p
     seen: list[Progress] = []
     again = TINY.inspect(few, fewer, workdir=tmp_path, on_progress=seen.append)
     assert bits(again) == bits(whole)
-    assert len({progress.phase for progress in seen}) == len(seen) == 14
+    assert len({progress.phase for progress in seen}) == len(seen) == 16
     assert all(progress.done == progress.total for progress in seen)
 
 
@@ -271,7 +274,7 @@ def test_a_workdir_of_other_arguments_is_not_used(few: Samples, fewer: Samples, 
 def test_half_a_checkpoint_is_not_used(few: Samples, fewer: Samples, tmp_path: Path, keep: float) -> None:
     whole = TINY.inspect(few, fewer, workdir=tmp_path)
     files = list(tmp_path.iterdir())
-    assert len(files) == 14
+    assert len(files) == 16
     for file in files:
         content = file.read_bytes()
         file.write_bytes(content[: int(keep * len(content))])
@@ -346,6 +349,77 @@ def test_the_next_base_model_leaves_out_the_flagged_and_some_who_score_high() ->
     found = (cleared, *(replace(cleared, label=label, n_flagged=1, condemned=True) for label in (1, 2)))
     left = run.left_out(scores, flagged, np.arange(12) == 7, found)
     assert np.flatnonzero(left).tolist() == [2, 3, 7, 9, 10, 11]
+
+
+def marked(doubt: bool, flagged: NDArray[np.bool_], n_condemned: int = 1) -> tuple[NDArray[np.bool_], ...]:
+    """Return who is flagged in the end, who carries a mark, and the labels, of three classes of four hundred images.
+
+    The first forty of classes a and b and five of class c carry the mark. By their scores alone those who are flagged
+    would be found, of the others with the mark three at most.
+
+    Args:
+        doubt: whether nature doubts the labels of the marked, and of a fifth of the others; or nobody's.
+        flagged: ``bool (1200,)``.
+        n_condemned: classes that are condemned, from class a on.
+    """
+    images = hills(1200, side=12, n_classes=3).inputs.copy()
+    order = np.argsort(np.arange(1200) % 3, kind="stable")
+    images, labels = images[order], np.repeat([0, 1, 2], 400)
+    marks = np.isin(np.arange(1200), [*range(40), *range(400, 440), *range(800, 805)])
+    images[marks, :3, :3] = [250, 20, 250]
+    rng = np.random.default_rng(0)
+    scores = rng.normal(0, 0.3, (3, 1200)).astype(np.float32)
+    scores[0] += np.where(flagged, rng.normal(2, 0.4, 1200), 0.3 * marks)
+    doubted = (marks | (np.arange(1200) % 5 == 0)) & doubt
+    run = Run(ConfusionTraining(), Samples.from_arrays(images, labels, ("a", "b", "c")), None, 0, None, silent)
+    found = tuple(
+        ClassEvidence(
+            label=label,
+            n_samples=400,
+            n_suspects=1,
+            n_flagged=1,
+            statistic=1,
+            threshold=6,
+            condemned=label < n_condemned,
+            reason="",
+        )
+        for label in range(3)
+    )
+    for members in (labels == label for label in range(n_condemned)):
+        by_scores = hump(scores[:, members].T, flagged[members], doubted[members]) > 0
+        assert by_scores[(marks & ~flagged)[members]].sum() <= 3
+    told, final = run.told(scores, flagged, doubted, found)
+    if final.tolist() != flagged.tolist():
+        assert (told[final] > 1).all()
+        assert (told[~final & (labels < n_condemned)] <= 1).all()
+    return final, marks, labels
+
+
+def test_a_detector_finds_the_poison_that_the_confused_models_miss() -> None:
+    final, marks, labels = marked(True, np.arange(1200) < 30)
+    # Other classes are none of its business.
+    assert final.tolist() == (marks & (labels == 0)).tolist()
+
+
+def test_of_a_mark_that_nature_took_for_its_own_a_detector_learns_from_the_surest() -> None:
+    # Of forty, thirty were found, and fifteen others.
+    final, marks, labels = marked(False, np.isin(np.arange(1200), [*range(30), *range(100, 115)]))
+    assert final.tolist() == (marks & (labels == 0)).tolist()
+
+
+def test_where_most_classes_are_condemned_the_mark_condemns_in_the_others_too() -> None:
+    final, marks, _ = marked(True, np.isin(np.arange(1200), [*range(40), *range(400, 440)]), n_condemned=2)
+    assert final.tolist() == marks.tolist()
+    # With their natural label they are like cover samples.
+    final, _, _ = marked(False, np.isin(np.arange(1200), [*range(40), *range(400, 440)]), n_condemned=2)
+    assert not final[800:].any()
+
+
+def test_a_detector_that_does_not_recognise_what_it_learnt_is_not_believed() -> None:
+    # Those who were flagged have nothing in common.
+    flagged = np.isin(np.arange(1200), range(100, 130))
+    final, _, _ = marked(False, flagged)
+    assert final.tolist() == flagged.tolist()
 
 
 def inspected(monkeypatch: pytest.MonkeyPatch, marks: list[list[int]], **fields: Any) -> Verdict:

@@ -9,7 +9,7 @@ from scipy.stats import norm
 
 from foretaste.cleansers.confused_models import Heard
 from foretaste.cleansers.confusion_training import ConfusionTraining
-from foretaste.cleansers.judgement import Distinct, Scores, confirm, false_discovery_limit, hump, judge
+from foretaste.cleansers.judgement import Distinct, Scores, confirm, credible, false_discovery_limit, hump, judge
 from foretaste.cleansers.near_duplicates import NearDuplicates
 from foretaste.cleansers.verdict import ClassEvidence
 from foretaste.samples import Mask, Samples
@@ -97,18 +97,21 @@ def test_pictures_of_one_thing_condemn_nobody() -> None:
     assert not verdict_on(same, heard(gains), NearDuplicates(same).highest)[1].any()
 
 
-def test_other_kinds_of_models_join_the_surest_where_they_find_the_same() -> None:
-    labels = np.array([0] * 1000 + [1] * 60)
+def test_what_kinds_of_models_say_together_tells_more_than_what_the_surest_says() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.array([0] * 1000 + [1] * 600)
     samples = Samples.from_arrays(np.zeros((len(labels), 2), dtype=np.float32), labels, ("a", "b"))
-    quiet = np.linspace(-0.1, 0.1, 1000)
-    # The surest sees forty. Another one sees twenty others; or thirty of those, and three more.
-    sure = np.array([*quiet, *[4.0] * 40, *[0.01] * 20], dtype=np.float32)
-    apart = np.array([*quiet, *[0.01] * 40, *[4.0] * 20], dtype=np.float32)
-    alike = np.array([*quiet, *[0.01] * 10, *[4.0] * 33, *[0.01] * 17], dtype=np.float32)
-    for other, until in ((apart, 1040), (alike, 1043)):
-        for gains in ((sure, other), (other, sure)):
-            flagged = verdict_on(samples, heard(*gains))[1]
-            assert np.flatnonzero(flagged).tolist() == list(range(1000, until))
+    doubted, poison = np.arange(len(labels)) >= 1000, np.arange(len(labels)) >= 1400
+    deviation, mark = np.where(poison, 0.35, 0.15), np.where(poison, 1.1, 0)
+    one, other = (rng.normal(mark, deviation).astype(np.float32) for _ in range(2))
+
+    def errors(*gains: NDArray[np.float32]) -> int:
+        found = replace(heard(*gains), doubted=doubted, telling=doubted)
+        return int((verdict_on(samples, found)[1] != poison).sum())
+
+    # The poison lies 1.1 / (0.15 + 0.35) = 2.2 standard deviations from where it is as likely clean, by both kinds
+    # sqrt(2) times that: of the 600 normal values 1.4 % are on the wrong side, or 0.1 %.
+    assert errors(one, other) <= 3 < 4 <= min(errors(one), errors(other))
 
 
 def evidence(label: int, condemned: bool) -> ClassEvidence:
@@ -207,12 +210,21 @@ def test_a_doubted_sample_of_a_condemned_class_needs_a_lower_score() -> None:
     clean, poison = rng.normal(0, 0.2, 500), rng.normal(2, 0.5, 100)
     scores = np.concatenate([clean, poison]).astype(np.float32)
     doubted = np.arange(600) >= 495
-    found = hump(scores, doubted)
+    found = hump(scores[:, None], scores > 1, doubted) > 0
     assert not found[:495].any()
     assert found[500:].mean() >= 0.98
     assert not found[495:500].any()
-    # Without the doubts, nobody below the cut is found.
-    assert scores[hump(scores, np.zeros(600, dtype=np.bool_))].min() > 1
+    assert scores[found & doubted].min() < scores[found & ~doubted].min(initial=np.inf)
+
+
+def test_natural_samples_may_be_poison_only_if_they_score_like_the_suspects() -> None:
+    scores = np.array([-0.1, 0.1, 0.9, 1.9, 2.1, 6.0, 6.0, 6.0, 6.0], dtype=np.float32)
+    suspects, nobody = scores > 1, np.zeros(9, dtype=np.bool_)
+    assert credible(scores, suspects, nobody).tolist() == [False] * 4 + [True] * 5
+    assert credible(scores, suspects, ~nobody).tolist() == [False] + [True] * 8
+    # And above the cut.
+    low = np.array([0.9, 1.1, 1.2], dtype=np.float32)
+    assert credible(low, low > 1, np.zeros(3, dtype=np.bool_)).tolist() == [False, True, True]
 
 
 def test_an_absent_class_is_cleared() -> None:

@@ -19,9 +19,9 @@ REACH = 2
 FAINTEST = 0.003
 """Variance that is added to each colour's before whitening, as a share of their mean."""
 FLATTEST = 0.03
-"""Added to a second difference before its logarithm, in standard deviations of the pixels."""
-TYPICAL = -1.6
-"""The logarithm of a usual second difference."""
+"""Added to a difference before its logarithm, in standard deviations of the pixels."""
+TYPICAL = -1.9
+"""The logarithm of a usual difference."""
 LOG_SCALE = 0.25
 """Factor that brings these logarithms to the size of contrasts, for which the optimiser is set."""
 WIDTH = 16
@@ -129,7 +129,7 @@ def resampled(sample_shape: tuple[int, ...], n_classes: int) -> ConfusedModel:
     """Return a model that is linear in each pixel's sharpness: it sees what was warped, blurred or drawn anew there."""
     height, width = seen(sample_shape)
     body = nn.Sequential(Sharpness(), nn.Flatten())
-    return ConfusedModel(sample_shape, body, 2 * height * width * sample_shape[2], n_classes)
+    return ConfusedModel(sample_shape, body, 4 * height * width * sample_shape[2], n_classes)
 
 
 def moving(sample_shape: tuple[int, ...], n_classes: int, generator: torch.Generator) -> ConfusedModel:
@@ -150,6 +150,24 @@ def moving(sample_shape: tuple[int, ...], n_classes: int, generator: torch.Gener
         n_in = n_out
     body = nn.Sequential(*layers, MeanAndMost())
     return ConfusedModel(sample_shape, body, 2 * n_in, n_classes)
+
+
+def detector(sample_shape: tuple[int, ...]) -> ConfusedModel:
+    """Return a model of one output that is linear in contrast and sharpness, to tell poison from the rest."""
+    height, width = seen(sample_shape)
+    return ConfusedModel(sample_shape, ContrastAndSharpness(), 5 * height * width * sample_shape[2], 0)
+
+
+class ContrastAndSharpness(nn.Module):
+    """Take the contrasts and the sharpness of images, ``(N, C, H, W)`` to ``(N, 5 C H W)``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.contrast, self.sharpness = Contrast(), Sharpness()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return contrasts and sharpness side by side."""
+        return torch.cat([self.contrast(images), self.sharpness(images)], dim=1).flatten(1)
 
 
 class WithContrast(nn.Module):
@@ -184,18 +202,18 @@ class Contrast(nn.Module):
 
 
 class Sharpness(nn.Module):
-    """Take the logarithm of each pixel's second differences along its column and row: ``(N, C, H, W)`` to 2 C maps.
+    """Take the logarithms of each pixel's differences along its column and row: ``(N, C, H, W)`` to 4 C maps.
 
     Moving an image by a part of a pixel smooths it, by how much depends on the part alone: of a warp this stays at its
-    place while the image changes.
+    place while the image changes. First differences show it as second ones do, but not at the same pixels.
     """
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logarithms, edges repeated, 0 for a usual difference."""
+        """Return the logarithms, 0 for a usual difference: of second differences, then of those to the next pixel."""
         # Differences along rows take half the time where neighbours lie side by side in memory.
         padded = nn.functional.pad(images.contiguous(), (1,) * 4, mode="replicate")
-        along_columns, along_rows = padded[..., 1:-1].diff(n=2, dim=2), padded[:, :, 1:-1].diff(n=2, dim=3)
-        differences = torch.cat([along_columns, along_rows], dim=1)
+        down, across = padded[..., 1:-1].diff(dim=2), padded[:, :, 1:-1].diff(dim=3)
+        differences = torch.cat([down.diff(dim=2), across.diff(dim=3), down[:, :, 1:], across[..., 1:]], dim=1)
         return differences.abs_().add_(FLATTEST).log_().sub_(TYPICAL).mul_(LOG_SCALE)
 
 

@@ -61,6 +61,13 @@ class FeatureRun:
         """
         return flagged
 
+    def told(
+        self, scores: Outputs, flagged: Mask, doubted: Mask, evidence: tuple[ClassEvidence, ...]
+    ) -> tuple[Outputs, Mask]:
+        """Return the final score of every sample, and who is flagged: what the last round said."""
+        highest: Outputs = scores.max(axis=0)
+        return highest, flagged
+
 
 def natural(samples: Samples, suspect: Mask, clean: Samples | None, seed: int) -> Outputs:
     """Return how likely each label is for each sample by nature, ``float32 (N, K)``.

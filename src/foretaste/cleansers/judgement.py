@@ -10,7 +10,7 @@ from itertools import zip_longest
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
-from scipy.stats import binom, norm
+from scipy.stats import binom, multivariate_normal
 
 from foretaste.cleansers.confused_models import Heard
 from foretaste.cleansers.verdict import ClassEvidence
@@ -22,11 +22,9 @@ OVERWHELMING = 2
 """A class with this many times the evidence that condemns, by its exponent, need not be condemned in two rounds."""
 IN_DOUBT = 2
 """A class that is not condemned is in doubt if its suspects are less likely than this negative power of ten."""
-AGREED = 0.9
-"""A kind of model finds the same poison as another if this share of what it finds is found by that one, too."""
 EM_STEPS = 30
 NARROWEST = 0.1
-"""Standard deviation of either distribution at least, in multiples of the cut."""
+"""Standard deviation of either distribution at least in any direction, in multiples of the cut."""
 
 Scores = NDArray[np.float32]
 Distinct = Callable[[NDArray[np.intp], Scores], Scores]
@@ -41,7 +39,7 @@ def judge(
     A score of 1 is at the cut.
 
     A class is condemned by its telling suspects: those above the cut of one kind of model, with near-duplicates counted
-    once. In a condemned class the kind that is surest tells the poison from the rest.
+    once. In a condemned class the suspects of the kind that is surest are what the poison looks like, by all kinds.
 
     Args:
         samples: N samples.
@@ -67,10 +65,10 @@ def judge(
         surest = np.lexsort((-suspects.sum(axis=1), chances[label]))[0]
         least = float(chances[label, surest])
         found = np.zeros_like(members)
-        if least <= allowed:
-            found[members] = agreed([hump(kind[members], heard.doubted[members]) for kind in scores], surest)
-            # Whose label no kind makes likelier is not poison, however wide the poison's spread.
-            found &= highest > 0
+        start, doubted = suspects[surest, members], heard.doubted[members]
+        if least <= allowed and start.any():
+            odds = hump(scores[:, members].T, start, doubted)
+            found[members] = (odds > 0) & credible(highest[members], start, doubted)
         flagged |= found
         evidence.append(
             ClassEvidence(
@@ -185,41 +183,43 @@ def false_discovery_limit(chances: NDArray[np.float64], significance: float) -> 
     return float(shares[max(n_condemned, 1) - 1] / n_clean)
 
 
-def agreed(found: list[Mask], surest: int) -> Mask:
-    """Return what the surest kind of model found, and what others did that found the same and little else."""
-    joined = found[surest]
-    for other in found:
-        if np.count_nonzero(other & found[surest]) >= AGREED * np.count_nonzero(other):
-            joined = joined | other
-    return joined
+def hump(measures: NDArray[np.float32], suspects: Mask, doubted: Mask) -> NDArray[np.float64]:
+    """Return the log odds that a sample of a condemned class is poison, ``float64 (N,)``.
 
-
-def hump(scores: Scores, doubted: Mask) -> Mask:
-    """Tell the poison of a condemned class from its clean samples, ``bool (N,)``.
-
-    A normal distribution for each is fitted to the scores by expectation maximisation, with one share of poison among
-    the samples whose label is not what nature says, and another among those whose label is. So a doubted sample needs
-    a lower score; where the poison's scores spread wide, even one below the clean samples'.
+    A normal distribution for poison and one for clean samples are fitted to the measures by expectation maximisation,
+    with one share of poison among the samples whose label is not what nature says, and another among those whose label
+    is. So a doubted sample needs less; where the poison spreads wide, it may even lie below the clean samples.
 
     Args:
-        scores: of the class's samples, ``(N,)``; the cut is at 1. If none is above it, nobody is poison.
+        measures: of the class's samples, ``(N, M)``, where poison may differ; in multiples of the cut.
+        suspects: ``bool (N,)``, who is taken for poison to begin with; at least one.
         doubted: ``bool (N,)``, those whose label is not what nature says.
     """
-    suspects = scores > 1
-    if not suspects.any():
-        return suspects
-    least_natural = max(1, HUMP * float(np.median(scores[suspects])))
-    poison = suspects.astype(np.float64)
+    values, poison = measures.astype(np.float64), suspects.astype(np.float64)
+    odds = np.zeros(len(values))
     for _ in range(EM_STEPS):
-        odds = np.zeros(len(scores))
+        odds = np.zeros(len(values))
         for weights, sign in ((poison, 1), (1 - poison, -1)):
             total = weights.sum() + 1e-9
-            centre = float((weights * scores).sum() / total)
-            deviation = max(math.sqrt(float((weights * (scores - centre) ** 2).sum() / total)), NARROWEST)
-            odds += sign * norm.logpdf(scores, centre, deviation)
+            centred = values - weights @ values / total
+            spread = (weights[:, None] * centred).T @ centred / total + NARROWEST**2 * np.eye(values.shape[1])
+            odds += sign * multivariate_normal.logpdf(centred, cov=spread)
         for group in (doubted, ~doubted):
             share = (poison[group].sum() + 0.5) / (np.count_nonzero(group) + 1)
             odds[group] += math.log(share / (1 - share))
         poison = expit(odds)
-    found: Mask = (poison > 0.5) & (doubted | (scores > least_natural))
-    return found
+    return odds
+
+
+def credible(highest: Scores, suspects: Mask, doubted: Mask) -> Mask:
+    """Tell which samples of a condemned class may be poison, however wide the poison's spread, ``bool (N,)``.
+
+    Whose label no kind of model makes likelier is none; whose label is natural must score like the suspects.
+
+    Args:
+        highest: of the kinds' scores, ``(N,)``; the cut is at 1.
+        suspects: ``bool (N,)``, at least one.
+        doubted: ``bool (N,)``, those whose label is not what nature says.
+    """
+    least_natural = max(1, HUMP * float(np.median(highest[suspects])))
+    return (highest > 0) & (doubted | (highest > least_natural))
