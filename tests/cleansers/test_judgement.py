@@ -214,7 +214,10 @@ def test_a_doubted_sample_of_a_condemned_class_needs_a_lower_score() -> None:
     assert not found[:495].any()
     assert found[500:].mean() >= 0.98
     assert not found[495:500].any()
-    assert scores[found & doubted].min() < scores[found & ~doubted].min(initial=np.inf)
+    # Without the doubts, nobody below the cut is found.
+    nobody = np.zeros(600, dtype=np.bool_)
+    found = (hump(scores[:, None], scores > 1, nobody) > 0) & credible(scores, scores > 1, nobody)
+    assert scores[found].min() > 1
 
 
 def test_natural_samples_may_be_poison_only_if_they_score_like_the_suspects() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from foretaste.cleansers.confused_models import ConfusedModel, Heard, Whiten, detector, moving, placed, resampled
 from foretaste.cleansers.feature_marks import FeatureRun
-from foretaste.cleansers.judgement import HUMP, Scores, confirm, credible, hump, in_doubt, judge, reason
+from foretaste.cleansers.judgement import HUMP, Scores, confirm, counted, credible, hump, in_doubt, judge
 from foretaste.cleansers.near_duplicates import NearDuplicates
 from foretaste.cleansers.verdict import ClassEvidence, Round, Verdict
 from foretaste.nets import build
@@ -612,31 +612,6 @@ def was_learnt(found: Mask, doubted: Mask) -> bool:
         doubted: ``bool (N,)``, those whose label is not what nature says.
     """
     return float(doubted[found].mean()) < 0.5
-
-
-def counted(
-    evidence: tuple[ClassEvidence, ...], samples: Samples, flagged: Mask, gains: Scores
-) -> tuple[ClassEvidence, ...]:
-    """Return the evidence with who was flagged in the end.
-
-    Args:
-        evidence: per class.
-        samples: N samples.
-        flagged: ``bool (N,)``.
-        gains: by what power of e each sample's label became likelier, ``(N,)``.
-    """
-    of_class = [flagged & (samples.labels == entry.label) for entry in evidence]
-    return tuple(
-        replace(
-            entry,
-            condemned=True,
-            n_flagged=int(found.sum()),
-            reason=reason(samples.classes[entry.label], entry.n_suspects, gains[found]),
-        )
-        if found.any()
-        else entry
-        for entry, found in zip(evidence, of_class, strict=True)
-    )
 
 
 def evened(rows: NDArray[np.intp], labels: NDArray[np.int64]) -> NDArray[np.intp]:

@@ -143,6 +143,31 @@ def confirm(evidence: tuple[ClassEvidence, ...], before: tuple[ClassEvidence, ..
     )
 
 
+def counted(
+    evidence: tuple[ClassEvidence, ...], samples: Samples, flagged: Mask, gains: Scores
+) -> tuple[ClassEvidence, ...]:
+    """Return the evidence with who was flagged in the end.
+
+    Args:
+        evidence: per class.
+        samples: N samples.
+        flagged: ``bool (N,)``.
+        gains: by what power of e each sample's label became likelier, ``(N,)``.
+    """
+    of_class = [flagged & (samples.labels == entry.label) for entry in evidence]
+    return tuple(
+        replace(
+            entry,
+            condemned=True,
+            n_flagged=int(found.sum()),
+            reason=reason(samples.classes[entry.label], entry.n_suspects, gains[found]),
+        )
+        if found.any()
+        else entry
+        for entry, found in zip(evidence, of_class, strict=True)
+    )
+
+
 def in_doubt(evidence: tuple[ClassEvidence, ...]) -> bool:
     """Tell whether there is a class that is not condemned, but has suspects who look as if they may become a group."""
     return any(not entry.condemned and entry.statistic >= IN_DOUBT for entry in evidence)
