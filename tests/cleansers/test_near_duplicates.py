@@ -55,6 +55,35 @@ def test_of_very_many_some_are_compared() -> None:
     assert 0.3 * MOST < len(NearDuplicates(many).highest(np.arange(len(many)), scores)) <= MOST
 
 
+def of_one_class(samples: Samples) -> Samples:
+    return Samples.from_arrays(samples.inputs, np.zeros(len(samples), dtype=np.int64), ["one", "other"])
+
+
+def test_all_frames_of_some_things_are_gathered(signs: Samples) -> None:
+    filmed = of_one_class(frames(signs, 40, 15))
+    chosen = np.arange(len(filmed)) < 10 * 15
+    np.testing.assert_array_equal(NearDuplicates(filmed).gathered(chosen), chosen)
+
+
+def test_some_frames_of_all_things_are_not_gathered(signs: Samples) -> None:
+    filmed = of_one_class(frames(signs, 40, 15))
+    chosen = np.random.default_rng(5).random(len(filmed)) < 0.3
+    gathered = NearDuplicates(filmed).gathered(chosen)
+    # Seven of ten neighbours must be chosen, which happens to one in a hundred; this leaves five standard deviations.
+    assert gathered.sum() <= 8
+    assert not gathered[~chosen].any()
+
+
+def test_gathering_is_a_matter_of_each_class(signs: Samples) -> None:
+    filmed = of_one_class(frames(signs, 20, 30))
+    # Every second frame has the other label, and of these all are chosen.
+    labels = np.arange(len(filmed)) % 2
+    both = Samples.from_arrays(filmed.inputs, labels, ["one", "other"])
+    one = (labels == 0) & (np.arange(len(filmed)) < 5 * 30)
+    np.testing.assert_array_equal(NearDuplicates(both).gathered(one), one)
+    np.testing.assert_array_equal(NearDuplicates(both).gathered(one | (labels == 1)), one)
+
+
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_small_sets(n: int) -> None:
     images = np.zeros((n, 16, 16, 3), dtype=np.uint8)
@@ -62,3 +91,5 @@ def test_small_sets(n: int) -> None:
     duplicates = NearDuplicates(few)
     assert len(duplicates.highest(np.arange(n), np.ones(n, dtype=np.float32))) == 1
     assert len(duplicates.highest(np.arange(0), np.ones(0, dtype=np.float32))) == 0
+    # Where all are chosen, it says nothing that their nearest are.
+    assert not duplicates.gathered(np.ones(n, dtype=np.bool_)).any()

@@ -271,7 +271,8 @@ class Run:
         self.scale, self.colours = scale.state_dict(), colours.state_dict()
         self.key = self.round_key = fingerprint(samples, "no clean set" if clean is None else clean, method, seed)
         # Frames of one video are one piece of evidence.
-        self.distinct = NearDuplicates(samples).highest
+        self.duplicates = NearDuplicates(samples)
+        self.distinct = self.duplicates.highest
         # Which part of the set each sample is in; the model of a fold is trained on the other parts.
         self.fold = permutation(len(samples), seed, 0).numpy() % method.folds
 
@@ -315,8 +316,10 @@ class Run:
             named(by_shape, labels),
             named(by_sharpness, labels) + denied(by_sharpness, doubted),
         )
-        # Many pictures of one and the same thing look like a mark, too; but their label is natural.
-        return Heard(gains=gains, doubted=doubted, telling=doubted, residual=by_place)
+        # Many pictures of one and the same thing look like a mark, too; but their label is natural. And where all that
+        # look like that were left out, nature has forgotten the looks, and its doubt says nothing of a mark.
+        telling = doubted & ~self.duplicates.gathered(suspect)
+        return Heard(gains=gains, doubted=doubted, telling=telling, residual=by_place)
 
     def left_out(self, scores: Scores, flagged: Mask, doubted: Mask, evidence: tuple[ClassEvidence, ...]) -> Mask:
         """Tell whom the next round's base model is not trained on, ``bool (N,)``.

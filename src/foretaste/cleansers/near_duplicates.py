@@ -1,4 +1,4 @@
-"""Pictures of one and the same thing: as evidence they count once, however many they are."""
+"""What looks alike: pictures of one and the same thing count once as evidence, looks that nature forgot do not."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import cdist
 from torch.nn.functional import adaptive_avg_pool2d
 
-from foretaste.samples import Samples
+from foretaste.samples import Mask, Samples
 
 SIDE = 8
 """Images are compared at this many pixels a side, where a small mark or a faint one hardly shows."""
@@ -19,6 +20,8 @@ ALIKE = 1 / 3
 MOST = 2000
 """Samples at most that are compared with each other."""
 AT_ONCE = 250
+NEAREST = 10
+"""The samples of its class that look most like a sample, this many, are what it lies among."""
 
 
 class NearDuplicates:
@@ -64,3 +67,27 @@ class NearDuplicates:
         highest = np.full(groups.max(), -np.inf, dtype=np.float32)
         np.maximum.at(highest, groups - 1, scores)
         return highest
+
+    def gathered(self, chosen: Mask) -> Mask:
+        """Tell which of the chosen samples lie among others that were chosen, ``bool (N,)``.
+
+        If what was chosen has nothing to do with looks, so many of a sample's nearest were chosen as of its whole
+        class. A sample lies among chosen ones if the share is nearer to all of them.
+
+        Args:
+            chosen: ``bool (N,)``.
+        """
+        labels, gathered = self.samples.labels, np.zeros_like(chosen)
+        for label in np.unique(labels[chosen]):
+            members = np.flatnonzero(labels == label)
+            looks, of_class = self.coarse(members), chosen[members]
+            count = min(NEAREST, len(members) - 1)
+            halfway = (1 + of_class.mean()) / 2
+            places = np.flatnonzero(of_class)
+            for start in range(0, len(places) if count else 0, AT_ONCE):
+                some = places[start : start + AT_ONCE]
+                distances = cdist(looks[some], looks, "sqeuclidean")
+                distances[np.arange(len(some)), some] = np.inf
+                nearest = np.argpartition(distances, count - 1, axis=1)[:, :count]
+                gathered[members[some]] = of_class[nearest].mean(axis=1) > halfway
+        return gathered
