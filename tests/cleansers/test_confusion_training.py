@@ -428,7 +428,7 @@ def inspected(monkeypatch: pytest.MonkeyPatch, marks: list[list[int]], **fields:
     images = np.random.default_rng(0).integers(0, 256, (len(labels), 16, 16, 3)).astype(np.uint8)
     samples = Samples.from_arrays(images, labels, ("a", "b", "c"))
 
-    def heard_in(run: Run, number: int, suspect: NDArray[np.bool_]) -> Heard:
+    def heard_in(run: Run, number: int, suspect: NDArray[np.bool_], flagged: NDArray[np.bool_]) -> Heard:
         gains = np.resize(np.linspace(-0.1, 0.1, 1000), len(labels)).astype(np.float32)
         for count, start in zip(marks[number], (0, 1000, 1100), strict=True):
             gains[start : start + count] = 4.0
@@ -471,6 +471,15 @@ def test_what_only_the_last_round_condemns_needs_overwhelming_evidence(monkeypat
     assert (len(strong.rounds), strong.suspect_classes, strong.flagged.sum()) == (3, (1, 2), 51)
     only = inspected(monkeypatch, [[0, 6, 0]], rounds=1)
     assert only.suspect_classes == (1,)
+
+
+def test_what_a_round_found_overwhelming_stays_condemned(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = inspected(monkeypatch, [[0, 30, 0], [0, 0, 0], [0, 0, 0]])
+    assert lost.suspect_classes == (1,)
+    assert np.flatnonzero(lost.flagged).tolist() == list(range(1000, 1030))
+    # Six are a chance of e^-12; what so little evidence condemned, a later round may clear.
+    weak = inspected(monkeypatch, [[0, 6, 0], [0, 0, 0], [0, 0, 0]])
+    assert (weak.suspect_classes, weak.flagged.sum()) == ((), 0)
 
 
 def test_where_half_the_set_is_suspect_no_other_round_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:

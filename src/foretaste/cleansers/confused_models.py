@@ -35,7 +35,7 @@ class Heard:
     Attributes:
         gains: per kind of model ``float32 (N,)``, by what power of e the sample's own label became likelier.
         doubted: ``bool (N,)``, samples whose label is not what nature says.
-        telling: ``bool (N,)``, samples by whose gains a class may be condemned.
+        telling: per kind ``bool (N,)``, or one for all kinds: samples by whose gains a class may be condemned.
         residual: ``float32 (N, n)``, the outputs of the first kind.
     """
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from foretaste.cleansers.confused_models import ConfusedModel, Heard, Whiten, detector, moving, placed, resampled
 from foretaste.cleansers.feature_marks import FeatureRun
-from foretaste.cleansers.judgement import HUMP, Scores, confirm, counted, credible, hump, in_doubt, judge
+from foretaste.cleansers.judgement import HUMP, Scores, confirm, counted, credible, hump, in_doubt, judge, standing
 from foretaste.cleansers.near_duplicates import NearDuplicates
 from foretaste.cleansers.verdict import ClassEvidence, Round, Verdict
 from foretaste.nets import build
@@ -208,11 +208,12 @@ class ConfusionTraining:
         rounds: list[Round] = []
         for number in range(self.rounds):
             began = time.perf_counter()
-            heard = run.round(number, suspect)
+            heard = run.round(number, suspect, flagged)
             before, evidence_before = flagged, evidence
             scores, flagged, evidence = judge(
                 samples, heard, run.distinct, spread=self.spread, gain=self.gain, significance=self.significance
             )
+            flagged, evidence = standing(flagged, evidence, before, evidence_before, samples.labels)
             suspect = run.left_out(scores, flagged, heard.doubted, evidence)
             losses = np.log1p((len(samples.classes) - 1) * np.exp(-np.max(heard.gains, axis=0))).astype(np.float32)
             seconds = time.perf_counter() - began
@@ -270,9 +271,9 @@ class Run:
         colours.measure(samples.inputs)
         self.scale, self.colours = scale.state_dict(), colours.state_dict()
         self.key = self.round_key = fingerprint(samples, "no clean set" if clean is None else clean, method, seed)
-        # Frames of one video are one piece of evidence.
         self.duplicates = NearDuplicates(samples)
-        self.distinct = self.duplicates.highest
+        # Of the round: who is left out to be safe, and who is doubted for other reasons.
+        self.forgotten = self.strange = np.zeros(len(samples), dtype=np.bool_)
         # Which part of the set each sample is in; the model of a fold is trained on the other parts.
         self.fold = permutation(len(samples), seed, 0).numpy() % method.folds
 
@@ -290,12 +291,20 @@ class Run:
         """Return the file that a phase keeps its state in."""
         return None if self.workdir is None else self.workdir / f"{name}.safetensors"
 
-    def round(self, number: int, suspect: Mask) -> Heard:
-        """Return what the confused models say of every sample, out of fold."""
+    def round(self, number: int, suspect: Mask, flagged: Mask) -> Heard:
+        """Return what the confused models say of every sample, out of fold.
+
+        Args:
+            number: from 0.
+            suspect: ``bool (N,)``, whom the round's base model is not trained on.
+            flagged: ``bool (N,)``, who of them was flagged.
+        """
         # Checkpoints of another verdict on the round before are not gone on with.
         self.round_key = fingerprint(self.key, suspect.tobytes())
         natural = self.natural(number, suspect)
         doubted = natural.argmax(axis=1) != self.samples.labels
+        self.forgotten = suspect & ~flagged
+        self.strange = doubted & ~self.forgotten
         confusing = self.clean_set(natural, suspect, number)
         distilled = self.distilled(doubted, number)
         n, n_classes = natural.shape
@@ -316,10 +325,21 @@ class Run:
             named(by_shape, labels),
             named(by_sharpness, labels) + denied(by_sharpness, doubted),
         )
-        # Many pictures of one and the same thing look like a mark, too; but their label is natural. And where all that
-        # look like that were left out, nature has forgotten the looks, and its doubt says nothing of a mark.
-        telling = doubted & ~self.duplicates.gathered(suspect)
+        # A mark at its place tells even where nature took it for its own; other looks that are natural do not.
+        telling = np.stack([np.ones_like(doubted), doubted, doubted])
         return Heard(gains=gains, doubted=doubted, telling=telling, residual=by_place)
+
+    def distinct(self, rows: NDArray[np.intp], scores: Scores) -> Scores:
+        """Return the scores of the suspects of one class that count as evidence.
+
+        Frames of one video count once. Looks count not at all: of a class's suspects whose labels are natural, or
+        doubted when nature may have forgotten them, those that look like each other. A mark that nature took for its
+        own is on images of all looks.
+        """
+        chosen = self.forgotten.copy()
+        chosen[rows] = True
+        counts = self.strange[rows] | ~self.duplicates.gathered(rows, chosen)
+        return self.duplicates.highest(rows[counts], scores[counts])
 
     def left_out(self, scores: Scores, flagged: Mask, doubted: Mask, evidence: tuple[ClassEvidence, ...]) -> Mask:
         """Tell whom the next round's base model is not trained on, ``bool (N,)``.

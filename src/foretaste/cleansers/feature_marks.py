@@ -40,7 +40,7 @@ class FeatureRun:
             return ()
         return ("no clean set was given: what is natural was learnt from the set itself alone",)
 
-    def round(self, number: int, suspect: Mask) -> Heard:
+    def round(self, number: int, suspect: Mask, flagged: Mask) -> Heard:
         """Return what the trees say of every sample, out of fold: by how much nature underestimates each label."""
         self.on_progress(Progress(phase=f"round {number + 1}: learn what is natural", done=0, total=1))
         nature = natural(self.samples, suspect, self.clean, self.seed)

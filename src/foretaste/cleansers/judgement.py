@@ -19,7 +19,7 @@ from foretaste.samples import Mask, Samples
 HUMP = 1 / 3
 """In a condemned class, samples with natural labels that score below this share of the suspects' median are strays."""
 OVERWHELMING = 2
-"""A class with this many times the evidence that condemns, by its exponent, need not be condemned in two rounds."""
+"""Once a round found this many times the evidence that condemns, by its exponent, the class stays condemned."""
 IN_DOUBT = 2
 """A class that is not condemned is in doubt if its suspects are less likely than this negative power of ten."""
 EM_STEPS = 30
@@ -28,7 +28,7 @@ NARROWEST = 0.1
 
 Scores = NDArray[np.float32]
 Distinct = Callable[[NDArray[np.intp], Scores], Scores]
-"""Given samples and their scores, returns the scores that count as evidence, of things that differ."""
+"""Given suspects of one class and their scores, returns the scores that count as evidence, of things that differ."""
 
 
 def judge(
@@ -44,7 +44,7 @@ def judge(
     Args:
         samples: N samples.
         heard: what was found of them.
-        distinct: leaves one score of near-duplicates.
+        distinct: leaves one score of things that are alike.
         spread: the cut lies this many standard deviations of the gains above 0, > 0.
         gain: and is at least this, > 0.
         significance: of the classes that are condemned this share at most is expected to be clean, in (0, 1).
@@ -90,14 +90,15 @@ def chances_if_clean(scores: Scores, telling: Mask, samples: Samples, distinct: 
 
     Args:
         scores: per kind those of N samples, ``(kinds, N)``.
-        telling: ``bool (N,)``, samples that count.
+        telling: samples that count, ``bool (N,)`` or per kind ``(kinds, N)``.
         samples: N samples.
-        distinct: leaves one score of near-duplicates.
+        distinct: leaves one score of things that are alike.
     """
     chances = np.empty((len(samples.classes), len(scores)))
+    suspects = (scores > 1) & telling
     for label in range(len(samples.classes)):
         for kind, of_kind in enumerate(scores):
-            rows = np.flatnonzero((of_kind > 1) & telling & (samples.labels == label))
+            rows = np.flatnonzero(suspects[kind] & (samples.labels == label))
             # Each kind of model is one more chance to be wrong.
             chances[label, kind] = min(1, len(scores) * tail_probability(distinct(rows, of_kind[rows])))
     return chances
@@ -121,6 +122,37 @@ def reason(name: str, n_suspects: int, gains: Scores) -> str:
     return "no suspects"
 
 
+def standing(
+    flagged: Mask,
+    evidence: tuple[ClassEvidence, ...],
+    flagged_before: Mask,
+    before: tuple[ClassEvidence, ...],
+    labels: NDArray[np.int64],
+) -> tuple[Mask, tuple[ClassEvidence, ...]]:
+    """Return who is flagged, and the evidence, with what a round before found overwhelming and this one does not find.
+
+    The convolutional models of a round may fail to learn a mark that differs from image to image.
+
+    Args:
+        flagged: ``bool (N,)``, in this round.
+        evidence: of this round.
+        flagged_before: ``bool (N,)``, in the round before.
+        before: its evidence; none if there was no such round.
+        labels: of the samples, ``(N,)``.
+    """
+    kept = [
+        entry if entry.condemned or earlier is None or not overwhelming(earlier) else earlier
+        for entry, earlier in zip_longest(evidence, before)
+    ]
+    of_before = np.isin(labels, [entry.label for entry, own in zip(kept, evidence, strict=True) if entry is not own])
+    return np.where(of_before, flagged_before, flagged), tuple(kept)
+
+
+def overwhelming(entry: ClassEvidence) -> bool:
+    """Tell whether this is evidence enough to condemn a class, whatever the other rounds say."""
+    return entry.condemned and entry.statistic >= OVERWHELMING * entry.threshold
+
+
 def confirm(evidence: tuple[ClassEvidence, ...], before: tuple[ClassEvidence, ...]) -> tuple[ClassEvidence, ...]:
     """Return the evidence with those classes cleared that the round before, if there was one, did not condemn.
 
@@ -134,10 +166,7 @@ def confirm(evidence: tuple[ClassEvidence, ...], before: tuple[ClassEvidence, ..
             n_flagged=0,
             reason="the suspects are a group of their own in this round, but were none in the round before",
         )
-        if entry.condemned
-        and earlier is not None
-        and not earlier.condemned
-        and entry.statistic < OVERWHELMING * entry.threshold
+        if entry.condemned and earlier is not None and not earlier.condemned and not overwhelming(entry)
         else entry
         for entry, earlier in zip_longest(evidence, before)
     )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import cdist
 from torch.nn.functional import adaptive_avg_pool2d
 
-from foretaste.samples import Mask, Samples
+from foretaste.samples import Images, Mask, Samples
 
 SIDE = 8
 """Images are compared at this many pixels a side, where a small mark or a faint one hardly shows."""
@@ -19,9 +20,9 @@ ALIKE = 1 / 3
 """Images whose distance is below this share of the typical one are near-duplicates."""
 MOST = 2000
 """Samples at most that are compared with each other."""
-AT_ONCE = 250
 NEAREST = 10
-"""The samples of its class that look most like a sample, this many, are what it lies among."""
+"""The images of its class that look most like one, this many, are its look-alikes."""
+AT_ONCE = 250
 
 
 class NearDuplicates:
@@ -34,22 +35,15 @@ class NearDuplicates:
     """
 
     def __init__(self, samples: Samples) -> None:
-        self.samples = samples
+        self.labels = samples.labels
+        self.looks = coarse(samples.inputs)
         self.nearest = 0.0
         # In a set's own order, neighbours may be of one class, or of one video.
-        looks = self.coarse(np.random.default_rng(0).permutation(len(samples))[: 2 * PAIRS])
-        half = len(looks) // 2
+        some = self.looks[np.random.default_rng(0).permutation(len(samples))[: 2 * PAIRS]].astype(np.float32)
+        half = len(some) // 2
         if half:
-            apart = np.linalg.norm(looks[:half] - looks[half : 2 * half], axis=1)
+            apart = np.linalg.norm(some[:half] - some[half : 2 * half], axis=1)
             self.nearest = ALIKE * float(np.median(apart))
-
-    def coarse(self, rows: NDArray[np.intp]) -> NDArray[np.float32]:
-        """Return what these images look like from afar, ``float32 (n, D)``."""
-        looks = np.empty((len(rows), SIDE**2 * self.samples.sample_shape[2]), dtype=np.float32)
-        for start in range(0, len(rows), AT_ONCE):
-            images = torch.from_numpy(self.samples.inputs[rows[start : start + AT_ONCE]]).permute(0, 3, 1, 2)
-            looks[start : start + AT_ONCE] = adaptive_avg_pool2d(images.float(), SIDE).flatten(1).numpy()
-        return looks
 
     def highest(self, rows: NDArray[np.intp], scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the highest score of each group of near-duplicates.
@@ -63,31 +57,40 @@ class NearDuplicates:
         step = -(-len(rows) // MOST)
         rows, scores = rows[::step], scores[::step]
         # Average linkage: single linkage would chain things that merely resemble each other.
-        groups = fcluster(linkage(self.coarse(rows), "average"), self.nearest, "distance")
+        groups = fcluster(linkage(self.looks[rows].astype(np.float32), "average"), self.nearest, "distance")
         highest = np.full(groups.max(), -np.inf, dtype=np.float32)
         np.maximum.at(highest, groups - 1, scores)
         return highest
 
-    def gathered(self, chosen: Mask) -> Mask:
-        """Tell which of the chosen samples lie among others that were chosen, ``bool (N,)``.
+    def gathered(self, rows: NDArray[np.intp], chosen: Mask) -> Mask:
+        """Tell which samples of a class look like what was chosen of it, ``bool (n,)``.
 
-        If what was chosen has nothing to do with looks, so many of a sample's nearest were chosen as of its whole
-        class. A sample lies among chosen ones if the share is nearer to all of them.
+        If what was chosen has nothing to do with looks, as many of a sample's look-alikes were chosen as of its class.
+        A sample is gathered if the share is nearer to all of them.
 
         Args:
-            chosen: ``bool (N,)``.
+            rows: the samples, of one class, ``(n,)``.
+            chosen: ``bool (N,)``, of the whole set.
         """
-        labels, gathered = self.samples.labels, np.zeros_like(chosen)
-        for label in np.unique(labels[chosen]):
-            members = np.flatnonzero(labels == label)
-            looks, of_class = self.coarse(members), chosen[members]
-            count = min(NEAREST, len(members) - 1)
-            halfway = (1 + of_class.mean()) / 2
-            places = np.flatnonzero(of_class)
-            for start in range(0, len(places) if count else 0, AT_ONCE):
-                some = places[start : start + AT_ONCE]
-                distances = cdist(looks[some], looks, "sqeuclidean")
-                distances[np.arange(len(some)), some] = np.inf
-                nearest = np.argpartition(distances, count - 1, axis=1)[:, :count]
-                gathered[members[some]] = of_class[nearest].mean(axis=1) > halfway
+        members = np.flatnonzero(np.isin(self.labels, self.labels[rows]))
+        of_class, count = torch.from_numpy(chosen[members]).double(), min(NEAREST, len(members) - 1)
+        gathered = np.zeros(len(rows), dtype=np.bool_)
+        if count < 1:
+            return gathered
+        looks = torch.from_numpy(self.looks[members]).float()
+        places = torch.from_numpy(np.searchsorted(members, rows))
+        for start in range(0, len(rows), AT_ONCE):
+            some = places[start : start + AT_ONCE]
+            apart = torch.cdist(looks[some], looks).scatter(1, some[:, None], math.inf)
+            shares = of_class[apart.topk(count, largest=False).indices].mean(dim=1)
+            gathered[start : start + AT_ONCE] = shares > (1 + of_class.mean()) / 2
         return gathered
+
+
+def coarse(images: Images) -> NDArray[np.uint8]:
+    """Return what images look like from afar, ``uint8 (N, D)``."""
+    looks = np.empty((len(images), SIDE**2 * images.shape[3]), dtype=np.uint8)
+    for start in range(0, len(images), AT_ONCE):
+        some = torch.from_numpy(images[start : start + AT_ONCE].astype(np.float32)).permute(0, 3, 1, 2)
+        looks[start : start + AT_ONCE] = adaptive_avg_pool2d(some, SIDE).flatten(1).round().numpy()
+    return looks
