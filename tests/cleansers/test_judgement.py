@@ -158,6 +158,10 @@ def test_what_only_one_round_condemns_is_cleared() -> None:
     assert found[1].reason == "the suspects are a group of their own in this round, but were none in the round before"
     # Of a single round, nothing more can be asked.
     assert confirm(now, ()) == now
+    # Together with 5 the 7 are twice 6.
+    doubtful = (before[0], replace(before[1], statistic=5.0), before[2])
+    assert confirm(now, doubtful) == now
+    assert confirm(now, (before[0], replace(before[1], statistic=4.9), before[2])) == found
 
 
 def test_in_a_condemned_class_poison_that_the_surest_kind_misses_needs_another_kind_to_point_at_it() -> None:

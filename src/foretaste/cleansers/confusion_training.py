@@ -90,7 +90,7 @@ class ConfusionTraining:
     not condemned or whose mark it took for nature. So it unlearns what it knew of the trigger. That brings out poison
     whose label is right, too, if all of it carries one mark: the first base model takes the mark for nature, the next
     knows less of it. The rounds end when the verdict no longer moves and no class is in doubt; what only the last
-    condemns needs twice the evidence.
+    condemns needs, together with the round before, twice the evidence.
 
     In the end a *detector* learns to tell the flagged from the rest, and judges the condemned classes out of fold. What
     it says is weighed with the scores; where nature took the mark for its own, it decides.
@@ -103,8 +103,8 @@ class ConfusionTraining:
     For feature vectors both models are made of decision trees; see ``feature_marks``.
 
     Attributes:
-        rounds: at most this many, ≥ 1. What only the last one condemns needs twice the evidence, unless it is the only
-            one.
+        rounds: at most this many, ≥ 1. What only the last one condemns needs twice the evidence, together with the one
+            before, if there is one.
         folds: parts of the set that are judged by models that never saw them, ≥ 2.
         base_steps: steps of the base model, ≥ 1, within the next two bounds.
         base_fewest: passes of the base model over the set at least, ≥ 1.
@@ -123,9 +123,9 @@ class ConfusionTraining:
         spread: a sample is a suspect if it scores above this many standard deviations of the scores, > 0. The standard
             deviation is a robust one, from the median absolute deviation, which poison hardly moves.
         gain: and if its own label became more than e^gain times likelier, by default twice; > 0.
-        significance: a class is condemned by how unlikely its suspects, of images only those whose label is not
-            natural, with near-duplicates counted once, are to be the tail of the clean samples' scores; of the classes
-            that a round condemns this share at most is expected to be clean, in (0, 1).
+        significance: a class is condemned by how unlikely its suspects are to be the tail of the clean samples' scores,
+            with near-duplicates counted once, and what only looks like other suspects not at all; of the classes that a
+            round condemns this share at most is expected to be clean, in (0, 1).
         settled: the rounds end when this share of the flagged samples or less changed, in [0, 1], each condemned class
             was condemned in the round before, too, and the suspects of no other are less likely than one in a hundred.
 

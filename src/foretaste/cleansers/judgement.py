@@ -19,7 +19,7 @@ from foretaste.samples import Mask, Samples
 HUMP = 1 / 3
 """In a condemned class, samples with natural labels that score below this share of the suspects' median are strays."""
 OVERWHELMING = 2
-"""Once a round found this many times the evidence that condemns, by its exponent, the class stays condemned."""
+"""Where rounds find this many times the evidence that condemns a class, by its exponent, it stays condemned."""
 IN_DOUBT = 2
 """A class that is not condemned is in doubt if its suspects are less likely than this negative power of ten."""
 EM_STEPS = 30
@@ -141,23 +141,23 @@ def standing(
         labels: of the samples, ``(N,)``.
     """
     kept = [
-        entry if entry.condemned or earlier is None or not overwhelming(earlier) else earlier
+        earlier
+        if earlier is not None
+        and earlier.condemned
+        and not entry.condemned
+        and earlier.statistic >= OVERWHELMING * earlier.threshold
+        else entry
         for entry, earlier in zip_longest(evidence, before)
     ]
     of_before = np.isin(labels, [entry.label for entry, own in zip(kept, evidence, strict=True) if entry is not own])
     return np.where(of_before, flagged_before, flagged), tuple(kept)
 
 
-def overwhelming(entry: ClassEvidence) -> bool:
-    """Tell whether this is evidence enough to condemn a class, whatever the other rounds say."""
-    return entry.condemned and entry.statistic >= OVERWHELMING * entry.threshold
-
-
 def confirm(evidence: tuple[ClassEvidence, ...], before: tuple[ClassEvidence, ...]) -> tuple[ClassEvidence, ...]:
     """Return the evidence with those classes cleared that the round before, if there was one, did not condemn.
 
-    Odd but natural looks may form a hump in one round; once a trigger does, it does in every round. Overwhelming
-    evidence stands alone.
+    Odd but natural looks may form a hump in one round; once a trigger does, it does in every round. But a class stays
+    condemned if the evidence of both rounds is overwhelming.
     """
     return tuple(
         replace(
@@ -166,7 +166,10 @@ def confirm(evidence: tuple[ClassEvidence, ...], before: tuple[ClassEvidence, ..
             n_flagged=0,
             reason="the suspects are a group of their own in this round, but were none in the round before",
         )
-        if entry.condemned and earlier is not None and not earlier.condemned and not overwhelming(entry)
+        if entry.condemned
+        and earlier is not None
+        and not earlier.condemned
+        and entry.statistic + earlier.statistic < OVERWHELMING * entry.threshold
         else entry
         for entry, earlier in zip_longest(evidence, before)
     )
