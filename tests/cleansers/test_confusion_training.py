@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from foretaste import training
 from foretaste.attacks import Attack, BadNets, Poisoned, WaNet, poison_training_set
+from foretaste.cleansers import confusion_training
 from foretaste.cleansers.confused_models import Heard
 from foretaste.cleansers.confusion_training import (
     ConfusionTraining,
@@ -21,11 +22,11 @@ from foretaste.cleansers.confusion_training import (
     principal_plane,
     unnatural,
 )
-from foretaste.cleansers.judgement import hump
+from foretaste.cleansers.judgement import Distinct, Scores, hump, judge
 from foretaste.cleansers.verdict import ClassEvidence, Verdict
 from foretaste.errors import UsageError
 from foretaste.progress import OnProgress, Progress, silent
-from foretaste.samples import Samples
+from foretaste.samples import Mask, Samples
 
 if TYPE_CHECKING:
     from tests.conftest import SmallSigns
@@ -44,10 +45,6 @@ TINY = ConfusionTraining(
     detector_steps=4,
     batch_size=32,
     clean_batch_size=8,
-    # Some of those who gained are flagged, so that there is a second round.
-    spread=1.8,
-    gain=0.1,
-    significance=0.99,
 )
 """Learns next to nothing, but goes through everything."""
 
@@ -175,6 +172,22 @@ def bits(verdict: Verdict) -> tuple[bytes, bytes, int]:
     return verdict.scores.tobytes(), verdict.flagged.tobytes(), len(verdict.rounds)
 
 
+@pytest.fixture
+def _condemning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the likelier half of those be flagged whose label nature doubts, so that there are detectors."""
+
+    def judged(
+        samples: Samples, heard: Heard, distinct: Distinct, **bounds: float
+    ) -> tuple[Scores, Mask, tuple[ClassEvidence, ...]]:
+        scores, _, evidence = judge(samples, heard, distinct, **bounds)
+        highest = scores.max(axis=0)
+        flagged = heard.doubted & (highest >= np.median(highest[heard.doubted]))
+        guilty = set(samples.labels[flagged])
+        return scores, flagged, tuple(replace(entry, condemned=entry.label in guilty) for entry in evidence)
+
+    monkeypatch.setattr(confusion_training, "judge", judged)
+
+
 @pytest.fixture(scope="module")
 def few() -> Samples:
     return hills(131)
@@ -231,7 +244,7 @@ KILLS = [
 ]
 
 
-@pytest.mark.usefixtures("_eager")
+@pytest.mark.usefixtures("_eager", "_condemning")
 @pytest.mark.parametrize("trust", [True, False])
 def test_a_killed_run_ends_in_the_same_verdict(few: Samples, fewer: Samples, tmp_path: Path, trust: bool) -> None:
     clean = fewer if trust else None
@@ -246,6 +259,7 @@ def test_a_killed_run_ends_in_the_same_verdict(few: Samples, fewer: Samples, tmp
     assert bits(TINY.inspect(few, clean, workdir=tmp_path)) == bits(whole)
 
 
+@pytest.mark.usefixtures("_condemning")
 def test_a_finished_run_is_not_trained_again(few: Samples, fewer: Samples, tmp_path: Path) -> None:
     whole = TINY.inspect(few, fewer, workdir=tmp_path)
     seen: list[Progress] = []
@@ -270,6 +284,7 @@ def test_a_workdir_of_other_arguments_is_not_used(few: Samples, fewer: Samples, 
         assert bits(method.inspect(samples, clean, seed=seed, workdir=tmp_path)) == bits(fresh)
 
 
+@pytest.mark.usefixtures("_condemning")
 @pytest.mark.parametrize("keep", [0.0, 0.001, 0.5, 0.99])
 def test_half_a_checkpoint_is_not_used(few: Samples, fewer: Samples, tmp_path: Path, keep: float) -> None:
     whole = TINY.inspect(few, fewer, workdir=tmp_path)

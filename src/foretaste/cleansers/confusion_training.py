@@ -446,43 +446,43 @@ class Run:
             poison: ``bool (N,)``, those of them to recognise.
             clean: ``bool (N,)``, what to tell them from, of all classes.
         """
-        method, compute = self.method, self.compute
         odds = np.zeros(len(members), dtype=np.float32)
-        sought = torch.from_numpy(poison)
-        for fold in range(method.folds):
-            known = self.fold != fold
-            groups = [np.flatnonzero(known & group) for group in (poison, clean & members, clean & ~members)]
-            if not len(groups[0]):
-                continue
-            drawn_from = [
-                (torch.from_numpy(rows), size) for rows, size in zip(groups, DETECTOR_BATCH, strict=True) if len(rows)
-            ]
-
-            def loss_of_step(
-                net: nn.Module, step: int, fold: int = fold, drawn_from: list[tuple[Tensor, int]] = drawn_from
-            ) -> Tensor:
-                chance = draws(self.seed, 15, *place, fold, step)
-                drawn = [rows[torch.randint(len(rows), (size,), generator=chance)] for rows, size in drawn_from]
-                chosen = compute.share(torch.cat(drawn))
-                logits = net(self.data.batch(chosen)[0])[:, 0]
-                return nn.functional.binary_cross_entropy_with_logits(logits, sought[chosen].to(logits))
-
-            model = detector(self.samples.sample_shape).to(compute.device)
-            model.whiten.load_state_dict(self.colours)
-            turn = "" if not place[0] else f" again, {place[1] + 1} of {len(SURE)}"
-            optimise(
-                model,
-                loss_of_step,
-                steps=method.detector_steps,
-                sgd=method.sgd(),
-                compute=compute,
-                phase=f"recognise the mark{turn}, part {fold + 1} of {method.folds}",
-                on_progress=self.on_progress,
-                checkpoint=self.checkpoint(f"detector-{place[0]}-{place[1]}-{fold}"),
-                key=fingerprint(self.round_key, poison.tobytes(), clean.tobytes()),
-            )
-            self.answers(model.eval(), np.flatnonzero(members & ~known), odds[:, None])
+        for fold in range(self.method.folds):
+            others = self.fold != fold
+            if (poison & others).any():
+                model = self.detecting((*place, fold), members & others, poison & others, clean & others)
+                self.answers(model, np.flatnonzero(members & ~others), odds[:, None])
         return odds
+
+    def detecting(self, place: tuple[int, int, int], members: Mask, poison: Mask, clean: Mask) -> ConfusedModel:
+        """Train a detector; arguments as for ``recognised``, of one part's others, with the part's number in place."""
+        compute, (number, turn, fold) = self.compute, place
+        groups = [np.flatnonzero(group) for group in (poison, clean & members, clean & ~members)]
+        sizes = [(torch.from_numpy(rows), size) for rows, size in zip(groups, DETECTOR_BATCH, strict=True) if len(rows)]
+        sought = torch.from_numpy(poison)
+
+        def loss_of_step(net: nn.Module, step: int) -> Tensor:
+            chance = draws(self.seed, 15, *place, step)
+            drawn = [rows[torch.randint(len(rows), (size,), generator=chance)] for rows, size in sizes]
+            chosen = compute.share(torch.cat(drawn))
+            logits = net(self.data.batch(chosen)[0])[:, 0]
+            return nn.functional.binary_cross_entropy_with_logits(logits, sought[chosen].to(logits))
+
+        model = detector(self.samples.sample_shape).to(compute.device)
+        model.whiten.load_state_dict(self.colours)
+        again = f" again, {turn + 1} of {len(SURE)}" if number else ""
+        optimise(
+            model,
+            loss_of_step,
+            steps=self.method.detector_steps,
+            sgd=self.method.sgd(),
+            compute=compute,
+            phase=f"recognise the mark{again}, part {fold + 1} of {self.method.folds}",
+            on_progress=self.on_progress,
+            checkpoint=self.checkpoint(f"detector-{number}-{turn}-{fold}"),
+            key=fingerprint(self.round_key, poison.tobytes(), clean.tobytes()),
+        )
+        return model.eval()
 
     def answers(self, model: ConfusedModel, rows: NDArray[np.intp], outputs: NDArray[np.float32]) -> None:
         """Put the model's outputs for these samples into ``outputs``."""
