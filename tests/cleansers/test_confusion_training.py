@@ -174,16 +174,19 @@ def bits(verdict: Verdict) -> tuple[bytes, bytes, int]:
 
 @pytest.fixture
 def _condemning(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the likelier half of those be flagged whose label nature doubts, so that there are detectors."""
+    """Let every second of those be flagged whose label nature doubts, so that each part has a detector."""
 
     def judged(
         samples: Samples, heard: Heard, distinct: Distinct, **bounds: float
     ) -> tuple[Scores, Mask, tuple[ClassEvidence, ...]]:
         scores, _, evidence = judge(samples, heard, distinct, **bounds)
-        highest = scores.max(axis=0)
-        flagged = heard.doubted & (highest >= np.median(highest[heard.doubted]))
+        # All far below the cut, lest half of so small a set be suspect.
+        scores = (scores / 10).astype(np.float32)
+        flagged = heard.doubted & (np.cumsum(heard.doubted) % 2 == 1)
         guilty = set(samples.labels[flagged])
-        return scores, flagged, tuple(replace(entry, condemned=entry.label in guilty) for entry in evidence)
+        # Overwhelming evidence, which asks for no other round.
+        found = (replace(entry, condemned=entry.label in guilty, statistic=100.0) for entry in evidence)
+        return scores, flagged, tuple(found)
 
     monkeypatch.setattr(confusion_training, "judge", judged)
 
