@@ -338,7 +338,8 @@ class Run:
         """
         chosen = self.forgotten.copy()
         chosen[rows] = True
-        counts = self.strange[rows] | ~self.duplicates.gathered(rows, chosen)
+        counts = self.strange[rows]
+        counts[~counts] = ~self.duplicates.gathered(rows[~counts], chosen)
         return self.duplicates.highest(rows[counts], scores[counts])
 
     def left_out(self, scores: Scores, flagged: Mask, doubted: Mask, evidence: tuple[ClassEvidence, ...]) -> Mask:

@@ -140,17 +140,14 @@ def standing(
         before: its evidence; none if there was no such round.
         labels: of the samples, ``(N,)``.
     """
-    kept = [
-        earlier
-        if earlier is not None
-        and earlier.condemned
-        and not entry.condemned
-        and earlier.statistic >= OVERWHELMING * earlier.threshold
-        else entry
-        for entry, earlier in zip_longest(evidence, before)
-    ]
-    of_before = np.isin(labels, [entry.label for entry, own in zip(kept, evidence, strict=True) if entry is not own])
-    return np.where(of_before, flagged_before, flagged), tuple(kept)
+    stays = {
+        earlier.label
+        for entry, earlier in zip(evidence, before, strict=bool(before))
+        if earlier.condemned and not entry.condemned and earlier.statistic >= OVERWHELMING * earlier.threshold
+    }
+    of_before = np.isin(labels, list(stays))
+    kept = tuple(before[entry.label] if entry.label in stays else entry for entry in evidence)
+    return np.where(of_before, flagged_before, flagged), kept
 
 
 def confirm(evidence: tuple[ClassEvidence, ...], before: tuple[ClassEvidence, ...]) -> tuple[ClassEvidence, ...]:

@@ -28,7 +28,7 @@ AT_ONCE = 250
 class NearDuplicates:
     """Groups the near-duplicates in a set of images: frames of one video, copies, shots of one scene.
 
-    Unlike a trigger, what they share says nothing of other images.
+    Unlike a trigger, what they share says nothing of other images. Also tells who looks like others of its class.
 
     Args:
         samples: the set, images.
