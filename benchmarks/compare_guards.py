@@ -18,13 +18,16 @@ from record import RESULTS, head
 from sklearn.metrics import roc_auc_score
 
 from foretaste import Guard
-from foretaste.attacks import BadNets, Blend
+from foretaste.attacks import Attack, BadNets, Blend
 from foretaste.classifiers.torch_module import TorchModule
 from foretaste.io import atomic_json
 
 SEEDS = range(3)
 METHODS = ("neo", "strip", "scale-up", "teco", "all")
-BACKDOORS = {"BadNets 10 %": BadNets(size=0.10, rate=0.02, target=2), "Blend": Blend(rate=0.02, target=2)}
+BACKDOORS: dict[str, Attack] = {
+    "BadNets 10 %": BadNets(size=0.10, rate=0.02, target=2),
+    "Blend": Blend(rate=0.02, target=2),
+}
 INPUTS = 300
 
 

@@ -183,26 +183,32 @@ def measure(setting: Setting, seed: int) -> dict[str, Any]:
         trojaned[order[: max(round(part * len(inputs)), 1)]] = True
         images = np.where(trojaned[:, None, None, None], setting.stamped, inputs.inputs)
         guard = Guard(classifier, setting.clean, false_alarm_rate=FALSE_ALARM_RATE, seed=seed)
+        screener = neo(guard)
         began = time.perf_counter()
         screening = guard.screen(images)
         seconds = time.perf_counter() - began
         began = time.perf_counter()
         classifier.classify(images)
         bare = time.perf_counter() - began
-        assert isinstance(guard.screener, NEOScreener)
         case["streams"][f"{part:.0%}"] = {
             **judge(screening, trojaned, natural, setting),
-            "iou": overlap(guard.screener.registry, images, screening, trojaned, setting.boxes),
-            "triggers": len(guard.screener.registry),
+            "iou": overlap(screener.registry, images, screening, trojaned, setting.boxes),
+            "triggers": len(screener.registry),
             "queries_per_image": round(float(screening.queries.mean()), 2),
             "ms_per_image": round(1000 * seconds / len(images), 3),
             "bare_ms_per_image": round(1000 * bare / len(images), 3),
         }
     half = np.flatnonzero(trojaned)[: SEARCHED // 2], np.flatnonzero(~trojaned)[: SEARCHED // 2]
     for kind, rows in zip(("trojaned", "clean"), half, strict=True):
-        queries = guard.screener.search(images[rows]).queries
+        queries = screener.search(images[rows]).queries
         case[f"first_search_{kind}"] = {"median": float(np.median(queries)), "most": int(queries.max())}
-    return case | {"steady": steady(setting, guard.screener.registry, seed)}
+    return case | {"steady": steady(setting, screener.registry, seed)}
+
+
+def neo(guard: Guard) -> NEOScreener:
+    """Return the guard's screener, which is NEO's."""
+    assert isinstance(guard.screener, NEOScreener)
+    return guard.screener
 
 
 def judge(screening: Screening, trojaned: Mask, natural: Labels, setting: Setting) -> dict[str, Any]:

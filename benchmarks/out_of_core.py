@@ -27,8 +27,9 @@ import numpy as np
 from record import RESULTS, head
 
 from foretaste import io, training
-from foretaste.cleansers import confusion_training
-from foretaste.cleansers.confusion_training import ConfusionTraining, Run
+from foretaste.cleansers import image_marks
+from foretaste.cleansers.confusion_training import ConfusionTraining
+from foretaste.cleansers.image_marks import ImageRun
 from foretaste.io import atomic_json
 from foretaste.progress import silent
 from foretaste.samples import Samples
@@ -95,9 +96,10 @@ def score(samples: Samples) -> None:
     def shortened(*arguments: Any, steps: int, **options: Any) -> None:
         training.optimise(*arguments, steps=min(steps, STEPS), **options)
 
-    with patch.object(confusion_training, "optimise", shortened):
-        run = Run(ConfusionTraining(), samples, None, 0, None, silent)
-        heard = run.round(0, np.zeros(len(samples), dtype=np.bool_))
+    with patch.object(image_marks, "optimise", shortened):
+        run = ImageRun(ConfusionTraining(), samples, None, 0, None, silent)
+        nobody = np.zeros(len(samples), dtype=np.bool_)
+        heard = run.round(0, nobody, nobody)
     if not np.isfinite(heard.gains).all():
         raise SystemExit("some scores are not finite")
 

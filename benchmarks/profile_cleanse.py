@@ -45,7 +45,7 @@ def main() -> None:
 
     verdict = foretaste.cleanse(samples, clean, on_progress=listen)
     seconds[phase] += time.perf_counter() - last
-    new, old = steps(samples.images[: ConfusionTraining.batch_size], len(samples.classes))
+    new, old = steps(samples.inputs[: ConfusionTraining.batch_size], len(samples.classes))
     figures = {
         "seconds": round(verdict.seconds, 1),
         "phases": {name: round(value, 2) for name, value in seconds.items()},

@@ -7,28 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from foretaste import training
 from foretaste.attacks import Attack, BadNets, Poisoned, WaNet, poison_training_set
 from foretaste.cleansers import confusion_training
-from foretaste.cleansers.confused_models import Heard
-from foretaste.cleansers.confusion_training import (
-    ConfusionTraining,
-    Run,
-    denied,
-    named,
-    principal_plane,
-    unnatural,
-)
-from foretaste.cleansers.judgement import Distinct, Scores, hump, judge
+from foretaste.cleansers.confusion_training import ConfusionTraining, principal_plane
+from foretaste.cleansers.image_marks import ImageRun
+from foretaste.cleansers.judgement import Heard, Scores, judge
 from foretaste.cleansers.verdict import ClassEvidence, Verdict
 from foretaste.errors import UsageError
-from foretaste.progress import OnProgress, Progress, silent
+from foretaste.progress import OnProgress, Progress
 from foretaste.samples import Mask, Samples
 
 if TYPE_CHECKING:
+    from tests.cleansers.conftest import Hills
     from tests.conftest import SmallSigns
 
 TARGET = 3
@@ -47,21 +40,6 @@ TINY = ConfusionTraining(
     clean_batch_size=8,
 )
 """Learns next to nothing, but goes through everything."""
-
-
-def hills(n: int, seed: int = 0, side: int = 16, channels: int = 3, n_classes: int = 4) -> Samples:
-    """Return images whose class is where their bright spot is: quick to draw and to learn."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(n) % n_classes
-    angle = 2 * np.pi * labels / n_classes
-    x = side * (0.5 + 0.25 * np.cos(angle)) + rng.normal(0, 0.7, n)
-    y = side * (0.5 + 0.25 * np.sin(angle)) + rng.normal(0, 0.7, n)
-    places = np.arange(side)
-    distance = (places[:, None] - y[:, None, None]) ** 2 + (places - x[:, None, None]) ** 2
-    spot = np.exp(-distance / (2 * (side / 6) ** 2))[..., None]
-    noise = rng.normal(0, 12, (n, side, side, channels))
-    images = 60 + 120 * spot * rng.uniform(0.6, 1.2, (n, 1, 1, channels)) + noise
-    return Samples.from_arrays(images.clip(0, 255).astype(np.uint8), labels)
 
 
 # What it finds.
@@ -155,10 +133,12 @@ def test_nothing_is_found_where_nothing_is(signs: Samples, trusted: Samples, see
     ],
     ids=["a patch that moves", "a warp"],
 )
-def test_what_does_not_stay_at_its_place_is_found(monkeypatch: pytest.MonkeyPatch, attack: Attack) -> None:
+def test_what_does_not_stay_at_its_place_is_found(
+    monkeypatch: pytest.MonkeyPatch, attack: Attack, hills: Hills
+) -> None:
     poisoned = poison_training_set(hills(1600), attack, 0)
     natural = 6 * np.eye(4, dtype=np.float32)[poisoned.original_labels]
-    monkeypatch.setattr(Run, "natural", lambda run, number, suspect: natural)
+    monkeypatch.setattr(ImageRun, "natural", lambda run, number, suspect: natural)
     verdict = replace(SMALL, rounds=1).inspect(poisoned.samples, hills(200, seed=9))
     detection = verdict.compare(poisoned.poison)
     assert detection.tpr >= 0.95
@@ -176,10 +156,8 @@ def bits(verdict: Verdict) -> tuple[bytes, bytes, int]:
 def _condemning(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every second of those be flagged whose label nature doubts, so that each part has a detector."""
 
-    def judged(
-        samples: Samples, heard: Heard, distinct: Distinct, **bounds: float
-    ) -> tuple[Scores, Mask, tuple[ClassEvidence, ...]]:
-        scores, _, evidence = judge(samples, heard, distinct, **bounds)
+    def judged(samples: Samples, heard: Heard, **bounds: float) -> tuple[Scores, Mask, tuple[ClassEvidence, ...]]:
+        scores, _, evidence = judge(samples, heard, **bounds)
         # All far below the cut, lest half of so small a set be suspect.
         scores = (scores / 10).astype(np.float32)
         flagged = heard.doubted & (np.cumsum(heard.doubted) % 2 == 1)
@@ -192,12 +170,12 @@ def _condemning(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def few() -> Samples:
+def few(hills: Hills) -> Samples:
     return hills(131)
 
 
 @pytest.fixture(scope="module")
-def fewer() -> Samples:
+def fewer(hills: Hills) -> Samples:
     return hills(20, seed=1)
 
 
@@ -303,7 +281,7 @@ def test_half_a_checkpoint_is_not_used(few: Samples, fewer: Samples, tmp_path: P
 
 
 @pytest.mark.parametrize(("side", "channels"), [(72, 3), (96, 1), (16, 1), (17, 3)])
-def test_any_size_and_colour_will_do(side: int, channels: int) -> None:
+def test_any_size_and_colour_will_do(hills: Hills, side: int, channels: int) -> None:
     samples = hills(41, side=side, channels=channels)
     method = replace(TINY, rounds=1, folds=3, base_steps=1, steps=2, batch_size=16)
     verdict = method.inspect(samples, None)
@@ -349,127 +327,7 @@ def test_values_out_of_range_are_refused(field: dict[str, Any]) -> None:
         ConfusionTraining(**field)
 
 
-# Its parts.
-
-
-def test_the_next_base_model_leaves_out_the_flagged_and_some_who_score_high() -> None:
-    odd = np.array([0.4, 0.6, 0.8, 2.0] * 3, dtype=np.float32)
-    # Of class a one image scores high by its place, one by its shape, and the others by how sharp they are.
-    scores = np.stack([np.where(np.arange(12) == 2, 0, odd), np.where(np.arange(12) == 3, 0, odd), np.full(12, 2.0)])
-    labels = np.repeat([0, 1, 2], 4)
-    images = Samples.from_arrays(np.zeros((12, 16, 16, 3), dtype=np.uint8), labels, ("a", "b", "c"))
-    run = Run(ConfusionTraining(), images, None, 0, None, silent)
-    flagged = np.isin(np.arange(12), [7, 11])
-    # Class a is not condemned; nature doubts the flagged of class b, but took the mark of class c for nature.
-    cleared = ClassEvidence(
-        label=0, n_samples=4, n_suspects=1, n_flagged=0, statistic=1, threshold=6, condemned=False, reason=""
-    )
-    found = (cleared, *(replace(cleared, label=label, n_flagged=1, condemned=True) for label in (1, 2)))
-    left = run.left_out(scores, flagged, np.arange(12) == 7, found)
-    assert np.flatnonzero(left).tolist() == [2, 3, 7, 9, 10, 11]
-
-
-def counting(rows: NDArray[np.intp], doubted: bool = False, forgotten: NDArray[np.intp] | None = None) -> int:
-    """Return how many pieces of evidence some suspects are, of a class of forty pictures in twelve frames each.
-
-    Args:
-        rows: the suspects; image i shows picture i // 12.
-        doubted: whether nature doubts their labels, though it has seen them.
-        forgotten: samples that were left out, though not flagged.
-    """
-    rng = np.random.default_rng(0)
-    pictures = np.repeat(rng.integers(20, 236, (40, 16, 16, 3)), 12, axis=0)
-    images = (pictures + rng.integers(-4, 5, pictures.shape)).astype(np.uint8)
-    samples = Samples.from_arrays(images, np.zeros(480, dtype=np.int64), ("a", "b"))
-    run = Run(ConfusionTraining(), samples, None, 0, None, silent)
-    every = np.arange(480)
-    run.forgotten = np.isin(every, [] if forgotten is None else forgotten)
-    run.strange = np.full(480, doubted) & ~run.forgotten
-    return len(run.distinct(rows, np.ones(len(rows), dtype=np.float32)))
-
-
-def test_suspects_that_look_like_each_other_are_no_evidence() -> None:
-    all_of_ten = np.arange(120)
-    # Three of twelve frames of each picture.
-    some_of_all = np.flatnonzero(np.arange(480) % 12 < 3)
-    assert counting(all_of_ten) == 0
-    assert counting(some_of_all) == 40
-    # What nature doubts though it has seen it is evidence of itself, each picture once,
-    assert counting(all_of_ten, doubted=True) == 10
-    # but not what it may have forgotten: of ten pictures all frames were left out, of which some are suspects.
-    assert counting(some_of_all[:30], doubted=True, forgotten=all_of_ten) == 0
-    assert counting(some_of_all[:30], doubted=True, forgotten=some_of_all) == 10
-
-
-def marked(doubt: bool, flagged: NDArray[np.bool_], n_condemned: int = 1) -> tuple[NDArray[np.bool_], ...]:
-    """Return who is flagged in the end, who carries a mark, and the labels, of three classes of four hundred images.
-
-    The first forty of classes a and b and five of class c carry the mark. By their scores alone those who are flagged
-    would be found, of the others with the mark three at most.
-
-    Args:
-        doubt: whether nature doubts the labels of the marked, and of a fifth of the others; or nobody's.
-        flagged: ``bool (1200,)``.
-        n_condemned: classes that are condemned, from class a on.
-    """
-    images = hills(1200, side=12, n_classes=3).inputs.copy()
-    order = np.argsort(np.arange(1200) % 3, kind="stable")
-    images, labels = images[order], np.repeat([0, 1, 2], 400)
-    marks = np.isin(np.arange(1200), [*range(40), *range(400, 440), *range(800, 805)])
-    images[marks, :3, :3] = [250, 20, 250]
-    rng = np.random.default_rng(0)
-    scores = rng.normal(0, 0.3, (3, 1200)).astype(np.float32)
-    scores[0] += np.where(flagged, rng.normal(2, 0.4, 1200), 0.3 * marks)
-    doubted = (marks | (np.arange(1200) % 5 == 0)) & doubt
-    run = Run(ConfusionTraining(), Samples.from_arrays(images, labels, ("a", "b", "c")), None, 0, None, silent)
-    found = tuple(
-        ClassEvidence(
-            label=label,
-            n_samples=400,
-            n_suspects=1,
-            n_flagged=1,
-            statistic=1,
-            threshold=6,
-            condemned=label < n_condemned,
-            reason="",
-        )
-        for label in range(3)
-    )
-    for members in (labels == label for label in range(n_condemned)):
-        by_scores = hump(scores[:, members].T, flagged[members], doubted[members]) > 0
-        assert by_scores[(marks & ~flagged)[members]].sum() <= 3
-    told, final = run.told(scores, flagged, doubted, found)
-    if final.tolist() != flagged.tolist():
-        assert (told[final] > 1).all()
-        assert (told[~final & (labels < n_condemned)] <= 1).all()
-    return final, marks, labels
-
-
-def test_a_detector_finds_the_poison_that_the_confused_models_miss() -> None:
-    final, marks, labels = marked(True, np.arange(1200) < 30)
-    # Other classes are none of its business.
-    assert final.tolist() == (marks & (labels == 0)).tolist()
-
-
-def test_of_a_mark_that_nature_took_for_its_own_a_detector_learns_from_the_surest() -> None:
-    # Of forty, thirty were found, and fifteen others.
-    final, marks, labels = marked(False, np.isin(np.arange(1200), [*range(30), *range(100, 115)]))
-    assert final.tolist() == (marks & (labels == 0)).tolist()
-
-
-def test_where_most_classes_are_condemned_the_mark_condemns_in_the_others_too() -> None:
-    final, marks, _ = marked(True, np.isin(np.arange(1200), [*range(40), *range(400, 440)]), n_condemned=2)
-    assert final.tolist() == marks.tolist()
-    # With their natural label they are like cover samples.
-    final, _, _ = marked(False, np.isin(np.arange(1200), [*range(40), *range(400, 440)]), n_condemned=2)
-    assert not final[800:].any()
-
-
-def test_a_detector_that_does_not_recognise_what_it_learnt_is_not_believed() -> None:
-    # Those who were flagged have nothing in common.
-    flagged = np.isin(np.arange(1200), range(100, 130))
-    final, _, _ = marked(False, flagged)
-    assert final.tolist() == flagged.tolist()
+# Its rounds.
 
 
 def inspected(monkeypatch: pytest.MonkeyPatch, marks: list[list[int]], **fields: Any) -> Verdict:
@@ -478,15 +336,17 @@ def inspected(monkeypatch: pytest.MonkeyPatch, marks: list[list[int]], **fields:
     images = np.random.default_rng(0).integers(0, 256, (len(labels), 16, 16, 3)).astype(np.uint8)
     samples = Samples.from_arrays(images, labels, ("a", "b", "c"))
 
-    def heard_in(run: Run, number: int, suspect: NDArray[np.bool_], flagged: NDArray[np.bool_]) -> Heard:
+    def heard_in(run: ImageRun, number: int, suspect: NDArray[np.bool_], flagged: NDArray[np.bool_]) -> Heard:
         gains = np.resize(np.linspace(-0.1, 0.1, 1000), len(labels)).astype(np.float32)
         for count, start in zip(marks[number], (0, 1000, 1100), strict=True):
             gains[start : start + count] = 4.0
         nobody = np.zeros(len(labels), dtype=np.bool_)
         residual = np.stack([gains, -gains], axis=1)
-        return Heard(gains=(gains,), doubted=nobody, telling=~nobody, residual=residual)
+        return Heard(
+            gains=(gains,), doubted=nobody, telling=~nobody, distinct=lambda rows, scores: scores, residual=residual
+        )
 
-    monkeypatch.setattr(Run, "round", heard_in)
+    monkeypatch.setattr(ImageRun, "round", heard_in)
     return ConfusionTraining(**fields).inspect(samples, None)
 
 
@@ -538,20 +398,6 @@ def test_where_half_the_set_is_suspect_no_other_round_is_asked(monkeypatch: pyte
     assert len(verdict.rounds) == 1
     assert verdict.flagged.sum() == 680
     assert verdict.notes[-1].startswith("more than half of the set is suspect")
-
-
-def test_the_last_output_is_taken_from_natures_answer() -> None:
-    nature = torch.tensor([[2.0, 0.0, 1.0], [0.0, 0.0, 3.0]])
-    outputs = torch.tensor([[0.5, 0.25, 0.0, 1.0], [0.0, 1.0, 0.0, -2.0]])
-    assert unnatural(nature, outputs).tolist() == [[1.5, 0.25, 1.0], [0.0, 1.0, 5.0]]
-    assert torch.equal(unnatural(nature, torch.zeros(2, 4)), nature)
-
-
-def test_the_score_is_what_the_own_label_gained() -> None:
-    residual = np.array([[3, 0, 0, 2], [3, 0, 0, 2], [3, 0, 0, -2], [0, 0, 0, 4]], dtype=np.float32)
-    assert named(residual, np.array([0, 1, 2, 1])).tolist() == [2, -1, -1, 0]
-    # Nature answers 1: who is labelled so is denied nothing, and a negative last output takes nothing away.
-    assert denied(residual, np.array([True, False, True, False])).tolist() == [2, 0, 0, 0]
 
 
 def test_the_principal_plane_is_where_the_points_spread() -> None:

@@ -7,18 +7,11 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from foretaste.cleansers.confused_models import Heard
 from foretaste.cleansers.confusion_training import ConfusionTraining
-from foretaste.cleansers.judgement import Distinct, Scores, confirm, credible, false_discovery_limit, hump, judge
-from foretaste.cleansers.near_duplicates import NearDuplicates
+from foretaste.cleansers.judgement import Heard, Scores, confirm, credible, false_discovery_limit, hump, judge
+from foretaste.cleansers.looks import Looks
 from foretaste.cleansers.verdict import ClassEvidence
 from foretaste.samples import Mask, Samples
-
-
-def heard(*gains: NDArray[np.float32]) -> Heard:
-    """Return what models say that found these gains, and nature, which doubts nobody; all samples tell."""
-    nobody = np.zeros(len(gains[0]), dtype=np.bool_)
-    return Heard(gains=gains, doubted=nobody, telling=~nobody, residual=gains[0][:, None])
 
 
 def each(rows: NDArray[np.intp], scores: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -26,13 +19,17 @@ def each(rows: NDArray[np.intp], scores: NDArray[np.float32]) -> NDArray[np.floa
     return scores
 
 
-def verdict_on(
-    samples: Samples, found: Heard, distinct: Distinct = each, **fields: Any
-) -> tuple[Scores, Mask, tuple[ClassEvidence, ...]]:
+def heard(*gains: NDArray[np.float32]) -> Heard:
+    """Return what models say that found these gains, and nature, which doubts nobody; all samples tell."""
+    nobody = np.zeros(len(gains[0]), dtype=np.bool_)
+    return Heard(gains=gains, doubted=nobody, telling=~nobody, distinct=each, residual=gains[0][:, None])
+
+
+def verdict_on(samples: Samples, found: Heard, **fields: Any) -> tuple[Scores, Mask, tuple[ClassEvidence, ...]]:
     """Judge by the default bounds, but for these fields."""
     method = ConfusionTraining(**fields)
     scores, flagged, evidence = judge(
-        samples, found, distinct, spread=method.spread, gain=method.gain, significance=method.significance
+        samples, found, spread=method.spread, gain=method.gain, significance=method.significance
     )
     return scores.max(axis=0), flagged, evidence
 
@@ -91,10 +88,10 @@ def test_pictures_of_one_thing_condemn_nobody() -> None:
     images = np.random.default_rng(0).integers(0, 256, (len(labels), 8, 8, 3)).astype(np.uint8)
     gains = np.array([*np.linspace(-0.1, 0.1, 1000), *[4.0] * 20], dtype=np.float32)
     different = Samples.from_arrays(images, labels, ("a", "b"))
-    assert verdict_on(different, heard(gains), NearDuplicates(different).highest)[1].sum() == 20
+    assert verdict_on(different, replace(heard(gains), distinct=Looks(different).highest))[1].sum() == 20
     images[1000:] = images[1000]
     same = Samples.from_arrays(images, labels, ("a", "b"))
-    assert not verdict_on(same, heard(gains), NearDuplicates(same).highest)[1].any()
+    assert not verdict_on(same, replace(heard(gains), distinct=Looks(same).highest))[1].any()
 
 
 def test_what_kinds_of_models_say_together_tells_more_than_what_the_surest_says() -> None:

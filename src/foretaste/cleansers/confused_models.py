@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from foretaste.nets.net import measured
-from foretaste.samples import Images, Mask
+from foretaste.samples import Images
 
 LARGEST_SIDE = 64
 """The confused models see larger images shrunk to this side, in pixels, which bounds their size."""
@@ -26,23 +24,6 @@ LOG_SCALE = 0.25
 """Factor that brings these logarithms to the size of contrasts, for which the optimiser is set."""
 WIDTH = 16
 """Channels of the convolutional model at full size."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Heard:
-    """What the confused models of one round say of N samples, each judged by models that were trained without it.
-
-    Attributes:
-        gains: per kind of model ``float32 (N,)``, by what power of e the sample's own label became likelier.
-        doubted: ``bool (N,)``, samples whose label is not what nature says.
-        telling: per kind ``bool (N,)``, or one for all kinds: samples by whose gains a class may be condemned.
-        residual: ``float32 (N, n)``, the outputs of the first kind.
-    """
-
-    gains: tuple[NDArray[np.float32], ...]
-    doubted: Mask
-    telling: Mask
-    residual: NDArray[np.float32]
 
 
 class Whiten(nn.Module):

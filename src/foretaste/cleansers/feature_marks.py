@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestClassifier
 from threadpoolctl import threadpool_limits
 
-from foretaste.cleansers.confused_models import Heard
+from foretaste.cleansers.judgement import Heard
 from foretaste.cleansers.verdict import ClassEvidence
 from foretaste.progress import OnProgress, Progress
 from foretaste.samples import Labels, Mask, Samples
@@ -48,11 +48,7 @@ class FeatureRun:
         found = marked(self.samples, nature, self.fold, self.seed, f"round {number + 1}: confuse", self.on_progress)
         gains = gain(nature, found, self.samples.labels)
         nobody = np.zeros(len(found), dtype=np.bool_)
-        return Heard(gains=(gains,), doubted=nobody, telling=~nobody, residual=found)
-
-    def distinct(self, rows: NDArray[np.intp], scores: Outputs) -> Outputs:
-        """Return the scores that count as evidence: all of them, for feature vectors have no near-duplicates."""
-        return scores
+        return Heard(gains=(gains,), doubted=nobody, telling=~nobody, distinct=each, residual=found)
 
     def left_out(self, scores: Outputs, flagged: Mask, doubted: Mask, evidence: tuple[ClassEvidence, ...]) -> Mask:
         """Tell whom the next round's forests are not grown on: the flagged.
@@ -67,6 +63,11 @@ class FeatureRun:
         """Return the final score of every sample, and who is flagged: what the last round said."""
         highest: Outputs = scores.max(axis=0)
         return highest, flagged
+
+
+def each(rows: NDArray[np.intp], scores: Outputs) -> Outputs:
+    """Return the scores that count as evidence: all of them, for feature vectors have no near-duplicates."""
+    return scores
 
 
 def natural(samples: Samples, suspect: Mask, clean: Samples | None, seed: int) -> Outputs:

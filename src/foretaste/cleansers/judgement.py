@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 import numpy as np
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from scipy.stats import binom, multivariate_normal
 
-from foretaste.cleansers.confused_models import Heard
 from foretaste.cleansers.verdict import ClassEvidence
 from foretaste.samples import Mask, Samples
 
@@ -31,8 +30,27 @@ Distinct = Callable[[NDArray[np.intp], Scores], Scores]
 """Given suspects of one class and their scores, returns the scores that count as evidence, of things that differ."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Heard:
+    """What the confused models of one round say of N samples, each judged by models that were trained without it.
+
+    Attributes:
+        gains: per kind of model ``float32 (N,)``, by what power of e the sample's own label became likelier.
+        doubted: ``bool (N,)``, samples whose label is not what nature says.
+        telling: per kind ``bool (N,)``, or one for all kinds: samples by whose gains a class may be condemned.
+        distinct: leaves the scores that count as evidence.
+        residual: ``float32 (N, n)``, the outputs of the first kind.
+    """
+
+    gains: tuple[NDArray[np.float32], ...]
+    doubted: Mask
+    telling: Mask
+    distinct: Distinct
+    residual: NDArray[np.float32]
+
+
 def judge(
-    samples: Samples, heard: Heard, distinct: Distinct, *, spread: float, gain: float, significance: float
+    samples: Samples, heard: Heard, *, spread: float, gain: float, significance: float
 ) -> tuple[Scores, Mask, tuple[ClassEvidence, ...]]:
     """Return the scores per kind of model, ``float32 (kinds, N)``, who is flagged, ``bool (N,)``, and the evidence.
 
@@ -44,7 +62,6 @@ def judge(
     Args:
         samples: N samples.
         heard: what was found of them.
-        distinct: leaves one score of things that are alike.
         spread: the cut lies this many standard deviations of the gains above 0, > 0.
         gain: and is at least this, > 0.
         significance: of the classes that are condemned this share at most is expected to be clean, in (0, 1).
@@ -52,7 +69,7 @@ def judge(
     cuts = [max(spread * robust_deviation(gains), gain) for gains in heard.gains]
     scores = np.stack([gains / cut for gains, cut in zip(heard.gains, cuts, strict=True)])
     above_cut, highest, likelier = scores > 1, scores.max(axis=0), np.max(heard.gains, axis=0)
-    chances = chances_if_clean(scores, heard.telling, samples, distinct)
+    chances = chances_if_clean(scores, heard, samples)
     present = np.isin(np.arange(len(samples.classes)), samples.labels)
     allowed = false_discovery_limit(chances[present].min(axis=1), significance)
     flagged = np.zeros(len(samples), dtype=np.bool_)
@@ -85,22 +102,21 @@ def judge(
     return scores.astype(np.float32), flagged, tuple(evidence)
 
 
-def chances_if_clean(scores: Scores, telling: Mask, samples: Samples, distinct: Distinct) -> NDArray[np.float64]:
+def chances_if_clean(scores: Scores, heard: Heard, samples: Samples) -> NDArray[np.float64]:
     """Return per class and kind of model how likely such suspects are if the class is clean, ``(K, kinds)``.
 
     Args:
         scores: per kind those of N samples, ``(kinds, N)``.
-        telling: samples that count, ``bool (N,)`` or per kind ``(kinds, N)``.
+        heard: what was found of them.
         samples: N samples.
-        distinct: leaves one score of things that are alike.
     """
     chances = np.empty((len(samples.classes), len(scores)))
-    suspects = (scores > 1) & telling
+    suspects = (scores > 1) & heard.telling
     for label in range(len(samples.classes)):
         for kind, of_kind in enumerate(scores):
             rows = np.flatnonzero(suspects[kind] & (samples.labels == label))
             # Each kind of model is one more chance to be wrong.
-            chances[label, kind] = min(1, len(scores) * tail_probability(distinct(rows, of_kind[rows])))
+            chances[label, kind] = min(1, len(scores) * tail_probability(heard.distinct(rows, of_kind[rows])))
     return chances
 
 

@@ -25,10 +25,11 @@ NEAREST = 10
 AT_ONCE = 250
 
 
-class NearDuplicates:
-    """Groups the near-duplicates in a set of images: frames of one video, copies, shots of one scene.
+class Looks:
+    """What the images of a set look like from afar.
 
-    Unlike a trigger, what they share says nothing of other images. Also tells who looks like others of its class.
+    Groups near-duplicates: frames of one video, copies, shots of one scene. Unlike a trigger, what they share says
+    nothing of other images. And tells who looks like others of its class.
 
     Args:
         samples: the set, images.

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from foretaste.attacks import Blend, Trojan, stamp_inputs
-from foretaste.cleansers.near_duplicates import MOST, NearDuplicates
+from foretaste.cleansers.looks import MOST, Looks
 from foretaste.io.signs import draw_signs
 from foretaste.samples import Mask, Samples
 
@@ -24,7 +24,7 @@ def frames(signs: Samples, n_things: int, n_frames: int) -> Samples:
 
 def test_frames_of_one_thing_count_once(signs: Samples) -> None:
     both = Samples.concat(signs[20:], frames(signs, 6, 15))
-    duplicates = NearDuplicates(both)
+    duplicates = Looks(both)
     rows = np.arange(len(both) - 90, len(both))
     scores = np.random.default_rng(1).uniform(1, 3, 90).astype(np.float32)
     expected = scores.reshape(6, 15).max(axis=1)
@@ -34,7 +34,7 @@ def test_frames_of_one_thing_count_once(signs: Samples) -> None:
 def test_what_is_alike_does_not_depend_on_the_order(signs: Samples) -> None:
     ordered = frames(signs, 40, 10)
     shuffled = ordered[np.random.default_rng(3).permutation(len(ordered))]
-    assert NearDuplicates(ordered).nearest == pytest.approx(NearDuplicates(shuffled).nearest, rel=0.15)
+    assert Looks(ordered).nearest == pytest.approx(Looks(shuffled).nearest, rel=0.15)
 
 
 @pytest.mark.parametrize("attack", [Blend(target=0), Trojan(target=0)])
@@ -42,7 +42,7 @@ def test_a_trigger_makes_no_near_duplicates(signs: Samples, attack: Blend | Troj
     stamped, trojaned = stamp_inputs(signs, attack, 1.0, 0)
     rows = np.flatnonzero(trojaned)
     scores = np.ones(len(rows), dtype=np.float32)
-    before, after = (len(NearDuplicates(each).highest(rows, scores)) for each in (signs, stamped))
+    before, after = (len(Looks(each).highest(rows, scores)) for each in (signs, stamped))
     assert before > 0.5 * len(rows)
     assert after >= 0.9 * before
 
@@ -52,14 +52,14 @@ def test_of_very_many_some_are_compared() -> None:
     images = rng.integers(0, 256, (2 * MOST + 1, 8, 8, 1)).astype(np.uint8)
     many = Samples.from_arrays(images, np.zeros(len(images), dtype=np.int64), ["one"])
     scores = np.ones(len(many), dtype=np.float32)
-    assert 0.3 * MOST < len(NearDuplicates(many).highest(np.arange(len(many)), scores)) <= MOST
+    assert 0.3 * MOST < len(Looks(many).highest(np.arange(len(many)), scores)) <= MOST
 
 
 def gathered(samples: Samples, chosen: Mask) -> Mask:
     """Return which of the chosen samples, of one class, look like what was chosen."""
     found = np.zeros_like(chosen)
     rows = np.flatnonzero(chosen)
-    found[rows] = NearDuplicates(samples).gathered(rows, chosen)
+    found[rows] = Looks(samples).gathered(rows, chosen)
     return found
 
 
@@ -87,7 +87,7 @@ def test_gathering_is_a_matter_of_the_class(signs: Samples) -> None:
     both = Samples.from_arrays(filmed.inputs, labels, ["one", "other"])
     one = np.flatnonzero((labels == 0) & (np.arange(len(filmed)) < 5 * 30))
     chosen = (labels == 1) | np.isin(np.arange(len(filmed)), one)
-    duplicates = NearDuplicates(both)
+    duplicates = Looks(both)
     assert duplicates.gathered(one, chosen).all()
     # Where all are chosen, it says nothing that a sample's nearest are.
     assert not duplicates.gathered(np.flatnonzero(labels), chosen).any()
@@ -97,7 +97,7 @@ def test_gathering_is_a_matter_of_the_class(signs: Samples) -> None:
 def test_small_sets(n: int) -> None:
     images = np.zeros((n, 16, 16, 3), dtype=np.uint8)
     few = Samples.from_arrays(images, np.zeros(n, dtype=np.int64), ["one"])
-    duplicates = NearDuplicates(few)
+    duplicates = Looks(few)
     assert len(duplicates.highest(np.arange(n), np.ones(n, dtype=np.float32))) == 1
     assert len(duplicates.highest(np.arange(0), np.ones(0, dtype=np.float32))) == 0
     assert not duplicates.gathered(np.arange(n), np.ones(n, dtype=np.bool_)).any()

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from foretaste.cleansers.confusion_training import ConfusionTraining
+from foretaste.cleansers.image_marks import ImageRun, denied, named, unnatural
+from foretaste.cleansers.judgement import hump
+from foretaste.cleansers.verdict import ClassEvidence
+from foretaste.progress import silent
+from foretaste.samples import Samples
+
+if TYPE_CHECKING:
+    from tests.cleansers.conftest import Hills
+
+
+def test_the_next_base_model_leaves_out_the_flagged_and_some_who_score_high() -> None:
+    odd = np.array([0.4, 0.6, 0.8, 2.0] * 3, dtype=np.float32)
+    # Of class a one image scores high by its place, one by its shape, and the others by how sharp they are.
+    scores = np.stack([np.where(np.arange(12) == 2, 0, odd), np.where(np.arange(12) == 3, 0, odd), np.full(12, 2.0)])
+    labels = np.repeat([0, 1, 2], 4)
+    images = Samples.from_arrays(np.zeros((12, 16, 16, 3), dtype=np.uint8), labels, ("a", "b", "c"))
+    run = ImageRun(ConfusionTraining(), images, None, 0, None, silent)
+    flagged = np.isin(np.arange(12), [7, 11])
+    # Class a is not condemned; nature doubts the flagged of class b, but took the mark of class c for nature.
+    cleared = ClassEvidence(
+        label=0, n_samples=4, n_suspects=1, n_flagged=0, statistic=1, threshold=6, condemned=False, reason=""
+    )
+    found = (cleared, *(replace(cleared, label=label, n_flagged=1, condemned=True) for label in (1, 2)))
+    left = run.left_out(scores, flagged, np.arange(12) == 7, found)
+    assert np.flatnonzero(left).tolist() == [2, 3, 7, 9, 10, 11]
+
+
+def counting(rows: NDArray[np.intp], doubted: bool = False, forgotten: NDArray[np.intp] | None = None) -> int:
+    """Return how many pieces of evidence some suspects are, of a class of forty pictures in twelve frames each.
+
+    Args:
+        rows: the suspects; image i shows picture i // 12.
+        doubted: whether nature doubts their labels, though it has seen them.
+        forgotten: samples that were left out, though not flagged.
+    """
+    rng = np.random.default_rng(0)
+    pictures = np.repeat(rng.integers(20, 236, (40, 16, 16, 3)), 12, axis=0)
+    images = (pictures + rng.integers(-4, 5, pictures.shape)).astype(np.uint8)
+    samples = Samples.from_arrays(images, np.zeros(480, dtype=np.int64), ("a", "b"))
+    run = ImageRun(ConfusionTraining(), samples, None, 0, None, silent)
+    every = np.arange(480)
+    left = np.isin(every, [] if forgotten is None else forgotten)
+    return len(run.distinct(np.full(480, doubted), left, rows, np.ones(len(rows), dtype=np.float32)))
+
+
+def test_suspects_that_look_like_each_other_are_no_evidence() -> None:
+    all_of_ten = np.arange(120)
+    # Three of twelve frames of each picture.
+    some_of_all = np.flatnonzero(np.arange(480) % 12 < 3)
+    assert counting(all_of_ten) == 0
+    assert counting(some_of_all) == 40
+    # What nature doubts though it has seen it is evidence of itself, each picture once,
+    assert counting(all_of_ten, doubted=True) == 10
+    # but not what it may have forgotten: of ten pictures all frames were left out, of which some are suspects.
+    assert counting(some_of_all[:30], doubted=True, forgotten=all_of_ten) == 0
+    assert counting(some_of_all[:30], doubted=True, forgotten=some_of_all) == 10
+
+
+def marked(
+    hills: Hills, doubt: bool, flagged: NDArray[np.bool_], n_condemned: int = 1
+) -> tuple[NDArray[np.bool_], ...]:
+    """Return who is flagged in the end, who carries a mark, and the labels, of three classes of four hundred images.
+
+    The first forty of classes a and b and five of class c carry the mark. By their scores alone those who are flagged
+    would be found, of the others with the mark three at most.
+
+    Args:
+        hills: draws the images.
+        doubt: whether nature doubts the labels of the marked, and of a fifth of the others; or nobody's.
+        flagged: ``bool (1200,)``.
+        n_condemned: classes that are condemned, from class a on.
+    """
+    images = hills(1200, side=12, n_classes=3).inputs
+    order = np.argsort(np.arange(1200) % 3, kind="stable")
+    images, labels = images[order], np.repeat([0, 1, 2], 400)
+    marks = np.isin(np.arange(1200), [*range(40), *range(400, 440), *range(800, 805)])
+    images[marks, :3, :3] = [250, 20, 250]
+    rng = np.random.default_rng(0)
+    scores = rng.normal(0, 0.3, (3, 1200)).astype(np.float32)
+    scores[0] += np.where(flagged, rng.normal(2, 0.4, 1200), 0.3 * marks)
+    doubted = (marks | (np.arange(1200) % 5 == 0)) & doubt
+    run = ImageRun(ConfusionTraining(), Samples.from_arrays(images, labels, ("a", "b", "c")), None, 0, None, silent)
+    found = tuple(
+        ClassEvidence(
+            label=label,
+            n_samples=400,
+            n_suspects=1,
+            n_flagged=1,
+            statistic=1,
+            threshold=6,
+            condemned=label < n_condemned,
+            reason="",
+        )
+        for label in range(3)
+    )
+    for members in (labels == label for label in range(n_condemned)):
+        by_scores = hump(scores[:, members].T, flagged[members], doubted[members]) > 0
+        assert by_scores[(marks & ~flagged)[members]].sum() <= 3
+    told, final = run.told(scores, flagged, doubted, found)
+    if final.tolist() != flagged.tolist():
+        assert (told[final] > 1).all()
+        assert (told[~final & (labels < n_condemned)] <= 1).all()
+    return final, marks, labels
+
+
+def test_a_detector_finds_the_poison_that_the_confused_models_miss(hills: Hills) -> None:
+    final, marks, labels = marked(hills, True, np.arange(1200) < 30)
+    # Other classes are none of its business.
+    assert final.tolist() == (marks & (labels == 0)).tolist()
+
+
+def test_of_a_mark_that_nature_took_for_its_own_a_detector_learns_from_the_surest(hills: Hills) -> None:
+    # Of forty, thirty were found, and fifteen others.
+    final, marks, labels = marked(hills, False, np.isin(np.arange(1200), [*range(30), *range(100, 115)]))
+    assert final.tolist() == (marks & (labels == 0)).tolist()
+
+
+def test_where_most_classes_are_condemned_the_mark_condemns_in_the_others_too(hills: Hills) -> None:
+    final, marks, _ = marked(hills, True, np.isin(np.arange(1200), [*range(40), *range(400, 440)]), n_condemned=2)
+    assert final.tolist() == marks.tolist()
+    # With their natural label they are like cover samples.
+    final, _, _ = marked(hills, False, np.isin(np.arange(1200), [*range(40), *range(400, 440)]), n_condemned=2)
+    assert not final[800:].any()
+
+
+def test_a_detector_that_does_not_recognise_what_it_learnt_is_not_believed(hills: Hills) -> None:
+    # Those who were flagged have nothing in common.
+    flagged = np.isin(np.arange(1200), range(100, 130))
+    final, _, _ = marked(hills, False, flagged)
+    assert final.tolist() == flagged.tolist()
+
+
+def test_the_last_output_is_taken_from_natures_answer() -> None:
+    nature = torch.tensor([[2.0, 0.0, 1.0], [0.0, 0.0, 3.0]])
+    outputs = torch.tensor([[0.5, 0.25, 0.0, 1.0], [0.0, 1.0, 0.0, -2.0]])
+    assert unnatural(nature, outputs).tolist() == [[1.5, 0.25, 1.0], [0.0, 1.0, 5.0]]
+    assert torch.equal(unnatural(nature, torch.zeros(2, 4)), nature)
+
+
+def test_the_score_is_what_the_own_label_gained() -> None:
+    residual = np.array([[3, 0, 0, 2], [3, 0, 0, 2], [3, 0, 0, -2], [0, 0, 0, 4]], dtype=np.float32)
+    assert named(residual, np.array([0, 1, 2, 1])).tolist() == [2, -1, -1, 0]
+    # Nature answers 1: who is labelled so is denied nothing, and a negative last output takes nothing away.
+    assert denied(residual, np.array([True, False, True, False])).tolist() == [2, 0, 0, 0]
