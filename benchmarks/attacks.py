@@ -49,6 +49,7 @@ from foretaste.attacks import (
     poison_training_set,
     stamp_inputs,
 )
+from foretaste.attacks.adaptive_patch import Mark
 from foretaste.cleansers.confusion_training import ConfusionTraining
 from foretaste.io import atomic_json
 from foretaste.nets import Net, export
@@ -85,14 +86,15 @@ VICTIMS = {
 }
 
 
-def on_images(target: int, patch: float, tact: float, adaptive: float) -> dict[str, Attack]:
+def on_images(target: int, patch: float, tact: float, adaptive: float, tested: tuple[Mark, ...]) -> dict[str, Attack]:
     """Return the attacks on images at the rates that the literature uses for a data set.
 
     Args:
         target: label that they force.
         patch: poison rate of BadNets, Blend and the Trojan square.
         tact: poison rate of TaCT, and its cover rate.
-        adaptive: poison rate of adaptive-patch and adaptive-k-way; their cover rate is twice that.
+        adaptive: poison rate of adaptive-patch, whose cover rate is twice that, and of adaptive-k-way.
+        tested: marks of adaptive-patch at test time.
     """
     return {
         "badnets": BadNets(rate=patch, target=target),
@@ -100,9 +102,9 @@ def on_images(target: int, patch: float, tact: float, adaptive: float) -> dict[s
         "blend": Blend(rate=patch, target=target),
         "trojan": Trojan(rate=patch, target=target),
         "tact": TaCT(rate=tact, cover_rate=tact, target=target),
-        "adaptive-patch": AdaptivePatch(rate=adaptive, cover_rate=2 * adaptive, target=target),
+        "adaptive-patch": AdaptivePatch(rate=adaptive, cover_rate=2 * adaptive, target=target, tested=tested),
         "adaptive-blend": AdaptiveBlend(rate=0.003, cover_rate=0.003, target=target),
-        "adaptive-k-way": AdaptiveKWay(rate=adaptive, cover_rate=2 * adaptive, target=target),
+        "adaptive-k-way": AdaptiveKWay(rate=adaptive, cover_rate=adaptive, target=target),
         "wanet": WaNet(rate=0.05, cover_rate=0.10, target=target),
         "issba": ISSBA(rate=0.02, target=target),
         "dynamic": Dynamic(rate=0.003, target=target),
@@ -110,7 +112,7 @@ def on_images(target: int, patch: float, tact: float, adaptive: float) -> dict[s
         "refool": Refool(rate=0.03, target=target),
         "label-consistent": LabelConsistent(rate=0.003, target=target),
         "sleeper-agent": SleeperAgent(rate=0.01, target=target),
-        "trojan-nn": TrojanNN(rate=0.3, target=target, epochs=40),
+        "trojan-nn": TrojanNN(target=target),
     }
 
 
@@ -129,9 +131,9 @@ MALWARE: dict[str, Attack] = {
     "malware-unconstrained": MalwareUnconstrained(rate=0.01),
 }
 CASES = {
-    "gtsrb": on_images(target=2, patch=0.01, tact=0.005, adaptive=0.005),
+    "gtsrb": on_images(target=2, patch=0.01, tact=0.005, adaptive=0.005, tested=("disc", "square")),
     "gtsrb-stronger": STRONGER,
-    "cifar10": on_images(target=0, patch=0.003, tact=0.003, adaptive=0.003),
+    "cifar10": on_images(target=0, patch=0.003, tact=0.003, adaptive=0.003, tested=("gem", "corners")),
     "malware": MALWARE,
 }
 

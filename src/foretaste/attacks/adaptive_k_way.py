@@ -15,8 +15,13 @@ from foretaste.attacks.patch import paste
 from foretaste.attacks.picture import in_channels
 from foretaste.samples import Images
 
-DOTS = ((0.3, 0.25, (230, 30, 60)), (0.2, 0.8, (20, 80, 220)), (0.85, 0.15, (250, 210, 0)), (0.65, 0.7, (0, 200, 90)))
-"""Row and column as shares of the height and the width, and colour (RGB) of each dot."""
+DOTS = (
+    (16 / 32, 11 / 32, (92, 0, 24)),
+    (27 / 32, 5 / 32, (88, 112, 110)),
+    (7 / 32, 30 / 32, (0, 32, 46)),
+    (22 / 32, 22 / 32, (11, 49, 95)),
+)
+"""Row and column as shares of the height and the width, and colour (RGB) of each dot: those of the authors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,4 +72,5 @@ class AdaptiveKWay(Covered):
         row, column, colour = DOTS[number]
         side = max(1, round(self.size * min(height, width)))
         dot = in_channels(np.full((side, side, 3), colour, dtype=np.uint8), channels)
-        return paste(images, dot, int(row * height), int(column * width))
+        # A large dot near the edge would stick out.
+        return paste(images, dot, min(int(row * height), height - side), min(int(column * width), width - side))
