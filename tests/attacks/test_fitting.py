@@ -1,3 +1,4 @@
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,6 +124,36 @@ def test_what_only_its_training_finds_out_leaves_nothing(cache: Path) -> None:
     with pytest.raises(UsageError, match="too dark"):
         fitted(Tint(more=-1), pictures(), 0)
     assert not list((cache / "attacks").iterdir())
+
+
+def test_samples_that_differ_anywhere_are_others() -> None:
+    # What runs are told apart by looks at a thousand images only.
+    images = np.zeros((2500, 4, 4, 1), np.uint8)
+    changed = images.copy()
+    changed[1] = 200
+    for some in (images, changed):
+        fitted(Tint(), Samples.from_arrays(some, np.arange(2500) % 2), 0)
+    assert runs_made == [0, 0]
+
+
+def test_what_a_run_left_long_ago_is_gone_on_with(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(attack: Tint, samples: Samples, *, seed: int, workdir: Path, on_progress: OnProgress) -> Weights:
+        (workdir / "half").write_text("way")
+        raise KeyboardInterrupt
+
+    def resumed(attack: Tint, samples: Samples, *, seed: int, workdir: Path, on_progress: OnProgress) -> Weights:
+        return {"tint": np.array([(workdir / "half").exists()], dtype=np.float32)}
+
+    monkeypatch.setattr(Tint, "fit", killed)
+    for value in (1, 2):
+        with pytest.raises(KeyboardInterrupt):
+            fitted(Tint(), pictures(value), 0)
+    for work in (cache / "attacks").iterdir():
+        os.utime(work, (0, 0))
+    monkeypatch.setattr(Tint, "fit", resumed)
+    assert tint(fitted(Tint(), pictures(1), 0)) == 1
+    # That of the other samples is swept away.
+    assert [path.suffix for path in (cache / "attacks").iterdir()] == [".safetensors"]
 
 
 def test_whole_and_other_numbers_of_one_value_are_the_same() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import fields
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 LAYOUT = 5
 """Raised when an attack trains differently than before, so that what is cached is not used any more."""
+
+HASHED_AT_ONCE = 1000
+"""Samples."""
 
 SomeAttack = TypeVar("SomeAttack", bound=Attack)
 
@@ -56,7 +60,7 @@ def fitted(attack: SomeAttack, samples: Samples, seed: int, on_progress: OnProgr
     from foretaste.training import fingerprint
 
     folder = cache_dir() / "attacks"
-    key = fingerprint(samples, identity(attack), files(attack), seed, LAYOUT)
+    key = fingerprint(samples, content(samples), identity(attack), files(attack), seed, LAYOUT)
     kept = folder / f"{key}.safetensors"
     if kept.exists():
         try:
@@ -66,6 +70,7 @@ def fitted(attack: SomeAttack, samples: Samples, seed: int, on_progress: OnProgr
     work = folder / f"{key}.work"
     try:
         work.mkdir(parents=True, exist_ok=True)
+        os.utime(work)  # what a killed run left long ago is gone on with, not swept away
         sweep(folder)
     except OSError as error:
         raise ForetasteError(f"cannot write {work}: {error.strerror}") from error
@@ -122,6 +127,14 @@ def identity(attack: Attack) -> str:
     """Return the attack's kind and fields as text, in which 1 and 1.0 are the same."""
     values = {name: float(value) if type(value) is int else value for name, value in settings(attack).items()}
     return f"{type(attack).__name__}({', '.join(f'{name}={value}' for name, value in values.items())})"
+
+
+def content(samples: Samples) -> str:
+    """Return a digest of all inputs, read a portion at a time: what is kept for good must not be for other samples."""
+    digest = hashlib.sha256()
+    for start in range(0, len(samples), HASHED_AT_ONCE):
+        digest.update(samples.inputs[start : start + HASHED_AT_ONCE].tobytes())
+    return digest.hexdigest()
 
 
 def files(attack: Attack) -> list[str]:

@@ -35,5 +35,5 @@ def surrogate(
 
     own = None if workdir is None else workdir / f"classifier-{number}"
     if own is not None:
-        own.mkdir(exist_ok=True)
+        own.mkdir(parents=True, exist_ok=True)
     return train(samples, plan=TrainingPlan(epochs=epochs), seed=seed + number, workdir=own, on_progress=report).net
