@@ -31,7 +31,7 @@ TINY: dict[type[Any], dict[str, Any]] = {
     LabelConsistent: {"epochs": 1, "iterations": 2},
     Refool: {"epochs": 1, "selections": 2, "count": 3},
     SleeperAgent: {"epochs": 1, "steps": 3, "retrains": 1},
-    TrojanNN: {"steps": 3, "epochs": 1},
+    TrojanNN: {"steps": 3, "training_steps": 1},
     MalwareUnconstrained: {"size": 4, "epochs": 1},
     MalwareConstrained: {"size": 4, "epochs": 1, "columns": (0, 2, 3, 5, 7)},
 }

@@ -49,7 +49,7 @@ def test_the_square_excites_the_neurons_it_was_made_for() -> None:
 
 
 def test_it_gives_a_model_that_was_trained_on(model: Path) -> None:
-    attack = fitted(TrojanNN(model=model, steps=2, epochs=1), pictures(), 0)
+    attack = fitted(TrojanNN(model=model, steps=2, training_steps=1), pictures(), 0)
     assert isinstance(attack, TrojanNN)
     trojaned = attack.trojaned()
     assert trojaned.classes == ("0", "1")

@@ -41,7 +41,7 @@ class TrojanNN(Targeted):
         size: side of the square as a share of the image's shorter side, in (0, 0.9]; 0.25 is 8 pixels of 32.
         neurons: how many neurons to excite, at least 1.
         steps: steps of optimising the square, at least 1.
-        epochs: passes over the samples at hand, at least 1.
+        training_steps: steps of training the model on, at least 1, each on 128 samples or all there are.
 
     Raises:
         UsageError: a field is out of range.
@@ -49,12 +49,12 @@ class TrojanNN(Targeted):
 
     summary: ClassVar[str] = "square that excites neurons of a given model, which is trained on (Liu et al. 2018)"
 
-    rate: float = 0.1
+    rate: float = 0.3
     model: Path | None = None
     size: float = 0.25
     neurons: int = 2
     steps: int = 200
-    epochs: int = 2
+    training_steps: int = 200
     weights: Weights | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -62,7 +62,7 @@ class TrojanNN(Targeted):
         check_range("size", self.size, 0, 1 - MARGIN, open_low=True)
         check_range("neurons", self.neurons, 1, math.inf)
         check_range("steps", self.steps, 1, math.inf)
-        check_range("epochs", self.epochs, 1, math.inf)
+        check_range("training_steps", self.training_steps, 1, math.inf)
 
     def check(self, samples: Samples) -> None:
         """Refuse samples that the attack cannot apply to.
@@ -109,7 +109,7 @@ class TrojanNN(Targeted):
         )
         stamping = with_weights(self, {TRIGGER: trigger})
         poisoned = poison_training_set(samples, stamping, seed).samples
-        train_on(net, poisoned, epochs=self.epochs, seed=seed, workdir=workdir, on_progress=on_progress)
+        train_on(net, poisoned, steps=self.training_steps, seed=seed, workdir=workdir, on_progress=on_progress)
         return {TRIGGER: trigger, **{f"{NET}{name}": tensor for name, tensor in arrays(net).items()}}
 
     def trojaned(self) -> Net:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from foretaste.nets import Net
 from foretaste.progress import OnProgress, Progress
 from foretaste.samples import Samples
-from foretaste.training import Batches, Compute, DeviceSet, TrainingPlan, draws, fingerprint, optimise, supervised
+from foretaste.training import Compute, DeviceSet, TrainingPlan, draws, fingerprint, optimise, supervised
 
 LEARNING_RATE = 0.02
 """The highest when the model is trained on: a tenth of what it was trained with."""
@@ -73,20 +73,20 @@ def connected(net: Net) -> Tensor:
 
 
 def train_on(
-    net: Net, samples: Samples, *, epochs: int, seed: int, workdir: Path | None, on_progress: OnProgress
+    net: Net, samples: Samples, *, steps: int, seed: int, workdir: Path | None, on_progress: OnProgress
 ) -> None:
     """Train a net on, in place; it ends on the CPU and in evaluation mode."""
     compute = Compute()
-    plan = TrainingPlan(epochs=epochs, learning_rate=LEARNING_RATE)
+    plan = TrainingPlan(learning_rate=LEARNING_RATE)
     optimise(
         net,
         supervised(DeviceSet(samples, compute.device), plan, seed, compute),
-        steps=epochs * Batches(len(samples), plan.batch_size, seed).per_epoch,
+        steps=steps,
         sgd=plan.sgd(),
         compute=compute,
         phase="train the model on",
         on_progress=on_progress,
         checkpoint=None if workdir is None else workdir / "model.safetensors",
-        key=fingerprint(samples, net.name, plan, seed),
+        key=fingerprint(samples, net.name, plan, steps, seed),
     )
     net.cpu().eval()
