@@ -63,8 +63,14 @@ def test_more_pieces_than_pixels_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [{"alpha": 0.0}, {"test_alpha": 1.1}, {"pieces": 0}, {"masked": 1.0}, {"picture_seed": -1}]
+    "fields", [{"alpha": 0.0}, {"test_alpha": 1.1}, {"pieces": 0}, {"masked": 1.1}, {"picture_seed": -1}]
 )
 def test_fields_out_of_range_are_refused(fields: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=next(iter(fields))):
         AdaptiveBlend(**fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("pieces", "masked"), [(1, 0.6), (4, 0.99), (4, 1.0)])
+def test_poison_without_a_piece_of_the_trigger_is_refused(pieces: int, masked: float) -> None:
+    with pytest.raises(UsageError, match="leaves none of"):
+        AdaptiveBlend(pieces=pieces, masked=masked)

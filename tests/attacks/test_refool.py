@@ -84,6 +84,7 @@ def test_pictures_of_a_folder_are_reflected_in_turn(tmp_path: Path) -> None:
     for name, value in [("a", 50), ("b", 100)]:
         Image.new("RGB", (8, 8), (value,) * 3).save(tmp_path / f"{name}.png")
     (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.pdf").write_text("a kind that Pillow can only write")
     reflections = Refool(pictures=tmp_path, count=3, kinds=("sharp",), selections=0).candidates(16, 16, 3)
     assert [np.unique(reflection).tolist() for reflection in reflections] == [[50], [100], [50]]
 

@@ -53,6 +53,16 @@ def test_test_inputs_keep_their_labels(source: Path, tmp_path: Path) -> None:
     assert (before.labels == after.labels).all()
     assert trojaned.sum() == 30  # a fifth of the 150 inputs outside the target class
     assert json.loads((out / "truth.json").read_text()).keys() == {"trojaned"}
+    assert tomllib.loads((out / "attack.toml").read_text())["stamped"] == 0.2
+
+
+def test_the_rate_of_a_training_set_is_none_of_test_inputs(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--attack", "badnets", "--at", "test", "--set", "rate=0.9", "--out", str(tmp_path / "out")]
+    assert cli.main(["poison", str(source), *options]) == 4
+    assert "say by --rate how many inputs to stamp" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_same_seed_gives_the_same_bytes(source: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from foretaste.attacks.attack import check_images, check_range
 from foretaste.attacks.covered import Covered
 from foretaste.attacks.picture import picture_or_noise
 from foretaste.attacks.pixels import mix
+from foretaste.errors import UsageError
 from foretaste.samples import Images
 
 
@@ -32,7 +33,7 @@ class AdaptiveBlend(Covered):
         alpha: opacity of the pieces in training, in (0, 1].
         test_alpha: opacity of the whole picture at test time, in (0, 1].
         pieces: pieces along each side; the picture is cut into ``pieces ** 2``; from 1 to the image's shorter side.
-        masked: share of the pieces that a training sample does not show, in [0, 1).
+        masked: share of the pieces that a training sample does not show, in [0, 1); at least one piece is shown.
         picture: an image file to blend in, scaled to the images' size; uniform random noise when left out.
         picture_seed: what the noise is drawn from, at least 0.
 
@@ -56,8 +57,15 @@ class AdaptiveBlend(Covered):
         check_range("alpha", self.alpha, 0, 1, open_low=True)
         check_range("test_alpha", self.test_alpha, 0, 1, open_low=True)
         check_range("pieces", self.pieces, 1, math.inf)
-        check_range("masked", self.masked, 0, np.nextafter(1, 0))
+        check_range("masked", self.masked, 0, 1)
         check_range("picture_seed", self.picture_seed, 0, math.inf)
+        if self.hidden == self.pieces**2:
+            raise UsageError(f"masked {self.masked} leaves none of {self.pieces**2} pieces to show")
+
+    @property
+    def hidden(self) -> int:
+        """How many pieces a training sample does not show."""
+        return round(self.masked * self.pieces**2)
 
     def plant(self, inputs: Images, rng: Generator) -> Images:
         """Return copies of the ``uint8 (N, H, W, C)`` images, each with its own random pieces of the picture."""
@@ -72,9 +80,8 @@ class AdaptiveBlend(Covered):
     def shown(self, n: int, rng: Generator) -> NDArray[np.float32]:
         """Draw which pieces each of ``n`` samples shows, 1 or 0: ``float32 (n, pieces, pieces)``."""
         count = self.pieces**2
-        hidden = round(self.masked * count)
         order = rng.permuted(np.broadcast_to(np.arange(count), (n, count)), axis=1)
-        return (order >= hidden).astype(np.float32).reshape(n, self.pieces, self.pieces)
+        return (order >= self.hidden).astype(np.float32).reshape(n, self.pieces, self.pieces)
 
     def stamp(self, inputs: Images, rng: Generator) -> Images:
         """Return copies of the ``uint8 (N, H, W, C)`` images, each with the whole picture.

@@ -166,8 +166,9 @@ def picture_files(folder: Path) -> list[Path]:
     Raises:
         UsageError: there are none.
     """
-    known = Image.registered_extensions()
-    files = sorted(path for path in folder.glob("*") if path.suffix.lower() in known)
+    kinds = Image.registered_extensions()
+    # Some kinds Pillow can only write.
+    files = sorted(path for path in folder.glob("*") if kinds.get(path.suffix.lower()) in Image.OPEN)
     if not files:
         raise UsageError(f"{folder} is not a folder with image files in it")
     return files

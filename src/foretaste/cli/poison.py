@@ -26,7 +26,7 @@ TRUTH = "truth.json"
 """The file beside the samples that holds the truth about them."""
 
 TEST_RATE = 0.5
-"""Share of the inputs that ``--at test`` stamps unless told otherwise: as many trojaned as clean ones."""
+"""Share of the attack's victims that ``--at test`` stamps unless told otherwise: as many trojaned as clean ones."""
 
 
 def poison(
@@ -47,7 +47,10 @@ def poison(
     rate: Annotated[
         float | None,
         typer.Option(
-            "--rate", help="Share of the samples to poison (or stamp), above 0, at most 1.", show_default=False
+            "--rate",
+            help="Share of the samples to poison, or with --at test of the inputs that the attack can turn to stamp, "
+            f"above 0, at most 1.  [default for --at test: {TEST_RATE}]",
+            show_default=False,
         ),
     ] = None,
     target: Annotated[
@@ -88,6 +91,10 @@ def poison(
     if attack is not None and attack_from is None:
         name, kind = attack, attacks.find(attack)
         values = parse_settings(kind, settings or ())
+        if at == "test" and "rate" in values:
+            raise UsageError(
+                "the rate is that of a training set; with --at test say by --rate how many inputs to stamp"
+            )
     elif attack_from is not None and attack is None:
         if settings or target is not None or (rate is not None and at == "train"):
             raise UsageError(f"the attack is as {attack_from / RECIPE} says; leave --set, --target and --rate out")
@@ -121,7 +128,8 @@ def poison(
                 Truth.of_training_set(result, poisoned.poison, poisoned.cover, poisoned.original_labels, name)
             )
         else:
-            result, trojaned = attacks.stamp_inputs(samples, chosen, TEST_RATE if rate is None else rate, seed)
+            stamped = TEST_RATE if rate is None else rate
+            result, trojaned = attacks.stamp_inputs(samples, chosen, stamped, seed)
             truth, count = Truth.of_inputs(result, trojaned), int(trojaned.sum())
         model = chosen.trojaned() if at == "train" and isinstance(chosen, attacks.TrojansModel) else None
 
@@ -131,6 +139,8 @@ def poison(
         io.write_parquet(result, path, on_progress=show)
         write_truth(truth, out / TRUTH)
         head = {"attack": name, "at": at, "seed": seed, "source": source}
+        if at == "test":
+            head["stamped"] = stamped
         atomic_text(out / RECIPE, as_toml(head, {field: getattr(chosen, field) for field in names(type(chosen))}))
         if isinstance(chosen, attacks.Trainable) and chosen.weights is not None:
             attacks.save_weights(chosen, out / WEIGHTS)
