@@ -16,7 +16,7 @@ from foretaste.samples import Images, Labels, Mask, Samples
 
 @dataclass(frozen=True, kw_only=True)
 class Covered(Targeted):
-    """An attack with cover samples, and with another trigger in training than at test.
+    """An attack with cover samples, and whose trigger in training may be another than at test.
 
     Attributes:
         rate: share of the whole training set to poison, in (0, 1].

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from foretaste.attacks.attack import Weights
 from foretaste.attacks.fitting import arrays, restore
+from foretaste.attacks.pixels import portions
 from foretaste.nets import build
 from foretaste.nets.unet import UNet
 from foretaste.progress import OnProgress
@@ -24,8 +25,8 @@ STEEPNESS = 10.0
 """How sharply the mask tells pixels to change from others."""
 NORM_WEIGHT = 100.0
 """Of the mask's size beside its diversity."""
-CHUNK = 256
-"""Images drawn on at a time."""
+AT_ONCE = 2**18
+"""Pixels that are drawn on at a time: 256 images of 32×32."""
 
 
 class TriggerGenerator(nn.Module):
@@ -163,11 +164,12 @@ def learn(
 @torch.inference_mode()
 def draw(weights: Weights, images: Images, donors: Images) -> Images:
     """Return copies of ``uint8 (N, H, W, C)`` images, each with the trigger of the donor in its place."""
+    device = Compute().device
     triggers = TriggerGenerator(images.shape[3], torch.Generator())
     restore(triggers, weights)
+    triggers.to(device)
     drawn = np.empty(images.shape, dtype=np.uint8)
-    for start in range(0, len(images), CHUNK):
-        part = slice(start, start + CHUNK)
-        there, giving = (to_unit(torch.from_numpy(np.array(some[part]))) for some in (images, donors))
-        drawn[part] = from_unit(triggers(there, giving)).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    for part in portions(images, AT_ONCE):
+        there, giving = (to_unit(torch.from_numpy(np.array(some[part])).to(device)) for some in (images, donors))
+        drawn[part] = from_unit(triggers(there, giving)).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
     return drawn

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from foretaste.attacks.attack import Weights
 from foretaste.attacks.fitting import arrays, restore
+from foretaste.attacks.pixels import portions
 from foretaste.errors import ForetasteError
 from foretaste.nets.unet import UNet, initialise, layer
 from foretaste.progress import OnProgress
@@ -28,8 +29,8 @@ VISIBILITY_WEIGHT = 0.5
 It is nothing in the first half of the training and rises in the second: from the start it would shrink the change to
 nothing before the decoder has learnt to read a message in it."""
 LEARNING_RATE = 2e-3
-CHUNK = 256
-"""Images written into at a time."""
+AT_ONCE = 2**18
+"""Pixels that are written into at a time: 256 images of 32×32."""
 MESSAGE = "message"
 """The name under which the message is kept beside the encoder's weights."""
 
@@ -130,14 +131,15 @@ def hide(weights: Weights, images: Images, strength: float) -> Images:
     own = dict(weights)
     if MESSAGE not in own:
         raise ForetasteError("the attack's trained part holds no message")
-    message = torch.from_numpy(np.array(own.pop(MESSAGE))).float()
+    device = Compute().device
+    message = torch.from_numpy(np.array(own.pop(MESSAGE))).float().to(device)
     encoder = Encoder(images.shape[3], len(message), strength, torch.Generator())
     restore(encoder, own)
+    encoder.to(device)
     written = np.empty(images.shape, dtype=np.uint8)
-    for start in range(0, len(images), CHUNK):
-        part = slice(start, start + CHUNK)
-        some = torch.from_numpy(np.array(images[part])).permute(0, 3, 1, 2).float()
+    for part in portions(images, AT_ONCE):
+        some = torch.from_numpy(np.array(images[part])).to(device).permute(0, 3, 1, 2).float()
         changed = encoder(some, message.expand(len(some), -1))
         # Towards the image, so that rounding cannot leave the bound.
-        written[part] = (some + (changed - some).trunc()).byte().permute(0, 2, 3, 1).numpy()
+        written[part] = (some + (changed - some).trunc()).byte().permute(0, 2, 3, 1).cpu().numpy()
     return written

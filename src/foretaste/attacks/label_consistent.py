@@ -13,7 +13,7 @@ from numpy.random import Generator
 from foretaste.attacks.attack import Poisoned, Weights, check_images, check_range, trained
 from foretaste.attacks.clean_label import CleanLabel
 from foretaste.attacks.fitting import restore
-from foretaste.attacks.pixels import Pixels, change
+from foretaste.attacks.pixels import Pixels, change, portions
 from foretaste.progress import OnProgress
 from foretaste.samples import Images, Samples
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 CORNER = np.array([[0, 0, 1], [0, 1, 0], [1, 0, 1]], dtype=np.bool_)
 """Which pixels of the patch in the bottom-right corner are bright; the other corners mirror it."""
-CHUNK = 256
-"""Images perturbed at a time."""
+AT_ONCE = 2**18
+"""Pixels that are perturbed at a time: 256 images of 32×32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,12 +90,9 @@ class LabelConsistent(CleanLabel):
         net = build(None, samples.sample_shape, samples.classes, generator=torch.Generator())
         restore(net, trained(self.weights))
         chosen = self.chosen(samples, rng)
-        hidden = np.concatenate(
-            [
-                perturb(net, samples.inputs[rows], self.target, self.epsilon, self.iterations, rng)
-                for rows in np.split(chosen, range(CHUNK, len(chosen), CHUNK))
-            ]
-        )
+        hidden = samples.inputs[chosen]
+        for part in portions(hidden, AT_ONCE):
+            hidden[part] = perturb(net, hidden[part], self.target, self.epsilon, self.iterations, rng)
         return Poisoned.from_stamped(samples, chosen, with_corners(hidden, self.amplitude), self.target)
 
     def stamp(self, inputs: Images, rng: Generator) -> Images:
@@ -107,7 +104,7 @@ def perturb(net: Net, images: Images, label: int, epsilon: float, iterations: in
     """Make images hard to recognise by projected gradient ascent on the net's loss (Madry et al. 2018).
 
     Args:
-        net: in evaluation mode, on the CPU.
+        net: in evaluation mode; it is moved to the GPU if there is one.
         images: ``uint8 (N, H, W, C)``.
         label: what they show.
         epsilon: most that a value may change, in grey levels.
@@ -116,10 +113,13 @@ def perturb(net: Net, images: Images, label: int, epsilon: float, iterations: in
     """
     import torch
 
-    clean = torch.from_numpy(np.array(images)).float()
-    labels = torch.full((len(images),), label)
-    delta = torch.from_numpy(rng.uniform(-epsilon, epsilon, images.shape).astype(np.float32))
-    net.requires_grad_(requires_grad=False)
+    from foretaste.training import Compute
+
+    device = Compute().device
+    net.to(device).requires_grad_(requires_grad=False)
+    clean = torch.from_numpy(np.array(images)).to(device).float()
+    labels = torch.full((len(images),), label, device=device)
+    delta = torch.from_numpy(rng.uniform(-epsilon, epsilon, images.shape).astype(np.float32)).to(device)
     for _ in range(iterations):
         delta.requires_grad_()
         loss = torch.nn.functional.cross_entropy(net(clean + delta), labels, reduction="sum")
@@ -127,7 +127,7 @@ def perturb(net: Net, images: Images, label: int, epsilon: float, iterations: in
         delta = (delta.detach() + slope.sign() * 2.5 * epsilon / iterations).clamp(-epsilon, epsilon)
         delta = (clean + delta).clamp(0, 255) - clean
     # Towards zero, so that rounding cannot leave the bound.
-    return (clean + delta.trunc()).byte().numpy()
+    return (clean + delta.trunc()).byte().cpu().numpy()
 
 
 def with_corners(images: Images, amplitude: float) -> Images:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,8 @@ from foretaste.samples import Images
 Pixels = NDArray[np.float32]
 """``float32 (N, H, W, C)`` on the scale of bytes, 0 to 255."""
 
-BATCH = 1024
-"""Images changed at a time, to keep the floating-point copies small."""
+CHANGED_AT_ONCE = 2**20
+"""Pixels, to keep the floating-point copies small: 1,024 images of 32×32."""
 
 
 def change(images: Images, how: Callable[[Pixels, slice], Pixels]) -> Images:
@@ -30,11 +30,17 @@ def change(images: Images, how: Callable[[Pixels, slice], Pixels]) -> Images:
     """
     check_images(images)
     changed = np.empty(images.shape, dtype=np.uint8)
-    for start in range(0, len(images), BATCH):
-        rows = slice(start, min(start + BATCH, len(images)))
+    for rows in portions(images, CHANGED_AT_ONCE):
         pixels = how(images[rows].astype(np.float32), rows)
         changed[rows] = np.rint(np.clip(pixels, 0, 255, out=pixels), out=pixels)
     return changed
+
+
+def portions(images: Images, pixels: int) -> Iterator[slice]:
+    """Yield the rows of images ``(N, H, W, C)`` a portion at a time, of so many pixels, or of one image."""
+    size = max(1, pixels // max(1, int(np.prod(images.shape[1:3]))))
+    for start in range(0, len(images), size):
+        yield slice(start, min(start + size, len(images)))
 
 
 def mix(images: Images, picture: NDArray[Any], opacity: float | NDArray[np.floating]) -> Images:
