@@ -10,6 +10,7 @@ Processor time is what counts; wall time depends on what else the machine does.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ from attacks import CASES, sets
 from record import RESULTS, head
 
 from foretaste.attacks import ATTACKS, Attack, Trainable, TrojanNN, fitted, poison_training_set
+from foretaste.attacks.malware import Malware
 from foretaste.attacks.visibility import psnr, ssim
 from foretaste.io import atomic_json, load
 from foretaste.samples import Images, Samples
@@ -30,22 +32,26 @@ IMAGES = 50_000
 def main() -> None:
     """Measure and keep the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
+    parser.add_argument("--attacks", nargs="+", help="only these; what is known of others is kept")
+    options = parser.parse_args()
+    path = RESULTS / "stamp.json"
+    kept: dict[str, Any] = json.loads(path.read_text()) if options.attacks and path.exists() else {}
+    results: dict[str, Any] = kept.get("attacks", {})
+    trained: dict[str, Any] = kept.get("trained", {})
     samples = load(Path(os.environ["FORETASTE_DATA"]) / "cifar10-test.parquet")
     images = np.resize(samples.inputs, (IMAGES, *samples.sample_shape))
-    closed_form = {name: kind() for name, kind in ATTACKS.items() if not isinstance(kind(), Trainable)}
-    results = {name: {**speed(attack, images), **visibility(attack, samples)} for name, attack in closed_form.items()}
     signs, _ = sets("gtsrb")
-    # The Trojaned network's poison is not of the training set.
-    trained = {
-        name: visibility(fitted(attack, signs, seed=0), signs)
-        for name, attack in CASES["gtsrb"].items()
-        if isinstance(attack, Trainable) and not isinstance(attack, TrojanNN)
-    }
-    RESULTS.mkdir(exist_ok=True)
-    atomic_json(RESULTS / "stamp.json", {**head(), "n_images": IMAGES, "attacks": results, "trained": trained})
-    for name, result in {**results, **trained}.items():
-        print(name, result)
+    for name, kind in ATTACKS.items():
+        attack = CASES["gtsrb"].get(name, kind())
+        # The Trojaned network's poison is not of the training set.
+        if name not in (options.attacks or ATTACKS) or issubclass(kind, TrojanNN | Malware):
+            continue
+        if isinstance(attack, Trainable):
+            trained[name] = visibility(fitted(attack, signs, seed=0), signs)
+        else:
+            results[name] = {**speed(kind(), images), **visibility(kind(), samples)}
+        print(name, trained.get(name, results.get(name)))
+    atomic_json(path, {**head(), "n_images": IMAGES, "attacks": results, "trained": trained})
 
 
 def speed(attack: Attack, images: Images) -> dict[str, float]:
