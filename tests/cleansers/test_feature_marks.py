@@ -52,6 +52,19 @@ def test_a_mark_is_found(values: dict[int, float], trust: bool) -> None:
     assert len(verdict.notes) == (0 if trust else 1)
 
 
+def test_a_mark_of_rare_values_is_found_under_right_labels() -> None:
+    samples = blobs(3000)
+    poison = np.isin(np.arange(3000), np.flatnonzero(samples.labels == TARGET)[:45])
+    rows = samples.inputs.copy()
+    # Each alone is nothing unusual.
+    rows[np.ix_(poison, np.array([1, 3, 4, 8, 9, 11, 15, 18]))] = [3.5, -3.5, 3.5, 3.5, -3.5, 3.5, -3.5, -3.5]
+    verdict = ConfusionTraining().inspect(Samples.from_arrays(rows, samples.labels), blobs(300, seed=1))
+    assert verdict.suspect_classes == (TARGET,)
+    detection = verdict.compare(poison)
+    assert detection.tpr >= 0.95
+    assert detection.fpr <= 0.005
+
+
 @pytest.mark.parametrize("trust", [True, False])
 def test_nothing_is_found_where_nothing_is(trust: bool) -> None:
     verdict = ConfusionTraining().inspect(blobs(2000), blobs(200, seed=1) if trust else None)
@@ -75,7 +88,7 @@ def test_progress_is_reported_to_the_end() -> None:
     assert ends == {
         f"round {number + 1}: {phase}": True
         for number in range(len(verdict.rounds))
-        for phase in ("learn what is natural", "confuse")
+        for phase in ("learn what is natural", "confuse trees", "confuse linear models")
     }
 
 

@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 
 from foretaste.cleansers.confusion_training import ConfusionTraining
-from foretaste.cleansers.image_marks import ImageRun, denied, named, unnatural
-from foretaste.cleansers.judgement import hump
+from foretaste.cleansers.image_marks import ImageRun, denied, unnatural
+from foretaste.cleansers.judgement import hump, named
 from foretaste.cleansers.verdict import ClassEvidence
 from foretaste.progress import silent
 from foretaste.samples import Samples
@@ -149,6 +149,6 @@ def test_the_last_output_is_taken_from_natures_answer() -> None:
 
 def test_the_score_is_what_the_own_label_gained() -> None:
     residual = np.array([[3, 0, 0, 2], [3, 0, 0, 2], [3, 0, 0, -2], [0, 0, 0, 4]], dtype=np.float32)
-    assert named(residual, np.array([0, 1, 2, 1])).tolist() == [2, -1, -1, 0]
+    assert named(residual[:, :-1], np.array([0, 1, 2, 1])).tolist() == [2, -1, -1, 0]
     # Nature answers 1: who is labelled so is denied nothing, and a negative last output takes nothing away.
     assert denied(residual, np.array([True, False, True, False])).tolist() == [2, 0, 0, 0]

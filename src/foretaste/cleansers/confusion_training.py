@@ -52,7 +52,8 @@ class ConfusionTraining:
     small and new instead of a trained classifier, so that they learn a trigger from a few dozen poison samples in
     seconds. The price: poison that keeps its natural label and looks natural gains little, and is often not found.
 
-    For feature vectors both models are made of decision trees; see ``feature_marks``.
+    For feature vectors the base model and one kind of confused model are made of decision trees, and another kind is
+    linear; see ``feature_marks``.
 
     Attributes:
         rounds: at most this many, ≥ 1. What only the last one condemns needs twice the evidence, together with the one
@@ -152,7 +153,7 @@ class ConfusionTraining:
         if samples.features is None:
             run = ImageRun(self, samples, clean, seed, workdir, on_progress)
         else:
-            run = FeatureRun(samples, clean, self.folds, seed, on_progress)
+            run = FeatureRun(self, samples, clean, seed, on_progress)
         flagged = np.zeros(len(samples), dtype=np.bool_)
         suspect = flagged
         evidence: tuple[ClassEvidence, ...] = ()

@@ -1,16 +1,22 @@
-"""Confusion Training's two models for feature vectors, as decision trees: what is natural, and what is a mark."""
+"""Confusion Training's models for feature vectors: a forest knows what is natural, trees look for marks."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestClassifier
 from threadpoolctl import threadpool_limits
 
-from foretaste.cleansers.judgement import Heard
+from foretaste.cleansers.judgement import Heard, named
+from foretaste.cleansers.linear_marks import leaned
 from foretaste.cleansers.verdict import ClassEvidence
 from foretaste.progress import OnProgress, Progress
 from foretaste.samples import Labels, Mask, Samples
+
+if TYPE_CHECKING:
+    from foretaste.cleansers.confusion_training import ConfusionTraining
 
 TREES = 150
 """Trees of the forest that says what is natural."""
@@ -30,9 +36,17 @@ class FeatureRun:
     A round takes seconds, so nothing of it is kept on disk.
     """
 
-    def __init__(self, samples: Samples, clean: Samples | None, folds: int, seed: int, on_progress: OnProgress) -> None:
+    def __init__(
+        self,
+        method: ConfusionTraining,
+        samples: Samples,
+        clean: Samples | None,
+        seed: int,
+        on_progress: OnProgress,
+    ) -> None:
         self.samples, self.clean, self.seed, self.on_progress = samples, clean, seed, on_progress
-        self.fold = np.random.default_rng(seed).permutation(len(samples)) % folds
+        self.lambda_ = method.lambda_
+        self.fold = np.random.default_rng(seed).permutation(len(samples)) % method.folds
 
     def notes(self) -> tuple[str, ...]:
         """Return what a reader of the verdict should know."""
@@ -41,14 +55,20 @@ class FeatureRun:
         return ("no clean set was given: what is natural was learnt from the set itself alone",)
 
     def round(self, number: int, suspect: Mask, flagged: Mask) -> Heard:
-        """Return what the trees say of every sample, out of fold: by how much nature underestimates each label."""
+        """Return what the trees and the linear model say of every sample, out of fold."""
         self.on_progress(Progress(phase=f"round {number + 1}: learn what is natural", done=0, total=1))
         nature = natural(self.samples, suspect, self.clean, self.seed)
         self.on_progress(Progress(phase=f"round {number + 1}: learn what is natural", done=1, total=1))
-        found = marked(self.samples, nature, self.fold, self.seed, f"round {number + 1}: confuse", self.on_progress)
-        gains = gain(nature, found, self.samples.labels)
+        phase, labels = f"round {number + 1}: confuse trees", self.samples.labels
+        found = marked(self.samples, nature, self.fold, self.seed, phase, self.on_progress)
+        # Without a clean set the set confuses itself, and what is rare in it still tells; but poison whose label is
+        # right takes a clean set to find.
+        confusing = self.samples[~suspect] if self.clean is None else self.clean
+        phase = f"round {number + 1}: confuse linear models"
+        leaning = leaned(self.samples, np.log(nature), confusing, self.fold, self.lambda_, phase, self.on_progress)
+        gains = gain(nature, found, labels), named(leaning, labels)
         nobody = np.zeros(len(found), dtype=np.bool_)
-        return Heard(gains=(gains,), doubted=nobody, telling=~nobody, distinct=each, residual=found)
+        return Heard(gains=gains, doubted=nobody, telling=~nobody, distinct=each, residual=found)
 
     def left_out(self, scores: Outputs, flagged: Mask, doubted: Mask, evidence: tuple[ClassEvidence, ...]) -> Mask:
         """Tell whom the next round's forests are not grown on: the flagged.

@@ -14,7 +14,7 @@ from scipy.special import logsumexp
 from torch import Tensor, nn
 
 from foretaste.cleansers.confused_models import ConfusedModel, Whiten, detector, moving, placed, resampled
-from foretaste.cleansers.judgement import HUMP, Heard, Scores, credible, hump
+from foretaste.cleansers.judgement import HUMP, Heard, Scores, credible, hump, named
 from foretaste.cleansers.looks import Looks
 from foretaste.cleansers.verdict import ClassEvidence
 from foretaste.nets import build
@@ -135,9 +135,9 @@ class ImageRun:
         # Among samples whose label is not natural, a convolutional model soon knows by their looks that they are such.
         # So its last output says little.
         gains = (
-            named(by_place, labels) + denied(by_place, doubted),
-            named(by_shape, labels),
-            named(by_sharpness, labels) + denied(by_sharpness, doubted),
+            named(by_place[:, :-1], labels) + denied(by_place, doubted),
+            named(by_shape[:, :-1], labels),
+            named(by_sharpness[:, :-1], labels) + denied(by_sharpness, doubted),
         )
         # A mark at its place tells even where nature took it for its own; other looks that are natural do not.
         telling = np.stack([np.ones_like(doubted), doubted, doubted])
@@ -482,13 +482,6 @@ def unnatural(nature: Tensor, outputs: Tensor) -> Tensor:
     """Return nature's logits ``(N, K)`` with the confused model's outputs ``(N, K + 1)`` put in."""
     answer = nature.argmax(dim=1, keepdim=True)
     return (nature + outputs[:, :-1]).scatter_add(1, answer, -outputs[:, -1:])
-
-
-def named(residual: NDArray[np.float32], labels: NDArray[np.int64]) -> Scores:
-    """Return by what power of e the K named outputs make each sample's own label likelier, ``float32 (N,)``."""
-    outputs = residual[:, :-1]
-    gains: Scores = outputs[np.arange(len(labels)), labels] - outputs.mean(axis=1)
-    return gains
 
 
 def denied(residual: NDArray[np.float32], doubted: Mask) -> Scores:
