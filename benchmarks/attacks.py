@@ -2,8 +2,8 @@
 
 Run as ``python benchmarks/attacks.py gtsrb``, ``cifar10`` or ``malware`` with FORETASTE_DATA naming the folder of the
 data sets. For each attack and seed a model is trained on the poisoned set, the set is cleansed with one set of
-defaults for all attacks, and a model is trained on what is left. ``gtsrb-stronger`` does the same for the attacks that
-hardly work there, with more poison and a network that looks closer. Results are kept in
+defaults for all attacks, and a model is trained on what is left. ``gtsrb-stronger`` and ``malware-stronger`` do the
+same for the attacks that hardly work there, with more poison, and on images with a network that looks closer. Results are kept in
 ``benchmarks/results/attacks-NAME.json``, one entry per attack and seed; what is there already is not measured again,
 so a stopped benchmark goes on, and ``--again`` cleanses anew but keeps what is known of the attacks themselves. The
 part ``unpoisoned`` tells how far the trigger turns a model of the unpoisoned set: what it needs no backdoor for.
@@ -84,6 +84,7 @@ VICTIMS = {
     # In 10 passes it learns a mark on three images in a thousand or does not, as chance will have it.
     "cifar10": Victim(training.TrainingPlan(epochs=16, shift=0)),
     "malware": Victim(training.TrainingPlan(epochs=20)),
+    "malware-stronger": Victim(training.TrainingPlan(epochs=20)),
 }
 
 
@@ -136,6 +137,7 @@ CASES = {
     "gtsrb-stronger": STRONGER,
     "cifar10": on_images(target=0, patch=0.003, tact=0.003, adaptive=0.003, tested=("gem", "corners")),
     "malware": MALWARE,
+    "malware-stronger": {"malware-constrained": MalwareConstrained(rate=0.2)},
 }
 
 PARTS = ["attack", "cleanse", "unpoisoned"]
@@ -175,8 +177,8 @@ def main() -> None:
 def sets(name: str) -> tuple[Samples, Samples]:
     """Return a training and a test set."""
     folder = Path(os.environ["FORETASTE_DATA"])
+    name = name.removesuffix("-stronger")
     if name != "malware":
-        name = name.removesuffix("-stronger")
         return io.load(folder / f"{name}-train.parquet"), io.load(folder / f"{name}-test.parquet")
     samples = io.load(folder / "clamp.csv")
     return samples.split(round(0.7 * len(samples)), np.random.default_rng(0))

@@ -27,6 +27,7 @@ ATTACKED = {
     "gtsrb-stronger": "GTSRB, stronger",
     "cifar10": "CIFAR-10 (JPEG)",
     "malware": "malware features",
+    "malware-stronger": "malware features, stronger",
 }
 REPORTED = {
     ("gtsrb", "wanet"): "99.3 %",
