@@ -3,10 +3,11 @@
 Run as ``python benchmarks/attacks.py gtsrb``, ``cifar10`` or ``malware`` with FORETASTE_DATA naming the folder of the
 data sets. For each attack and seed a model is trained on the poisoned set, the set is cleansed with one set of
 defaults for all attacks, and a model is trained on what is left. ``gtsrb-stronger`` and ``malware-stronger`` do the
-same for the attacks that hardly work there, with more poison, and on images with a network that looks closer. Results are kept in
-``benchmarks/results/attacks-NAME.json``, one entry per attack and seed; what is there already is not measured again,
-so a stopped benchmark goes on, and ``--again`` cleanses anew but keeps what is known of the attacks themselves. The
-part ``unpoisoned`` tells how far the trigger turns a model of the unpoisoned set: what it needs no backdoor for.
+same for the attacks that hardly work there, with more poison, and on images with a network that looks closer. Results
+are kept in ``benchmarks/results/attacks-NAME.json``, one entry per attack and seed; what is there already is not
+measured again, so a stopped benchmark goes on, and ``--again`` cleanses anew but keeps what is known of the attacks
+themselves. The part ``unpoisoned`` tells how far the trigger turns a model of the unpoisoned set: what it needs no
+backdoor for.
 """
 
 from __future__ import annotations
