@@ -133,7 +133,7 @@ MALWARE: dict[str, Attack] = {
     "malware-constrained": MalwareConstrained(rate=0.01),
     "malware-unconstrained": MalwareUnconstrained(rate=0.01),
 }
-CASES = {
+CASES: dict[str, dict[str, Attack]] = {
     "gtsrb": on_images(target=2, patch=0.01, tact=0.005, adaptive=0.005, tested=("disc", "square")),
     "gtsrb-stronger": STRONGER,
     "cifar10": on_images(target=0, patch=0.003, tact=0.003, adaptive=0.003, tested=("gem", "corners")),
