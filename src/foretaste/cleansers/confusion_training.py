@@ -72,7 +72,7 @@ class ConfusionTraining:
         lambda_: the loss is ((λ − 1) · confusion + inspection) / λ; above 1.
         learning_rate: a linear confused model's highest, > 0.
         weight_decay: a linear confused model's, ≥ 0.
-        substitute: how many of the set's own, most natural samples stand in for a missing clean set, ≥ 1.
+        substitute: how many of the set's own, most natural images stand in for a missing clean set, ≥ 1.
         spread: a sample is a suspect if it scores above this many standard deviations of the scores, > 0. The standard
             deviation is a robust one, from the median absolute deviation, which poison hardly moves.
         gain: and if its own label became more than e^gain times likelier, by default twice; > 0.

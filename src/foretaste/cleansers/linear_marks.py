@@ -70,9 +70,9 @@ class Scale:
 
     def __init__(self, inputs: Features) -> None:
         self.mean = inputs.mean(axis=0, dtype=np.float64)
-        deviation = inputs.std(axis=0, dtype=np.float64)
-        # A feature that is always the same is never far off.
-        self.deviation = np.where(deviation > 0, deviation, 1)
+        squares = sum(((inputs[rows] - self.mean) ** 2).sum(axis=0) for rows in portions(np.arange(len(inputs))))
+        # A feature that is always the same is never far off, whatever the rounding of its mean.
+        self.deviation = np.where(np.ptp(inputs, axis=0) > 0, np.sqrt(squares / len(inputs)), 1)
 
     def __call__(self, inputs: Features) -> Values:
         """Return by how many standard deviations each feature is off its mean, ``(n, D)``; at most ``FARTHEST``."""
