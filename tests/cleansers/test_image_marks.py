@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from foretaste.cleansers.confusion_training import ConfusionTraining
-from foretaste.cleansers.image_marks import ImageRun, denied, unnatural
+from foretaste.cleansers.image_marks import ImageRun, better_half, denied, unnatural
 from foretaste.cleansers.judgement import hump, named
 from foretaste.cleansers.verdict import ClassEvidence
 from foretaste.progress import silent
@@ -138,6 +138,16 @@ def test_a_detector_that_does_not_recognise_what_it_learnt_is_not_believed(hills
     flagged = np.isin(np.arange(1200), range(100, 130))
     final, _, _ = marked(hills, False, flagged)
     assert final.tolist() == flagged.tolist()
+
+
+def test_the_most_natural_of_each_class_stand_in() -> None:
+    # Class 0 is easy, class 2 has suspects only.
+    labels = np.array([0, 0, 0, 0, 1, 1, 1, 2])
+    losses = np.array([0.1, 0.3, 0.2, 0.05, 4, 3, 2, 0.1], dtype=np.float32)
+    suspect = np.arange(8) == 7
+    assert sorted(better_half(losses, labels, suspect)) == [0, 3, 5, 6]
+    suspect[3] = True
+    assert sorted(better_half(losses, labels, suspect)) == [0, 2, 5, 6]
 
 
 def test_the_last_output_is_taken_from_natures_answer() -> None:

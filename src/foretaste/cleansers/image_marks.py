@@ -364,9 +364,7 @@ class ImageRun:
         """Return the clean set, or what stands in for it: samples of the set whose label is the most natural."""
         if self.clean is not None:
             return DeviceSet(self.clean, self.compute.device)
-        losses = cross_entropy(natural, self.samples.labels) + np.where(suspect, np.inf, 0)
-        # A random choice among the better half keeps the easiest class from being all there is.
-        likely = np.argsort(losses, kind="stable")[: max(len(losses) // 2, 1)]
+        likely = better_half(cross_entropy(natural, self.samples.labels), self.samples.labels, suspect)
         chosen = permutation(len(likely), self.seed, 1 + number).numpy()[: self.method.substitute]
         return DeviceSet(self.samples[np.sort(likely[chosen])], self.compute.device)
 
@@ -476,6 +474,23 @@ def evened(rows: NDArray[np.intp], labels: NDArray[np.int64]) -> NDArray[np.intp
         if count < fewest
     ]
     return np.concatenate([rows, *added])
+
+
+def better_half(losses: NDArray[np.float32], labels: NDArray[np.int64], suspect: Mask) -> NDArray[np.intp]:
+    """Return those of each class, half of it, whose labels are the most natural.
+
+    Of each class: what samples of an easy class do not show, the confused models would not unlearn of the others.
+
+    Args:
+        losses: of the samples' labels by nature, ``(N,)``.
+        labels: of the samples, ``(N,)``.
+        suspect: ``bool (N,)``, who is not taken.
+    """
+    halves = []
+    for label in np.unique(labels[~suspect]):
+        rows = np.flatnonzero((labels == label) & ~suspect)
+        halves.append(rows[np.argsort(losses[rows], kind="stable")[: -(-len(rows) // 2)]])
+    return np.concatenate(halves)
 
 
 def unnatural(nature: Tensor, outputs: Tensor) -> Tensor:
