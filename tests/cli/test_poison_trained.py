@@ -48,7 +48,7 @@ def test_the_same_seed_gives_the_same_bytes(source: Path, tmp_path: Path, monkey
 def test_an_attack_on_a_model_leaves_the_model(source: Path, tmp_path: Path) -> None:
     classes = io.load(source).classes
     save(build(None, (16, 16, 3), classes, generator=torch.Generator().manual_seed(0)), tmp_path / "given.safetensors")
-    options = ["--attack", "trojan-nn", "--set", "steps=2", "--set", "epochs=1"]
+    options = ["--attack", "trojan-nn", "--set", "steps=2", "--set", "training_steps=1"]
     options += ["--set", f"model={tmp_path / 'given.safetensors'}", "--out", str(tmp_path / "out")]
     assert cli.main(["poison", str(source), *options]) == 0
     assert load(tmp_path / "out" / "model.safetensors").classes == classes
