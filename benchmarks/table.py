@@ -26,6 +26,7 @@ ATTACKED = {
     "gtsrb": "GTSRB",
     "gtsrb-stronger": "GTSRB, stronger",
     "cifar10": "CIFAR-10 (JPEG)",
+    "cifar10-stronger": "CIFAR-10 (JPEG), stronger",
     "malware": "malware features",
     "malware-stronger": "malware features, stronger",
 }
