@@ -126,7 +126,7 @@ GTSRB_STRONGER: dict[str, Attack] = {
     "dynamic": Dynamic(rate=0.03, cover_rate=0.03, target=2),
     "sig": SIG(rate=0.05, target=2),
     "refool": Refool(rate=0.05, intensity=(0.3, 0.8), count=4, target=2),
-    "label-consistent": LabelConsistent(rate=0.03, epsilon=32, target=2),
+    "label-consistent": LabelConsistent(rate=0.05, target=2),
     "sleeper-agent": SleeperAgent(rate=0.05, target=2),
     "adaptive-blend": AdaptiveBlend(rate=0.01, cover_rate=0.01, target=2),
 }
