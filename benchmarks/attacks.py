@@ -78,15 +78,14 @@ class Victim:
         return training.train(samples, net=self.net, plan=self.plan, seed=seed).net
 
 
+# Stronger attacks are on the same victim, if none is named for them.
 VICTIMS = {
     "gtsrb": Victim(training.TrainingPlan(epochs=8, shift=0)),
     # No stride in its first layers: warps of a quarter of a pixel are lost on the reference network.
     "gtsrb-stronger": Victim(training.TrainingPlan(epochs=15, learning_rate=0.1, shift=0), "convnet"),
     # In 10 passes it learns a mark on three images in a thousand or does not, as chance will have it.
     "cifar10": Victim(training.TrainingPlan(epochs=16, shift=0)),
-    "cifar10-stronger": Victim(training.TrainingPlan(epochs=16, shift=0)),
     "malware": Victim(training.TrainingPlan(epochs=20)),
-    "malware-stronger": Victim(training.TrainingPlan(epochs=20)),
 }
 
 
@@ -189,18 +188,23 @@ def main() -> None:
 def sets(name: str) -> tuple[Samples, Samples]:
     """Return a training and a test set."""
     folder = Path(os.environ["FORETASTE_DATA"])
-    name = name.removesuffix("-stronger")
+    name = plain(name)
     if name != "malware":
         return io.load(folder / f"{name}-train.parquet"), io.load(folder / f"{name}-test.parquet")
     samples = io.load(folder / "clamp.csv")
     return samples.split(round(0.7 * len(samples)), np.random.default_rng(0))
 
 
+def plain(name: str) -> str:
+    """Return the data set behind a name: stronger attacks are on the same samples."""
+    return name.removesuffix("-stronger")
+
+
 class Bench:
     """One attack on one data set with one seed."""
 
     def __init__(self, data: str, name: str, train: Samples, clean: Samples, rest: Samples, seed: int) -> None:
-        self.victim, self.seed = VICTIMS[data], seed
+        self.victim, self.seed = VICTIMS.get(data, VICTIMS[plain(data)]), seed
         self.train, self.clean, self.rest = train, clean, rest
         attack = CASES[data][name]
         began = time.perf_counter()

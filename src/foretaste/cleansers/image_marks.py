@@ -484,7 +484,7 @@ def better_half(losses: NDArray[np.float32], labels: NDArray[np.int64], suspect:
     Args:
         losses: of the samples' labels by nature, ``(N,)``.
         labels: of the samples, ``(N,)``.
-        suspect: ``bool (N,)``, who is not taken.
+        suspect: ``bool (N,)``, who is not taken; not everybody.
     """
     halves = []
     for label in np.unique(labels[~suspect]):
