@@ -26,7 +26,7 @@ from foretaste.samples import Samples
 if TYPE_CHECKING:
     from torch import nn
 
-LAYOUT = 5
+LAYOUT = 6
 """Raised when an attack trains differently than before, so that what is cached is not used any more."""
 
 HASHED_AT_ONCE = 1000
