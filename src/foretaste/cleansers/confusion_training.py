@@ -62,6 +62,7 @@ class ConfusionTraining:
         base_steps: steps of the base model, ≥ 1, within the next two bounds.
         base_fewest: passes of the base model over the set at least, ≥ 1.
         base_most: passes at most, ≥ ``base_fewest``: on a small set more of them would teach it the trigger as nature.
+        erasing_steps: steps by which the base model is confused, ≥ 1.
         epochs: passes of each linear confused model over the set, ≥ 1.
         steps: it takes at least this many steps, ≥ 1.
         distilled_epochs: passes of each convolutional confused model over the distilled set, ≥ 1.
@@ -94,6 +95,7 @@ class ConfusionTraining:
     base_steps: int = 600
     base_fewest: int = 3
     base_most: int = 20
+    erasing_steps: int = 150
     epochs: int = 4
     steps: int = 400
     distilled_epochs: int = 10
@@ -115,6 +117,7 @@ class ConfusionTraining:
             "rounds",
             "base_steps",
             "base_fewest",
+            "erasing_steps",
             "epochs",
             "steps",
             "distilled_epochs",

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import logsumexp
+from scipy.special import log_softmax, logsumexp
 from torch import Tensor, nn
 
 from foretaste.cleansers.confused_models import ConfusedModel, Whiten, detector, moving, placed, resampled
-from foretaste.cleansers.judgement import HUMP, Heard, Scores, credible, hump, named
+from foretaste.cleansers.judgement import HUMP, Heard, Scores, credible, hump, named, robust_deviation
 from foretaste.cleansers.looks import Looks
 from foretaste.cleansers.verdict import ClassEvidence
-from foretaste.nets import build
+from foretaste.nets import Net, build
 from foretaste.nets.net import Standardise
 from foretaste.progress import OnProgress
 from foretaste.samples import Mask, Samples
@@ -65,6 +65,12 @@ KINDS = "place", "shape", "sharpness"
 PLACE, SHAPE, SHARPNESS = range(3)
 NETWORK_SGD = SGD(learning_rate=0.05, momentum=0.9, weight_decay=5e-4)
 """The optimiser of the convolutional confused models."""
+ERASING_SGD = SGD(learning_rate=0.02, schedule="constant")
+"""The optimiser that confuses the base model."""
+ERASING_BATCH = 128
+"""Clean samples in each of its steps, and as many of the set."""
+ERASING_LAMBDA = 20
+"""Confusion weighs this much less one, the set's own labels 1."""
 
 
 class ImageRun:
@@ -119,7 +125,7 @@ class ImageRun:
         self.round_key = fingerprint(self.key, suspect.tobytes())
         natural = self.natural(number, suspect)
         doubted = natural.argmax(axis=1) != self.samples.labels
-        confusing = self.clean_set(natural, suspect, number)
+        confusing = DeviceSet(self.clean_samples(natural, suspect, number), self.compute.device)
         distilled = self.distilled(doubted, number)
         n, n_classes = natural.shape
         by_place, by_shape, by_sharpness = (np.empty((n, n_classes + 1), dtype=np.float32) for _ in range(3))
@@ -321,7 +327,26 @@ class ImageRun:
         return mask
 
     def natural(self, number: int, suspect: Mask) -> NDArray[np.float32]:
-        """Train the round's base model on what is not suspect, and return its logits for every sample."""
+        """Return how natural each label is for every sample, as logits ``(N, K)``.
+
+        That is what the round's base model says, less what it goes on saying when it has been confused: nature is what
+        clean samples show, so confusion by them erases it. A mark on much of a class, which the base model learnt with
+        the class, stays. What stays of clean samples tells how much is usual; where no more than that stays, nothing is
+        taken off.
+        """
+        net = self.base(number, suspect)
+        known = predict(net, self.samples.inputs)
+        clean = self.clean_samples(known, suspect, number)
+        self.erase(net, suspect, clean, number)
+        stayed, usual = (log_softmax(predict(net, some.inputs), axis=1) for some in (self.samples, clean))
+        stayed, usual = stayed - usual.mean(axis=0), usual - usual.mean(axis=0)
+        own = usual[np.arange(len(clean)), clean.labels]
+        marked = stayed.max(axis=1) > np.median(own) + self.method.spread * robust_deviation(own)
+        natural: NDArray[np.float32] = known - np.where(marked[:, None], stayed, 0)
+        return natural
+
+    def base(self, number: int, suspect: Mask) -> Net:
+        """Train the round's base model on what is not suspect."""
         method, samples = self.method, self.samples
         rows = torch.from_numpy(evened(np.flatnonzero(~suspect), samples.labels))
         plan, compute = TrainingPlan(), self.compute
@@ -358,15 +383,43 @@ class ImageRun:
             checkpoint=self.checkpoint(f"natural-{number}"),
             key=self.round_key,
         )
-        return predict(net, samples.inputs)
+        return net
 
-    def clean_set(self, natural: NDArray[np.float32], suspect: Mask, number: int) -> DeviceSet:
+    def erase(self, net: Net, suspect: Mask, clean: Samples, number: int) -> None:
+        """Train the base model on the clean samples with random labels, while it keeps what it can of the others."""
+        compute, seed, confusing = self.compute, self.seed, DeviceSet(clean, self.compute.device)
+        rows = torch.from_numpy(np.flatnonzero(~suspect))
+        batches, clean_batches = (Batches(len(some), ERASING_BATCH, seed + 2) for some in (rows, clean))
+
+        def loss_of_step(net: nn.Module, step: int) -> Tensor:
+            inputs, labels = self.data.batch(compute.share(rows[batches(step)]))
+            shown, _ = confusing.batch(compute.share(clean_batches(step)))
+            outputs = net(torch.cat([inputs, shown]))
+            chance = draws(seed, 16, number, step, compute.rank)
+            drawn = torch.randint(outputs.shape[1], (len(shown),), generator=chance).to(outputs.device)
+            inspection = nn.functional.cross_entropy(outputs[: len(labels)], labels)
+            confusion = nn.functional.cross_entropy(outputs[len(labels) :], drawn)
+            return ((ERASING_LAMBDA - 1) * confusion + inspection) / ERASING_LAMBDA
+
+        optimise(
+            net,
+            loss_of_step,
+            steps=self.method.erasing_steps,
+            sgd=ERASING_SGD,
+            compute=compute,
+            phase=f"round {number + 1}: erase what is natural",
+            on_progress=self.on_progress,
+            checkpoint=self.checkpoint(f"erased-{number}"),
+            key=self.round_key,
+        )
+
+    def clean_samples(self, natural: NDArray[np.float32], suspect: Mask, number: int) -> Samples:
         """Return the clean set, or what stands in for it: samples of the set whose label is the most natural."""
         if self.clean is not None:
-            return DeviceSet(self.clean, self.compute.device)
+            return self.clean
         likely = better_half(cross_entropy(natural, self.samples.labels), self.samples.labels, suspect)
         chosen = permutation(len(likely), self.seed, 1 + number).numpy()[: self.method.substitute]
-        return DeviceSet(self.samples[np.sort(likely[chosen])], self.compute.device)
+        return self.samples[np.sort(likely[chosen])]
 
     def linear(
         self, number: int, fold: int, kind: int, others: Mask, natural: NDArray[np.float32], clean: DeviceSet
