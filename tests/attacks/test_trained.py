@@ -21,7 +21,7 @@ from foretaste.attacks.trojan_nn import TrojanNN
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.nets import build
 from foretaste.nets.export import save
-from foretaste.progress import Progress
+from foretaste.progress import Progress, silent
 from foretaste.samples import Samples
 
 N, CLASSES, RATE = 200, 4, 0.05
@@ -38,6 +38,8 @@ TINY: dict[type[Any], dict[str, Any]] = {
 """Every such attack with little to do; a smaller one would be none."""
 CLEAN_LABEL = (LabelConsistent, Refool, SleeperAgent, MalwareUnconstrained, MalwareConstrained)
 ON_FEATURES = (MalwareUnconstrained, MalwareConstrained)
+OTHERWISE = {"rate": 0.1, "cover_rate": 0.05, "target": 2, "iterations": 3, "amplitude": 16}
+"""Other values of all fields that some training does not look at."""
 
 every = pytest.mark.parametrize("kind", TINY)
 
@@ -77,6 +79,13 @@ def built(kind: type[Any], **fields: Any) -> Attack:
 
 def ready(kind: type[Any]) -> Attack:
     return fitted(built(kind), fit_for(kind), 1)  # trained once, then found in the cache
+
+
+def trained(attack: Attack) -> dict[str, bytes]:
+    """Return the bytes of each tensor of an attack's trained part."""
+    assert isinstance(attack, Trainable)
+    assert attack.weights is not None
+    return {name: values.tobytes() for name, values in attack.weights.items()}
 
 
 def poisoned(kind: type[Any]) -> Poisoned:
@@ -149,6 +158,18 @@ def test_a_training_that_was_killed_goes_on_to_the_same_end(
     again = poison_training_set(fit_for(kind), fitted(built(kind), fit_for(kind), 1), 1)
     assert again.samples.inputs.tobytes() == poisoned(kind).samples.inputs.tobytes()
     assert not work.exists()
+
+
+@every
+def test_the_trained_part_is_the_same_whatever_its_training_does_not_look_at(kind: type[Any]) -> None:
+    never: Callable[..., None] = pytest.fail
+    clean, first = fit_for(kind), trained(ready(kind))
+    for name in kind.unfitted:
+        other = built(kind, **{name: OTHERWISE[name]})
+        assert isinstance(other, Trainable)
+        anew = other.fit(clean, seed=1, workdir=None, on_progress=silent)
+        assert {tensor: values.tobytes() for tensor, values in anew.items()} == first
+        assert trained(fitted(other, clean, 1, on_progress=never)) == first
 
 
 @every

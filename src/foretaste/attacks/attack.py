@@ -116,6 +116,9 @@ class Trainable(Protocol):
     ``repr`` nor ``==`` looks at.
     """
 
+    unfitted: ClassVar[frozenset[str]]
+    """Names of the fields that ``fit`` does not look at: the trained part is the same whatever they are."""
+
     @property
     def weights(self) -> Weights | None:
         """The trained part; None before it was trained."""

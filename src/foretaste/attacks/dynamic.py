@@ -42,6 +42,7 @@ class Dynamic(Targeted):
     """
 
     summary: ClassVar[str] = "another trigger in every image, made by a generator trained here (Nguyen and Tran 2020)"
+    unfitted: ClassVar[frozenset[str]] = frozenset({"rate", "cover_rate"})
 
     rate: float = 0.003
     cover_rate: float = 0.003

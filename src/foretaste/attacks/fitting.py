@@ -38,8 +38,8 @@ SomeAttack = TypeVar("SomeAttack", bound=Attack)
 def fitted(attack: SomeAttack, samples: Samples, seed: int, on_progress: OnProgress = silent) -> SomeAttack:
     """Return the attack with its trained part, from the cache if it was trained before; other attacks as they are.
 
-    What is trained is kept in the cache folder under a name that follows from the samples, the attack's fields and the
-    seed. A run that was killed goes on where it was.
+    What is trained is kept in the cache folder under a name that follows from the samples, the fields that the training
+    looks at and the seed. A run that was killed goes on where it was.
 
     Args:
         attack: any attack; one that has its trained part already is returned as it is.
@@ -124,8 +124,13 @@ def load_weights(attack: SomeAttack, path: Path) -> SomeAttack:
 
 
 def identity(attack: Attack) -> str:
-    """Return the attack's kind and fields as text, in which 1 and 1.0 are the same."""
-    values = {name: float(value) if type(value) is int else value for name, value in settings(attack).items()}
+    """Return the attack's kind and the fields that its trained part depends on as text; 1 and 1.0 are the same."""
+    unfitted = attack.unfitted if isinstance(attack, Trainable) else frozenset()
+    values = {
+        name: float(value) if type(value) is int else value
+        for name, value in settings(attack).items()
+        if name not in unfitted
+    }
     return f"{type(attack).__name__}({', '.join(f'{name}={value}' for name, value in values.items())})"
 
 

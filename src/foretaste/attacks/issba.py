@@ -35,6 +35,7 @@ class ISSBA(Targeted):
     """
 
     summary: ClassVar[str] = "an invisible message, hidden in every image in its own way (Li et al. 2021)"
+    unfitted: ClassVar[frozenset[str]] = frozenset({"rate", "target"})
 
     rate: float = 0.02
     bits: int = 16

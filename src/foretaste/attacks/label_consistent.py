@@ -47,6 +47,7 @@ class LabelConsistent(CleanLabel):
     """
 
     summary: ClassVar[str] = "corner patches on perturbed images of the target class, labels true (Turner et al. 2019)"
+    unfitted: ClassVar[frozenset[str]] = frozenset({"rate", "target", "iterations", "amplitude"})
 
     rate: float = 0.003
     epsilon: float = 16

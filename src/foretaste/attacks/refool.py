@@ -56,6 +56,7 @@ class Refool(CleanLabel):
     """
 
     summary: ClassVar[str] = "reflections over the target class, labels stay true (Liu et al. 2020)"
+    unfitted: ClassVar[frozenset[str]] = frozenset()
 
     rate: float = 0.03
     intensity: tuple[float, float] = (0.05, 0.4)

@@ -45,6 +45,7 @@ class SleeperAgent(CleanLabel):
     """
 
     summary: ClassVar[str] = "hidden trigger: invisible gradient-matching changes, labels true (Souri et al. 2022)"
+    unfitted: ClassVar[frozenset[str]] = frozenset()
 
     rate: float = 0.01
     source: int = 1

@@ -48,6 +48,7 @@ class TrojanNN(Targeted):
     """
 
     summary: ClassVar[str] = "square that excites neurons of a given model, which is trained on (Liu et al. 2018)"
+    unfitted: ClassVar[frozenset[str]] = frozenset()
 
     rate: float = 0.3
     model: Path | None = None
