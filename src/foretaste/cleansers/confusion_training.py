@@ -26,7 +26,9 @@ class ConfusionTraining:
     Each round has three steps.
 
     1. A *base model* is trained briefly on what is not suspect yet, in the first round on images with noise, or with
-       pieces of others, which hide a trigger better than nature. It says which label is natural.
+       pieces of others, which hide a trigger better than nature. It says which label is natural. A mark on much of a
+       class it learns as nature, too. So then it is confused itself, as in the paper, which erases all but such marks;
+       where it goes on saying more of a sample than of clean ones, that is taken off.
     2. *Confused models* are trained on the set's own labels, robbed of nature twice over. Their output is added to the
        base model's, so that nothing is gained by repeating what nature says; and every batch brings clean samples with
        random labels, so that what clean features say is unlearnt. What they can still gain by is a mark that goes with
@@ -62,7 +64,7 @@ class ConfusionTraining:
         base_steps: steps of the base model, ≥ 1, within the next two bounds.
         base_fewest: passes of the base model over the set at least, ≥ 1.
         base_most: passes at most, ≥ ``base_fewest``: on a small set more of them would teach it the trigger as nature.
-        erasing_steps: steps by which the base model is confused, ≥ 1.
+        erasing_steps: steps by which the base model is then confused, ≥ 1.
         epochs: passes of each linear confused model over the set, ≥ 1.
         steps: it takes at least this many steps, ≥ 1.
         distilled_epochs: passes of each convolutional confused model over the distilled set, ≥ 1.
