@@ -14,7 +14,7 @@ from scipy.special import log_softmax, logsumexp
 from torch import Tensor, nn
 
 from foretaste.cleansers.confused_models import ConfusedModel, Whiten, detector, moving, placed, resampled
-from foretaste.cleansers.judgement import HUMP, Heard, Scores, credible, hump, named, robust_deviation
+from foretaste.cleansers.judgement import HUMP, Heard, Scores, credible, hump, named
 from foretaste.cleansers.looks import Looks
 from foretaste.cleansers.verdict import ClassEvidence
 from foretaste.nets import Net, build
@@ -331,8 +331,7 @@ class ImageRun:
 
         That is what the round's base model says, less what it goes on saying when it has been confused: nature is what
         clean samples show, so confusion by them erases it. A mark on much of a class, which the base model learnt with
-        the class, stays. What stays of clean samples tells how much is usual; where no more than that stays, nothing is
-        taken off.
+        the class, stays. Nothing is taken off where no more stays than of some clean sample.
         """
         net = self.base(number, suspect)
         known = predict(net, self.samples.inputs)
@@ -340,8 +339,7 @@ class ImageRun:
         self.erase(net, suspect, clean, number)
         stayed, usual = (log_softmax(predict(net, some.inputs), axis=1) for some in (self.samples, clean))
         stayed, usual = stayed - usual.mean(axis=0), usual - usual.mean(axis=0)
-        own = usual[np.arange(len(clean)), clean.labels]
-        marked = stayed.max(axis=1) > np.median(own) + self.method.spread * robust_deviation(own)
+        marked = stayed.max(axis=1) > usual.max()
         natural: NDArray[np.float32] = known - np.where(marked[:, None], stayed, 0)
         return natural
 
@@ -394,8 +392,8 @@ class ImageRun:
         def loss_of_step(net: nn.Module, step: int) -> Tensor:
             inputs, labels = self.data.batch(compute.share(rows[batches(step)]))
             shown, _ = confusing.batch(compute.share(clean_batches(step)))
-            outputs = net(torch.cat([inputs, shown]))
             chance = draws(seed, 16, number, step, compute.rank)
+            outputs = net(augment(torch.cat([inputs, shown]), chance, shift=SHIFT, flip=False))
             drawn = torch.randint(outputs.shape[1], (len(shown),), generator=chance).to(outputs.device)
             inspection = nn.functional.cross_entropy(outputs[: len(labels)], labels)
             confusion = nn.functional.cross_entropy(outputs[len(labels) :], drawn)
