@@ -13,7 +13,7 @@ from foretaste import training
 from foretaste.attacks import Attack, BadNets, Poisoned, WaNet, poison_training_set
 from foretaste.cleansers import confusion_training
 from foretaste.cleansers.confusion_training import ConfusionTraining, principal_plane
-from foretaste.cleansers.image_marks import ImageRun
+from foretaste.cleansers.image_marks import ImageRun, cross_entropy
 from foretaste.cleansers.judgement import Heard, Scores, judge
 from foretaste.cleansers.verdict import ClassEvidence, Verdict
 from foretaste.errors import UsageError
@@ -150,17 +150,24 @@ def test_what_does_not_stay_at_its_place_is_found(
 # Same arguments, same verdict.
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_mark_that_the_base_model_learnt_is_not_natural(signs: Samples, trusted: Samples, seed: int) -> None:
-    poisoned = poison_training_set(signs, BadNets(rate=0.2, target=TARGET, size=0.2), seed)
-    run = ImageRun(replace(SMALL, base_steps=300), poisoned.samples, trusted, seed, None, silent)
+def test_a_mark_that_the_base_model_learnt_is_taken_off(signs: Samples, trusted: Samples, tmp_path: Path) -> None:
+    poisoned = poison_training_set(signs, BadNets(rate=0.2, target=TARGET, size=0.2), 0)
+    method = replace(SMALL, base_steps=500, base_most=60)
+    # With a folder for its checkpoints the base model is trained once.
+    run = ImageRun(method, poisoned.samples, trusted, 0, tmp_path, silent)
     nobody = np.zeros(len(signs), dtype=np.bool_)
-    known = predict(run.base(0, nobody), poisoned.samples.inputs).argmax(axis=1)
-    natural = run.natural(0, nobody).argmax(axis=1)
-    # With the seeds that were tried, of 240 at least 95 % and at most 38 %; of the others it changes 0.2 %.
-    assert (known == TARGET)[poisoned.poison].mean() >= 0.9
-    assert (natural == TARGET)[poisoned.poison].mean() <= 0.5
-    assert (natural != known)[~poisoned.poison].mean() <= 0.01
+    known = predict(run.base(0, nobody), poisoned.samples.inputs)
+    natural = run.natural(0, nobody)
+    # With four seeds that were tried the base model had learnt at least 98 % of the 240, of which at least 78 % change,
+    # and of the others 0.1 % at most.
+    assert (known.argmax(axis=1) == TARGET)[poisoned.poison].mean() >= 0.9
+    changed = (natural != known).any(axis=1)
+    assert changed[poisoned.poison].mean() >= 0.5
+    assert changed[~poisoned.poison].mean() <= 0.01
+    # What changes is that the target becomes less likely, at least by what the bound stands for: four times.
+    less = cross_entropy(natural, poisoned.samples.labels) - cross_entropy(known, poisoned.samples.labels)
+    assert (natural - known)[changed & poisoned.poison, TARGET].max() < -math.log(0.25 * 16)
+    assert less[changed & poisoned.poison].min() > 0
 
 
 def bits(verdict: Verdict) -> tuple[bytes, bytes, int]:

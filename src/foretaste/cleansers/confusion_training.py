@@ -28,7 +28,7 @@ class ConfusionTraining:
     1. A *base model* is trained briefly on what is not suspect yet, in the first round on images with noise, or with
        pieces of others, which hide a trigger better than nature. It says which label is natural. A mark on much of a
        class it learns as nature, too. So then it is confused itself, as in the paper, which erases all but such marks;
-       where it goes on saying more of a sample than of any clean one, that is taken off.
+       where it is still sure of a label, what it says is taken off.
     2. *Confused models* are trained on the set's own labels, robbed of nature twice over. Their output is added to the
        base model's, so that nothing is gained by repeating what nature says; and every batch brings clean samples with
        random labels, so that what clean features say is unlearnt. What they can still gain by is a mark that goes with

@@ -71,6 +71,8 @@ ERASING_BATCH = 128
 """Clean samples in each of its steps, and as many of the set."""
 ERASING_LAMBDA = 20
 """Confusion weighs this much less one, the set's own labels 1."""
+STILL_SURE = 0.25
+"""A mark speaks if the confused base model gives a label more than this, as a share of the way from chance to 1."""
 
 
 class ImageRun:
@@ -331,16 +333,16 @@ class ImageRun:
 
         That is what the round's base model says, less what it goes on saying when it has been confused: nature is what
         clean samples show, so confusion by them erases it. A mark on much of a class, which the base model learnt with
-        the class, stays. Nothing is taken off where no more stays than of some clean sample.
+        the class, stays. Of whom it is no longer sure, as of next to all clean samples, nothing is taken off.
         """
         net = self.base(number, suspect)
         known = predict(net, self.samples.inputs)
         clean = self.clean_samples(known, suspect, number)
         self.erase(net, suspect, clean, number)
         stayed, usual = (log_softmax(predict(net, some.inputs), axis=1) for some in (self.samples, clean))
-        stayed, usual = stayed - usual.mean(axis=0), usual - usual.mean(axis=0)
-        marked = stayed.max(axis=1) > usual.max()
-        natural: NDArray[np.float32] = known - np.where(marked[:, None], stayed, 0)
+        chance = 1 / known.shape[1]
+        marked = stayed.max(axis=1) > math.log(chance + STILL_SURE * (1 - chance))
+        natural: NDArray[np.float32] = known - np.where(marked[:, None], stayed - usual.mean(axis=0), 0)
         return natural
 
     def base(self, number: int, suspect: Mask) -> Net:
