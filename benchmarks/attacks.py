@@ -7,7 +7,8 @@ defaults for all attacks, and a model is trained on what is left. ``gtsrb-strong
 that looks closer. Results are kept in ``benchmarks/results/attacks-NAME.json``, one entry per attack and seed; what is
 there already is not measured again, so a stopped benchmark goes on, and ``--again`` cleanses anew but keeps what is
 known of the attacks themselves. The part ``unpoisoned`` tells how far the trigger turns a model of the unpoisoned set:
-what it needs no backdoor for.
+what it needs no backdoor for. The part ``learnt`` tells how many samples carry something that Confusion Training takes
+off what its first base model has learnt.
 """
 
 from __future__ import annotations
@@ -53,8 +54,10 @@ from foretaste.attacks import (
 )
 from foretaste.attacks.adaptive_patch import Mark
 from foretaste.cleansers.confusion_training import ConfusionTraining
+from foretaste.cleansers.image_marks import ImageRun
 from foretaste.io import atomic_json
 from foretaste.nets import Net, export
+from foretaste.progress import silent
 from foretaste.samples import Samples
 
 CLEAN = 500
@@ -151,7 +154,7 @@ CASES: dict[str, dict[str, Attack]] = {
     "malware-stronger": {"malware-constrained": MalwareConstrained(rate=0.2)},
 }
 
-PARTS = ["attack", "cleanse", "unpoisoned"]
+PARTS = ["attack", "cleanse", "unpoisoned", "learnt"]
 
 
 def main() -> None:
@@ -225,6 +228,8 @@ class Bench:
         if part == "unpoisoned":
             # What turns this model needs no backdoor.
             return judge(self.victim.train(self.train, self.seed), self.rest, self.attack, self.seed)
+        if part == "learnt":
+            return self.learnt()
         return self.attack_success() if part == "attack" else self.cleanse(before)
 
     def attack_success(self) -> dict[str, Any]:
@@ -262,6 +267,17 @@ class Bench:
         if before.get("trained_on") == figures["trained_on"]:
             return figures | {what: before[what] for what in ("accuracy", "attack_success")}
         return figures | judge(self.victim.train(kept, self.seed), self.rest, self.attack, self.seed)
+
+    def learnt(self) -> dict[str, int]:
+        """Return of how many samples the first base model's knowledge is corrected."""
+        samples, poison = self.poisoned.samples, self.poisoned.poison
+        nobody = np.zeros(len(samples), dtype=np.bool_)
+        # With a folder for its checkpoints the base model is trained once.
+        with tempfile.TemporaryDirectory() as folder:
+            run = ImageRun(ConfusionTraining(), samples, self.clean, self.seed, Path(folder), silent)
+            known = training.predict(run.base(0, nobody), samples.inputs)
+            corrected = (run.natural(0, nobody) != known).any(axis=1)
+        return {"poison": int(corrected[poison].sum()), "others": int(corrected[~poison].sum())}
 
 
 def judge(net: Net, test: Samples, attack: Attack, seed: int) -> dict[str, float]:
