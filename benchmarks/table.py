@@ -99,12 +99,15 @@ def attacking() -> Iterator[str]:
             )
             cover = attacks[0]["cover"]
             seeds = f"{len(cases)}" if len(cleansed) == len(cases) else f"{len(cases)}, cleansed {len(cleansed)}"
+            # Of a run that was paused no time is kept.
+            taken = average(cleansed, "seconds")
+            seconds = "–" if taken is None else f"{taken:.0f} s"
             covered = share(mean(one["cover_flagged"] / cover for one in cleansed)) if cover and cleansed else "–"
             yield (
                 f"| {title} | {name} | {attacks[0]['poison']}, {cover} | {seeds} | {success} "
                 f"| {REPORTED.get((data, name), '–')} | {accuracy} | {share(average(cleansed, 'tpr'))} "
                 f"| {share(average(cleansed, 'fpr'))} | {covered} | {number(average(cleansed, 'auroc'), 4)} "
-                f"| {number(average(cleansed, 'seconds'), 0)}{' s' if cleansed else ''} |"
+                f"| {seconds} |"
             )
 
 
@@ -148,8 +151,9 @@ def false_alarms() -> Iterator[str]:
 
 
 def average(cases: list[dict[str, Any]], what: str) -> float | None:
-    """Return the mean of a figure over the cases; None if there are none."""
-    return mean(case[what] for case in cases) if cases else None
+    """Return the mean of a figure over the cases that have it; None if none has."""
+    values = [case[what] for case in cases if case[what] is not None]
+    return mean(values) if values else None
 
 
 def typical(cases: list[dict[str, Any]], what: str) -> float | None:
