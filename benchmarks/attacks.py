@@ -169,6 +169,8 @@ def main() -> None:
     path = RESULTS / f"attacks-{options.data}.json"
     cases: dict[str, Any] = json.loads(path.read_text())["cases"] if path.exists() else {}
     train, test = sets(options.data)
+    # Of the code that runs, not of what may be committed while it does.
+    said = head()
     for seed in options.seeds:
         clean, rest = test.split(CLEAN, np.random.default_rng(seed))
         for name in options.attacks or CASES[options.data]:
@@ -182,10 +184,10 @@ def main() -> None:
                 continue
             bench = Bench(options.data, name, train, clean, rest, seed)
             for part in missing:
-                done[part] = bench.measure(part, done.get(part, {})) | {"commit": head()["commit"]}
+                done[part] = bench.measure(part, done.get(part, {})) | {"commit": said["commit"]}
                 cases[key] = done
                 print(key, part, json.dumps(done[part]), flush=True)
-                atomic_json(path, {**head(), "cases": cases})
+                atomic_json(path, {**said, "cases": cases})
 
 
 def sets(name: str) -> tuple[Samples, Samples]:

@@ -150,21 +150,26 @@ def false_alarms() -> Iterator[str]:
     )
 
 
+def known(cases: list[dict[str, Any]], what: str) -> list[float]:
+    """Return a figure of the cases that have it."""
+    return [case[what] for case in cases if case[what] is not None]
+
+
 def average(cases: list[dict[str, Any]], what: str) -> float | None:
     """Return the mean of a figure over the cases that have it; None if none has."""
-    values = [case[what] for case in cases if case[what] is not None]
+    values = known(cases, what)
     return mean(values) if values else None
 
 
 def typical(cases: list[dict[str, Any]], what: str) -> float | None:
     """Return the median of a figure over the cases that have it; None if none has."""
-    values = [case[what] for case in cases if case[what] is not None]
+    values = known(cases, what)
     return median(values) if values else None
 
 
 def middle_and_worst(cases: list[dict[str, Any]], what: str, worst: Callable[[list[float]], float]) -> str:
     """Write a share's median, and in brackets its worst."""
-    values = [case[what] for case in cases if case[what] is not None]
+    values = known(cases, what)
     return f"{share(median(values))} ({share(worst(values))})" if values else "–"
 
 

@@ -147,9 +147,6 @@ def test_what_does_not_stay_at_its_place_is_found(
     assert detection.fpr <= 0.005
 
 
-# Same arguments, same verdict.
-
-
 def test_a_mark_that_the_base_model_learnt_is_taken_off(signs: Samples, trusted: Samples, tmp_path: Path) -> None:
     poisoned = poison_training_set(signs, BadNets(rate=0.2, target=TARGET, size=0.2), 0)
     method = replace(SMALL, base_steps=500, base_most=60)
@@ -158,9 +155,11 @@ def test_a_mark_that_the_base_model_learnt_is_taken_off(signs: Samples, trusted:
     nobody = np.zeros(len(signs), dtype=np.bool_)
     known = predict(run.base(0, nobody), poisoned.samples.inputs)
     natural = run.natural(0, nobody)
-    # With four seeds that were tried the base model had learnt at least 98 % of the 240, of which at least 78 % change,
-    # and of the others 0.1 % at most.
+    # With the four seeds that were tried the base model had learnt at least 98 % of the 240, of which at least 78 %
+    # change, and of the others 0.1 % at most. Less natural than another label the target becomes for 97 % with this
+    # seed and 70 % with another, but with two only for 23 %.
     assert (known.argmax(axis=1) == TARGET)[poisoned.poison].mean() >= 0.9
+    assert (natural.argmax(axis=1) == TARGET)[poisoned.poison].mean() <= 0.5
     changed = (natural != known).any(axis=1)
     assert changed[poisoned.poison].mean() >= 0.5
     assert changed[~poisoned.poison].mean() <= 0.01
@@ -168,6 +167,9 @@ def test_a_mark_that_the_base_model_learnt_is_taken_off(signs: Samples, trusted:
     less = cross_entropy(natural, poisoned.samples.labels) - cross_entropy(known, poisoned.samples.labels)
     assert (natural - known)[changed & poisoned.poison, TARGET].max() < -math.log(0.25 * 16)
     assert less[changed & poisoned.poison].min() > 0
+
+
+# Same arguments, same verdict.
 
 
 def bits(verdict: Verdict) -> tuple[bytes, bytes, int]:
