@@ -66,10 +66,13 @@ def test_no_signs_are_an_empty_set() -> None:
 
 
 def test_drawing_is_quick() -> None:
-    start = time.perf_counter()
-    draw_signs(300, seed=2)
-    # 6,000 in 20 s leaves 1 s for 300; twice that for a busy machine.
-    assert time.perf_counter() - start < 2
+    def seconds() -> float:
+        start = time.perf_counter()
+        draw_signs(300, seed=2)
+        return time.perf_counter() - start
+
+    # 6,000 in 20 s leaves 1 s for 300; twice that for a slow machine, and the best of five, for what else it does.
+    assert min(seconds() for _ in range(5)) < 2
 
 
 @pytest.mark.parametrize(("n", "seed"), [(-1, 0), (1, -1)])
