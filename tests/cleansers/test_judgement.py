@@ -22,7 +22,9 @@ def each(rows: NDArray[np.intp], scores: NDArray[np.float32]) -> NDArray[np.floa
 def heard(*gains: NDArray[np.float32]) -> Heard:
     """Return what models say that found these gains, and nature, which doubts nobody; all samples tell."""
     nobody = np.zeros(len(gains[0]), dtype=np.bool_)
-    return Heard(gains=gains, doubted=nobody, telling=~nobody, distinct=each, residual=gains[0][:, None])
+    return Heard(
+        gains=gains, doubted=nobody, telling=~nobody, patterned=nobody, distinct=each, residual=gains[0][:, None]
+    )
 
 
 def verdict_on(samples: Samples, found: Heard, **fields: Any) -> tuple[Scores, Mask, tuple[ClassEvidence, ...]]:
@@ -109,6 +111,22 @@ def test_what_kinds_of_models_say_together_tells_more_than_what_the_surest_says(
     # The poison lies 1.1 / (0.15 + 0.35) = 2.2 standard deviations from where it is as likely clean, by both kinds
     # sqrt(2) times that: of the 600 normal values 1.4 % are on the wrong side, or 0.1 %.
     assert errors(one, other) <= 3 < 4 <= min(errors(one), errors(other))
+
+
+def test_where_most_of_the_poison_carries_a_pattern_the_pattern_is_the_mark() -> None:
+    labels = np.array([0] * 1000 + [1] * 100)
+    samples = Samples.from_arrays(np.zeros((len(labels), 2), dtype=np.float32), labels, ("a", "b"))
+    gains = np.array([*np.linspace(-0.1, 0.1, 1080), *[4.0] * 20], dtype=np.float32)
+    place = np.arange(len(labels))
+
+    def flagged(patterned: Mask) -> list[int]:
+        return np.flatnonzero(verdict_on(samples, replace(heard(gains), patterned=patterned))[1]).tolist()
+
+    assert flagged(place < 0) == list(range(1080, 1100))
+    # It is on more of the class; what it is on in a class that is not condemned does not matter.
+    assert flagged((place >= 1069) | (place < 50)) == list(range(1069, 1100))
+    # It has nothing to do with what was found.
+    assert flagged((place >= 1000) & (place < 1090)) == list(range(1080, 1100))
 
 
 def evidence(label: int, condemned: bool) -> ClassEvidence:

@@ -68,7 +68,7 @@ class FeatureRun:
         leaning = leaned(self.samples, np.log(nature), confusing, self.fold, self.lambda_, phase, self.on_progress)
         gains = gain(nature, found, labels), named(leaning, labels)
         nobody = np.zeros(len(found), dtype=np.bool_)
-        return Heard(gains=gains, doubted=nobody, telling=~nobody, distinct=each, residual=found)
+        return Heard(gains=gains, doubted=nobody, telling=~nobody, patterned=nobody, distinct=each, residual=found)
 
     def left_out(self, scores: Outputs, flagged: Mask, doubted: Mask, evidence: tuple[ClassEvidence, ...]) -> Mask:
         """Tell whom the next round's forests are not grown on: the flagged.

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from foretaste.cleansers.confused_models import ConfusedModel, Whiten, detector, moving, placed, resampled
 from foretaste.cleansers.judgement import HUMP, Heard, Scores, credible, hump, named
 from foretaste.cleansers.looks import Looks
+from foretaste.cleansers.parted_classes import patterned
 from foretaste.cleansers.verdict import ClassEvidence
 from foretaste.nets import Net, build
 from foretaste.nets.net import Standardise
@@ -100,6 +101,8 @@ class ImageRun:
         self.looks = Looks(samples)
         # Which part of the set each sample is in; the model of a fold is trained on the other parts.
         self.fold = permutation(len(samples), seed, 0).numpy() % method.folds
+        # To a base model that learns from them, what is on much of a class whose labels are right would be nature.
+        self.patterned = patterned(samples, clean, colours, self.fold, self.looks, on_progress)
 
     def notes(self) -> tuple[str, ...]:
         """Return what a reader of the verdict should know."""
@@ -150,7 +153,14 @@ class ImageRun:
         # A mark at its place tells even where nature took it for its own; other looks that are natural do not.
         telling = np.stack([np.ones_like(doubted), doubted, doubted])
         distinct = partial(self.distinct, doubted, suspect & ~flagged)
-        return Heard(gains=gains, doubted=doubted, telling=telling, distinct=distinct, residual=by_place)
+        return Heard(
+            gains=gains,
+            doubted=doubted,
+            telling=telling,
+            patterned=self.patterned,
+            distinct=distinct,
+            residual=by_place,
+        )
 
     def distinct(self, doubted: Mask, forgotten: Mask, rows: NDArray[np.intp], scores: Scores) -> Scores:
         """Return the scores of the suspects of one class that count as evidence.

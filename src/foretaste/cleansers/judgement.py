@@ -38,6 +38,7 @@ class Heard:
         gains: per kind of model ``float32 (N,)``, by what power of e the sample's own label became likelier.
         doubted: ``bool (N,)``, samples whose label is not what nature says.
         telling: per kind ``bool (N,)``, or one for all kinds: samples by whose gains a class may be condemned.
+        patterned: ``bool (N,)``, samples that carry a pattern which parts their class in two.
         distinct: leaves the scores that count as evidence.
         residual: ``float32 (N, n)``, the outputs of the first kind.
     """
@@ -45,6 +46,7 @@ class Heard:
     gains: tuple[NDArray[np.float32], ...]
     doubted: Mask
     telling: Mask
+    patterned: Mask
     distinct: Distinct
     residual: NDArray[np.float32]
 
@@ -57,7 +59,8 @@ def judge(
     A score of 1 is at the cut.
 
     A class is condemned by its telling suspects: those above the cut of one kind of model, with near-duplicates counted
-    once. In a condemned class the suspects of the kind that is surest are what the poison looks like, by all kinds.
+    once. In a condemned class the suspects of the kind that is surest are what the poison looks like, by all kinds. But
+    if most of what then looks like poison carries the pattern that parts the class, the pattern is the mark.
 
     Args:
         samples: N samples.
@@ -86,6 +89,8 @@ def judge(
         if least <= allowed and start.any():
             odds = hump(scores[:, members].T, start, doubted)
             found[members] = (odds > 0) & credible(highest[members], start, doubted)
+            if np.count_nonzero(found & heard.patterned) > np.count_nonzero(found) / 2:
+                found = members & heard.patterned
         flagged |= found
         evidence.append(
             ClassEvidence(

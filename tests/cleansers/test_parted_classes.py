@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from foretaste.attacks import SIG, poison_training_set
+from foretaste.cleansers.confused_models import Whiten
+from foretaste.cleansers.looks import Looks
+from foretaste.cleansers.parted_classes import FEWEST, further_hump, patterned
+from foretaste.progress import OnProgress, Progress, silent
+from foretaste.samples import Mask, Samples
+
+if TYPE_CHECKING:
+    from tests.cleansers.conftest import Hills
+
+TARGET = 2
+
+
+def found_in(samples: Samples, clean: Samples | None = None, report: OnProgress = silent) -> Mask:
+    colours = Whiten(samples.sample_shape[2])
+    colours.measure(samples.inputs)
+    fold = np.random.default_rng(0).permutation(len(samples)) % 3
+    return patterned(samples, clean, colours, fold, Looks(samples), report)
+
+
+# 2,400 images are 200 of each class.
+@pytest.mark.parametrize(
+    ("rate", "n_clean"),
+    [(1 / 60, 0), (1 / 30, 0), (1 / 30, 120), (1 / 15, 120)],
+    ids=["a fifth", "two fifths", "two fifths and a clean set", "four fifths and a clean set"],
+)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_wave_on_part_of_a_class_is_found(hills: Hills, rate: float, n_clean: int, seed: int) -> None:
+    poisoned = poison_training_set(hills(2400, seed=seed, n_classes=12), SIG(rate=rate, target=TARGET), seed)
+    found = found_in(poisoned.samples, hills(n_clean, seed=9, n_classes=12) if n_clean else None)
+    assert set(poisoned.samples.labels[found]) == {TARGET}
+    assert found[poisoned.poison].mean() >= 0.95
+    assert np.count_nonzero(found & ~poisoned.poison) <= 3
+
+
+@pytest.mark.parametrize(("side", "channels"), [(16, 3), (17, 1), (72, 3)])
+def test_nothing_is_found_where_nothing_is(hills: Hills, side: int, channels: int) -> None:
+    assert not found_in(hills(600, side=side, channels=channels)).any()
+
+
+def test_large_images_are_shrunk() -> None:
+    rng = np.random.default_rng(0)
+    # Unlike hills, all of another look.
+    images = rng.integers(90, 160, (2400, 8, 8, 1)).repeat(8, axis=1).repeat(8, axis=2).astype(np.float64)
+    images += rng.normal(0, 12, images.shape)
+    labels = np.arange(2400) % 12
+    marked = np.flatnonzero(labels == TARGET)[:80]
+    squares = np.indices((16, 16, 1))[:2].sum(axis=0) // 4 % 2
+    images[marked, 8:24, 8:24] += 60 * squares - 30
+    found = found_in(Samples.from_arrays(images.clip(0, 255).astype(np.uint8), labels))
+    assert np.flatnonzero(found).tolist() == marked.tolist()
+
+
+def test_frames_of_one_video_are_no_pattern(hills: Hills) -> None:
+    samples = hills(1200)
+    images, frames = samples.inputs.astype(np.int16), np.flatnonzero(samples.labels == TARGET)[:100]
+    noise = np.random.default_rng(1).integers(-4, 5, (100, 16, 16, 3))
+    stripes = 120 * (np.arange(16) % 4 < 2)[:, None, None]
+    images[frames] = stripes + noise + 60
+    filmed = Samples.from_arrays(images.clip(0, 255).astype(np.uint8), samples.labels)
+    assert not found_in(filmed).any()
+
+
+def test_classes_of_few_or_none_are_no_trouble(hills: Hills) -> None:
+    few = hills(2 * FEWEST)
+    samples = Samples(few.labels, (*few.classes, "none at all"), few.ids, images=few.images)
+    seen: list[Progress] = []
+    assert not found_in(samples, report=seen.append).any()
+    assert [report.done for report in seen] == [1, 2, 3, 4, 5]
+    assert {report.total for report in seen} == {5}
+
+
+def test_the_further_of_two_humps_is_told() -> None:
+    rng = np.random.default_rng(0)
+    one = rng.normal(0, 2, 400)
+    assert not further_hump(one, 0.0).any()
+    two, second = np.concatenate([rng.normal(0, 1, 300), rng.normal(8, 2, 100)]), np.arange(400) >= 300
+    assert np.count_nonzero(further_hump(two, 0.0) != second) <= 4
+    assert np.count_nonzero(further_hump(two, 8.0) != ~second) <= 4
+    # What spreads wider about the same place is no second hump.
+    assert not further_hump(np.concatenate([rng.normal(0, 1, 300), rng.normal(0, 2, 100)]), 0.0).any()
+    assert not further_hump(np.zeros(100), 0.0).any()
