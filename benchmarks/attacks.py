@@ -7,8 +7,9 @@ defaults for all attacks, and a model is trained on what is left. ``gtsrb-strong
 that looks closer. Results are kept in ``benchmarks/results/attacks-NAME.json``, one entry per attack and seed; what is
 there already is not measured again, so a stopped benchmark goes on, and ``--again`` cleanses anew but keeps what is
 known of the attacks themselves. The part ``unpoisoned`` tells how far the trigger turns a model of the unpoisoned set:
-what it needs no backdoor for. The part ``learnt`` tells how many samples carry something that Confusion Training takes
-off what its first base model has learnt.
+what it needs no backdoor for. Two parts look into Confusion Training: ``parted`` tells how many samples carry a pattern
+that parts their class, so that its first base model is not trained on them, and ``learnt`` how many carry something
+that is taken off what this model has learnt.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ from foretaste.cleansers.image_marks import ImageRun
 from foretaste.io import atomic_json
 from foretaste.nets import Net, export
 from foretaste.progress import silent
-from foretaste.samples import Samples
+from foretaste.samples import Mask, Samples
 
 CLEAN = 500
 """Images of the test set that are given to the cleanser as its clean set; the others test the models."""
@@ -154,7 +155,7 @@ CASES: dict[str, dict[str, Attack]] = {
     "malware-stronger": {"malware-constrained": MalwareConstrained(rate=0.2)},
 }
 
-PARTS = ["attack", "cleanse", "unpoisoned", "learnt"]
+PARTS = ["attack", "cleanse", "unpoisoned", "parted", "learnt"]
 
 
 def main() -> None:
@@ -230,6 +231,8 @@ class Bench:
         if part == "unpoisoned":
             # What turns this model needs no backdoor.
             return judge(self.victim.train(self.train, self.seed), self.rest, self.attack, self.seed)
+        if part == "parted":
+            return self.among(self.run(None).patterned)
         if part == "learnt":
             return self.learnt()
         return self.attack_success() if part == "attack" else self.cleanse(before)
@@ -272,14 +275,19 @@ class Bench:
 
     def learnt(self) -> dict[str, int]:
         """Return of how many samples the first base model's knowledge is corrected."""
-        samples, poison = self.poisoned.samples, self.poisoned.poison
-        nobody = np.zeros(len(samples), dtype=np.bool_)
         # With a folder for its checkpoints the base model is trained once.
         with tempfile.TemporaryDirectory() as folder:
-            run = ImageRun(ConfusionTraining(), samples, self.clean, self.seed, Path(folder), silent)
-            known = training.predict(run.base(0, nobody), samples.inputs)
-            corrected = (run.natural(0, nobody) != known).any(axis=1)
-        return {"poison": int(corrected[poison].sum()), "others": int(corrected[~poison].sum())}
+            run = self.run(Path(folder))
+            known = training.predict(run.base(0, run.patterned), self.poisoned.samples.inputs)
+            return self.among((run.natural(0, run.patterned) != known).any(axis=1))
+
+    def run(self, workdir: Path | None) -> ImageRun:
+        """Return an inspection of the poisoned set that has not begun its first round."""
+        return ImageRun(ConfusionTraining(), self.poisoned.samples, self.clean, self.seed, workdir, silent)
+
+    def among(self, mask: Mask) -> dict[str, int]:
+        """Return how many samples of a mask ``bool (N,)`` are poison, and how many are not."""
+        return {"poison": int(mask[self.poisoned.poison].sum()), "others": int(mask[~self.poisoned.poison].sum())}
 
 
 def judge(net: Net, test: Samples, attack: Attack, seed: int) -> dict[str, float]:
