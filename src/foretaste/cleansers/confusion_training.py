@@ -23,7 +23,8 @@ from foretaste.training import SGD, check
 class ConfusionTraining:
     """Find poison with a model that can learn nothing but the backdoor (Qi et al. 2023, arXiv:2205.13616).
 
-    Each round has three steps.
+    First, images that carry a pattern which parts their class in two are found and kept from the first base model; see
+    ``parted_classes``. Each round then has three steps.
 
     1. A *base model* is trained briefly on what is not suspect yet, in the first round on images with noise, or with
        pieces of others, which hide a trigger better than nature. It says which label is natural. A mark on much of a
@@ -49,10 +50,11 @@ class ConfusionTraining:
     In the end a *detector* learns to tell the flagged from the rest, and judges the condemned classes out of fold. What
     it says is weighed with the scores; where nature took the mark for its own, it decides.
 
-    It differs from the paper in three ways, each because it measured better on the sets it was developed on: nature is
-    also taken out by subtraction, not by confusion alone; samples are judged out of fold; and the confused models are
-    small and new instead of a trained classifier, so that they learn a trigger from a few dozen poison samples in
-    seconds. The price: poison that keeps its natural label and looks natural gains little, and is often not found.
+    It differs from the paper in four ways, each because it measured better on the sets it was developed on: nature is
+    also taken out by subtraction, not by confusion alone; a pattern on much of a class is looked for beforehand;
+    samples are judged out of fold; and the confused models are small and new instead of a trained classifier, so that
+    they learn a trigger from a few dozen poison samples in seconds. The price: poison that keeps its natural label,
+    looks natural and has a mark that differs from image to image gains little, and is often not found.
 
     For feature vectors the base model and one kind of confused model are made of decision trees, and another kind is
     linear; see ``feature_marks``.
