@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 if TYPE_CHECKING:
@@ -89,17 +90,19 @@ def mlserver(pytestconfig: pytest.Config) -> Path:
     constraints = Path(__file__).with_name("mlserver-constraints.txt")
     folder = pytestconfig.cache.mkdir("mlserver")
     done = folder / "installed.txt"
-    if not done.is_file() or done.read_text() != constraints.read_text():
-        done.unlink(missing_ok=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", folder / "venv"], check=True)
-        python = str(folder / "venv" / "bin" / "python")
-        pip = [python, "-m", "pip", "install", "--quiet", "--retries", "1", "--constraint"]
-        run = subprocess.run(
-            [*pip, str(constraints), "mlserver", "onnxruntime"], capture_output=True, text=True, check=False
-        )
-        if run.returncode:
-            pytest.skip(f"MLServer cannot be installed: {(run.stderr.strip().splitlines() or ['pip failed'])[-1]}")
-        done.write_text(constraints.read_text())
+    # Tests of another process may want it, too.
+    with FileLock(folder / "lock"):
+        if not done.is_file() or done.read_text() != constraints.read_text():
+            done.unlink(missing_ok=True)
+            subprocess.run([sys.executable, "-m", "venv", "--clear", folder / "venv"], check=True)
+            python = str(folder / "venv" / "bin" / "python")
+            pip = [python, "-m", "pip", "install", "--quiet", "--retries", "1", "--constraint"]
+            run = subprocess.run(
+                [*pip, str(constraints), "mlserver", "onnxruntime"], capture_output=True, text=True, check=False
+            )
+            if run.returncode:
+                pytest.skip(f"MLServer cannot be installed: {(run.stderr.strip().splitlines() or ['pip failed'])[-1]}")
+            done.write_text(constraints.read_text())
     return folder / "venv" / "bin" / "mlserver"
 
 
