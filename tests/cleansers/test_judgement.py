@@ -127,6 +127,9 @@ def test_where_most_of_the_poison_carries_a_pattern_the_pattern_is_the_mark() ->
     assert flagged((place >= 1069) | (place < 50)) == list(range(1069, 1100))
     # It has nothing to do with what was found.
     assert flagged((place >= 1000) & (place < 1090)) == list(range(1080, 1100))
+    # The labels of those who carry it are not right: scores tell enough.
+    doubted = replace(heard(gains), patterned=place >= 1090, doubted=place >= 1085)
+    assert verdict_on(samples, doubted)[1][1080:].all()
 
 
 def evidence(label: int, condemned: bool) -> ClassEvidence:

@@ -60,7 +60,8 @@ def judge(
 
     A class is condemned by its telling suspects: those above the cut of one kind of model, with near-duplicates counted
     once. In a condemned class the suspects of the kind that is surest are what the poison looks like, by all kinds. But
-    if most of what then looks like poison carries the pattern that parts the class, the pattern is the mark.
+    if most of what then looks like poison carries the pattern that parts the class, and most of what carries it has its
+    natural label, the pattern is the mark.
 
     Args:
         samples: N samples.
@@ -89,8 +90,9 @@ def judge(
         if least <= allowed and start.any():
             odds = hump(scores[:, members].T, start, doubted)
             found[members] = (odds > 0) & credible(highest[members], start, doubted)
-            if np.count_nonzero(found & heard.patterned) > np.count_nonzero(found) / 2:
-                found = members & heard.patterned
+            carriers = members & heard.patterned
+            if most(found, carriers) and most(carriers, ~heard.doubted):
+                found = carriers
         flagged |= found
         evidence.append(
             ClassEvidence(
@@ -216,6 +218,11 @@ def counted(
         else entry
         for entry, found in zip(evidence, of_class, strict=True)
     )
+
+
+def most(some: Mask, others: Mask) -> bool:
+    """Tell whether most of some samples, if there are any, are among others; both ``bool (N,)``."""
+    return bool(np.count_nonzero(some & others) > np.count_nonzero(some) / 2)
 
 
 def in_doubt(evidence: tuple[ClassEvidence, ...]) -> bool:
