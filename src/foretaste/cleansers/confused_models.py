@@ -80,8 +80,7 @@ class ConfusedModel(nn.Module):
     def __init__(self, sample_shape: tuple[int, ...], body: nn.Module, n_features: int, n_classes: int) -> None:
         super().__init__()
         self.whiten = Whiten(sample_shape[2])
-        self.side, shrunk = seen(sample_shape), max(sample_shape[:2]) > LARGEST_SIDE
-        self.shrink = nn.AdaptiveAvgPool2d(self.side) if shrunk else nn.Identity()
+        self.shrink = shrunk(sample_shape)
         self.body = body
         self.linear = nn.Linear(n_features, n_classes + 1, device="meta").to_empty(device="cpu")
         nn.init.zeros_(self.linear.weight)
@@ -198,6 +197,12 @@ class Sharpness(nn.Module):
         return differences.abs_().add_(FLATTEST).log_().sub_(TYPICAL).mul_(LOG_SCALE)
 
 
-def seen(sample_shape: tuple[int, ...]) -> tuple[int, int]:
-    """Return the height and width that images of this shape are seen at."""
-    return min(sample_shape[0], LARGEST_SIDE), min(sample_shape[1], LARGEST_SIDE)
+def seen(sample_shape: tuple[int, ...], largest: int = LARGEST_SIDE) -> tuple[int, int]:
+    """Return the height and width that images of this shape are seen at, no side above the largest."""
+    return min(sample_shape[0], largest), min(sample_shape[1], largest)
+
+
+def shrunk(sample_shape: tuple[int, ...], largest: int = LARGEST_SIDE) -> nn.Module:
+    """Return what shrinks images of this shape, ``(N, C, H, W)``, to the size that they are seen at."""
+    size = seen(sample_shape, largest)
+    return nn.Identity() if size == sample_shape[:2] else nn.AdaptiveAvgPool2d(size)

@@ -14,7 +14,7 @@ from scipy.special import log_softmax, logsumexp
 from torch import Tensor, nn
 
 from foretaste.cleansers.confused_models import ConfusedModel, Whiten, detector, moving, placed, resampled
-from foretaste.cleansers.judgement import HUMP, Heard, Scores, credible, hump, named
+from foretaste.cleansers.judgement import HUMP, Heard, Scores, credible, hump, most, named
 from foretaste.cleansers.looks import Looks
 from foretaste.cleansers.parted_classes import patterned
 from foretaste.cleansers.verdict import ClassEvidence
@@ -517,7 +517,7 @@ def was_learnt(found: Mask, doubted: Mask) -> bool:
         found: ``bool (N,)``, flagged samples of one class, at least one.
         doubted: ``bool (N,)``, those whose label is not what nature says.
     """
-    return float(doubted[found].mean()) < 0.5
+    return most(found, ~doubted)
 
 
 def evened(rows: NDArray[np.intp], labels: NDArray[np.int64]) -> NDArray[np.intp]:

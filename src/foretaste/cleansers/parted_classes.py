@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
-from foretaste.cleansers.confused_models import Contrast, Whiten
+from foretaste.cleansers.confused_models import Contrast, Whiten, seen, shrunk
 from foretaste.cleansers.looks import Looks
 from foretaste.progress import OnProgress, Progress
 from foretaste.samples import Mask, Samples
@@ -64,7 +64,8 @@ def patterned(
         report: called as the work goes on.
     """
     contrasts, n_folds = Contrasts(samples, colours), int(fold.max()) + 1
-    trusted = None if clean is None else Contrasts(clean, colours)
+    trusted = samples[:0] if clean is None else clean
+    contrasts_of_trusted = Contrasts(trusted, colours)
     members = [np.flatnonzero(samples.labels == label) for label in range(len(samples.classes))]
     means = [contrasts.mean(rows) for rows in members]
     root = contrasts.root(members, means)
@@ -75,9 +76,8 @@ def patterned(
             white = torch.cat([whitened(some - mean, root) for some in contrasts.of(rows[::step])])
             along = Directions(white, fold[rows[::step]], n_folds, mean, root)
             values = along(contrasts.of(rows))[np.arange(len(rows)), fold[rows]]
-            natural = 0.0
-            if clean is not None and trusted is not None and (clean.labels == label).any():
-                natural = float(np.median(along(trusted.of(np.flatnonzero(clean.labels == label)))))
+            examples = np.flatnonzero(trusted.labels == label)
+            natural = float(np.median(along(contrasts_of_trusted.of(examples)))) if len(examples) else 0.0
             chosen = rows[further_hump(values, natural)]
             if n_apart(chosen, looks) >= FEWEST:
                 found[chosen] = True
@@ -98,11 +98,9 @@ class Contrasts:
 
     def __init__(self, samples: Samples, colours: Whiten) -> None:
         self.inputs = samples.inputs
-        sides, n_channels = samples.sample_shape[:2], samples.sample_shape[2]
-        height, width = (min(side, LARGEST_SIDE) for side in sides)
-        shrink = nn.AdaptiveAvgPool2d((height, width)) if max(sides) > LARGEST_SIDE else nn.Identity()
-        self.body = nn.Sequential(colours, shrink, Contrast(), nn.Flatten())
-        self.size = height * width * n_channels
+        shape, (height, width) = samples.sample_shape, seen(samples.sample_shape, LARGEST_SIDE)
+        self.body = nn.Sequential(colours, shrunk(shape, LARGEST_SIDE), Contrast(), nn.Flatten())
+        self.size = height * width * shape[2]
 
     @torch.inference_mode()
     def of(self, rows: NDArray[np.intp]) -> Iterator[Tensor]:
@@ -151,8 +149,9 @@ class Directions:
             others = white[torch.from_numpy(fold != part)]
             if len(others):
                 direction = principal(nn.functional.normalize(others))
-                median = (others @ direction).median()
-                sign = 1 if ((others @ direction - median) ** 3).sum() >= 0 else -1
+                along = others @ direction
+                median = along.median()
+                sign = 1 if ((along - median) ** 3).sum() >= 0 else -1
                 directions[:, part], self.medians[part] = sign * direction, sign * median
         # The same directions for contrasts that are not white.
         self.weights = torch.linalg.solve_triangular(root.T, directions, upper=True)
