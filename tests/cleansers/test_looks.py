@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from foretaste.attacks import Blend, Trojan, stamp_inputs
 from foretaste.cleansers.looks import MOST, Looks
@@ -101,3 +102,34 @@ def test_small_sets(n: int) -> None:
     assert len(duplicates.highest(np.arange(n), np.ones(n, dtype=np.float32))) == 1
     assert len(duplicates.highest(np.arange(0), np.ones(0, dtype=np.float32))) == 0
     assert not duplicates.gathered(np.arange(n), np.ones(n, dtype=np.bool_)).any()
+
+
+def counting(rows: NDArray[np.intp], doubted: bool = False, forgotten: NDArray[np.intp] | None = None) -> int:
+    """Return how many pieces of evidence some suspects are, of a class of forty pictures in twelve frames each.
+
+    Args:
+        rows: the suspects; image i shows picture i // 12.
+        doubted: whether nature doubts their labels, though it has seen them.
+        forgotten: samples that were left out, though not flagged.
+    """
+    rng = np.random.default_rng(0)
+    pictures = np.repeat(rng.integers(20, 236, (40, 16, 16, 3)), 12, axis=0)
+    images = (pictures + rng.integers(-4, 5, pictures.shape)).astype(np.uint8)
+    samples = Samples.from_arrays(images, np.zeros(480, dtype=np.int64), ("a", "b"))
+    every = np.arange(480)
+    left = np.isin(every, [] if forgotten is None else forgotten)
+    scores = np.ones(len(rows), dtype=np.float32)
+    return len(Looks(samples).distinct(np.full(480, doubted), left, rows, scores))
+
+
+def test_suspects_that_look_like_each_other_are_no_evidence() -> None:
+    all_of_ten = np.arange(120)
+    # Three of twelve frames of each picture.
+    some_of_all = np.flatnonzero(np.arange(480) % 12 < 3)
+    assert counting(all_of_ten) == 0
+    assert counting(some_of_all) == 40
+    # What nature doubts though it has seen it is evidence of itself, each picture once,
+    assert counting(all_of_ten, doubted=True) == 10
+    # but not what it may have forgotten: of ten pictures all frames were left out, of which some are suspects.
+    assert counting(some_of_all[:30], doubted=True, forgotten=all_of_ten) == 0
+    assert counting(some_of_all[:30], doubted=True, forgotten=some_of_all) == 10

@@ -159,10 +159,9 @@ class ConfusionTraining:
         run: ImageRun | FeatureRun
         if samples.features is None:
             run = ImageRun(self, samples, clean, seed, workdir, on_progress)
-            suspect = run.patterned
         else:
             run = FeatureRun(self, samples, clean, seed, on_progress)
-            suspect = np.zeros(len(samples), dtype=np.bool_)
+        suspect = run.patterned
         flagged = np.zeros(len(samples), dtype=np.bool_)
         evidence: tuple[ClassEvidence, ...] = ()
         notes = run.notes()

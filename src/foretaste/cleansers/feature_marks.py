@@ -47,6 +47,8 @@ class FeatureRun:
         self.samples, self.clean, self.seed, self.on_progress = samples, clean, seed, on_progress
         self.lambda_ = method.lambda_
         self.fold = np.random.default_rng(seed).permutation(len(samples)) % method.folds
+        # Patterns are looked for in images alone.
+        self.patterned = np.zeros(len(samples), dtype=np.bool_)
 
     def notes(self) -> tuple[str, ...]:
         """Return what a reader of the verdict should know."""
@@ -68,7 +70,14 @@ class FeatureRun:
         leaning = leaned(self.samples, np.log(nature), confusing, self.fold, self.lambda_, phase, self.on_progress)
         gains = gain(nature, found, labels), named(leaning, labels)
         nobody = np.zeros(len(found), dtype=np.bool_)
-        return Heard(gains=gains, doubted=nobody, telling=~nobody, patterned=nobody, distinct=each, residual=found)
+        return Heard(
+            gains=gains,
+            doubted=nobody,
+            telling=~nobody,
+            patterned=self.patterned,
+            distinct=each,
+            residual=found,
+        )
 
     def left_out(self, scores: Outputs, flagged: Mask, doubted: Mask, evidence: tuple[ClassEvidence, ...]) -> Mask:
         """Tell whom the next round's forests are not grown on: the flagged.

@@ -14,7 +14,7 @@ from scipy.special import log_softmax, logsumexp
 from torch import Tensor, nn
 
 from foretaste.cleansers.confused_models import ConfusedModel, Whiten, detector, moving, placed, resampled
-from foretaste.cleansers.judgement import HUMP, Heard, Scores, credible, hump, most, named
+from foretaste.cleansers.judgement import HUMP, Heard, Scores, credible, hump, named, was_learnt
 from foretaste.cleansers.looks import Looks
 from foretaste.cleansers.parted_classes import patterned
 from foretaste.cleansers.verdict import ClassEvidence
@@ -152,7 +152,7 @@ class ImageRun:
         )
         # A mark at its place tells even where nature took it for its own; other looks that are natural do not.
         telling = np.stack([np.ones_like(doubted), doubted, doubted])
-        distinct = partial(self.distinct, doubted, suspect & ~flagged)
+        distinct = partial(self.looks.distinct, doubted, suspect & ~flagged)
         return Heard(
             gains=gains,
             doubted=doubted,
@@ -161,25 +161,6 @@ class ImageRun:
             distinct=distinct,
             residual=by_place,
         )
-
-    def distinct(self, doubted: Mask, forgotten: Mask, rows: NDArray[np.intp], scores: Scores) -> Scores:
-        """Return the scores of the suspects of one class that count as evidence.
-
-        Frames of one video count once. Looks count not at all: of a class's suspects whose labels are natural, or
-        doubted when nature may have forgotten them, those that look like each other. A mark that nature took for its
-        own is on images of all looks.
-
-        Args:
-            doubted: ``bool (N,)``, those whose label is not what nature says.
-            forgotten: ``bool (N,)``, those that were kept from the base model only to be safe.
-            rows: the suspects, ``(n,)``.
-            scores: theirs, ``float32 (n,)``.
-        """
-        chosen = forgotten.copy()
-        chosen[rows] = True
-        counts = (doubted & ~forgotten)[rows]
-        counts[~counts] = ~self.looks.gathered(rows[~counts], chosen)
-        return self.looks.highest(rows[counts], scores[counts])
 
     def left_out(self, scores: Scores, flagged: Mask, doubted: Mask, evidence: tuple[ClassEvidence, ...]) -> Mask:
         """Tell whom the next round's base model is not trained on, ``bool (N,)``.
@@ -508,16 +489,6 @@ class ImageRun:
             key=self.round_key,
         )
         return model.eval()
-
-
-def was_learnt(found: Mask, doubted: Mask) -> bool:
-    """Tell whether nature took a mark for its own: most of those that were found to carry it have their natural label.
-
-    Args:
-        found: ``bool (N,)``, flagged samples of one class, at least one.
-        doubted: ``bool (N,)``, those whose label is not what nature says.
-    """
-    return most(found, ~doubted)
 
 
 def evened(rows: NDArray[np.intp], labels: NDArray[np.int64]) -> NDArray[np.intp]:

@@ -91,7 +91,7 @@ def judge(
             odds = hump(scores[:, members].T, start, doubted)
             found[members] = (odds > 0) & credible(highest[members], start, doubted)
             carriers = members & heard.patterned
-            if most(found, carriers) and most(carriers, ~heard.doubted):
+            if most(found, carriers) and was_learnt(carriers, heard.doubted):
                 found = carriers
         flagged |= found
         evidence.append(
@@ -223,6 +223,16 @@ def counted(
 def most(some: Mask, others: Mask) -> bool:
     """Tell whether most of some samples, if there are any, are among others; both ``bool (N,)``."""
     return bool(np.count_nonzero(some & others) > np.count_nonzero(some) / 2)
+
+
+def was_learnt(found: Mask, doubted: Mask) -> bool:
+    """Tell whether nature took a mark for its own: most of those that were found to carry it have their natural label.
+
+    Args:
+        found: ``bool (N,)``, flagged samples of one class, at least one.
+        doubted: ``bool (N,)``, those whose label is not what nature says.
+    """
+    return most(found, ~doubted)
 
 
 def in_doubt(evidence: tuple[ClassEvidence, ...]) -> bool:

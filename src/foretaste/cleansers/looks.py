@@ -46,6 +46,27 @@ class Looks:
             apart = np.linalg.norm(some[:half] - some[half : 2 * half], axis=1)
             self.nearest = ALIKE * float(np.median(apart))
 
+    def distinct(
+        self, doubted: Mask, forgotten: Mask, rows: NDArray[np.intp], scores: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Return the scores of the suspects of one class that count as evidence.
+
+        Frames of one video count once. Looks count not at all: of a class's suspects whose labels are natural, or
+        doubted when nature may have forgotten them, those that look like each other. A mark that nature took for its
+        own is on images of all looks.
+
+        Args:
+            doubted: ``bool (N,)``, those whose label is not what nature says.
+            forgotten: ``bool (N,)``, those that were kept from the base model only to be safe.
+            rows: the suspects, ``(n,)``.
+            scores: theirs, ``float32 (n,)``.
+        """
+        chosen = forgotten.copy()
+        chosen[rows] = True
+        counts = (doubted & ~forgotten)[rows]
+        counts[~counts] = ~self.gathered(rows[~counts], chosen)
+        return self.highest(rows[counts], scores[counts])
+
     def highest(self, rows: NDArray[np.intp], scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the highest score of each group of near-duplicates.
 

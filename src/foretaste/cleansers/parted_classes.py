@@ -69,7 +69,7 @@ def patterned(
     members = [np.flatnonzero(samples.labels == label) for label in range(len(samples.classes))]
     means = [contrasts.mean(rows) for rows in members]
     root = contrasts.root(members, means)
-    found = np.zeros(len(samples), dtype=np.bool_)
+    found, nobody = (np.zeros(len(samples), dtype=np.bool_) for _ in range(2))
     for label, (rows, mean) in enumerate(zip(members, means, strict=True)):
         if len(rows) >= 2 * FEWEST:
             step = -(-len(rows) // MOST)
@@ -79,7 +79,7 @@ def patterned(
             examples = np.flatnonzero(trusted.labels == label)
             natural = float(np.median(along(contrasts_of_trusted.of(examples)))) if len(examples) else 0.0
             chosen = rows[further_hump(values, natural)]
-            if n_apart(chosen, looks) >= FEWEST:
+            if len(looks.distinct(nobody, nobody, chosen, np.ones(len(chosen), dtype=np.float32))) >= FEWEST:
                 found[chosen] = True
         report(Progress(phase=PHASE, done=label + 1, total=len(members)))
     return found
@@ -122,7 +122,7 @@ class Contrasts:
             for some in self.of(rows):
                 off = some - mean
                 products.addmm_(off.T, off)
-        products /= sum(len(rows) for rows in members)
+        products /= len(self.inputs)
         variances = products.diagonal()
         variances += RIDGE * variances.mean() + 1e-6
         root: Tensor = torch.linalg.cholesky(products)
@@ -196,11 +196,3 @@ def further_hump(values: NDArray[np.float64], natural: float) -> Mask:
     beyond = (values - means[1 - further]) * (means[further] - means[1 - further]) > 0
     there: Mask = (two.predict(column) == further) & beyond
     return there
-
-
-def n_apart(rows: NDArray[np.intp], looks: Looks) -> int:
-    """Return how many of a class's images ``(n,)`` are no near-duplicates and not of a look that all of them share."""
-    chosen = np.zeros(len(looks.labels), dtype=np.bool_)
-    chosen[rows] = True
-    apart = rows[~looks.gathered(rows, chosen)]
-    return len(looks.highest(apart, np.zeros(len(apart), dtype=np.float32)))
