@@ -18,21 +18,35 @@ if TYPE_CHECKING:
     from tests.cleansers.conftest import Hills
 
 
+CLEARED = ClassEvidence(
+    label=0, n_samples=4, n_suspects=1, n_flagged=0, statistic=1, threshold=6, condemned=False, reason=""
+)
+
+
+def dark(labels: NDArray[np.int64], classes: tuple[str, ...]) -> ImageRun:
+    """Return a run over black images with these labels, of which nothing is known yet."""
+    images = np.zeros((len(labels), 16, 16, 3), dtype=np.uint8)
+    return ImageRun(ConfusionTraining(), Samples.from_arrays(images, labels, classes), None, 0, None, silent)
+
+
 def test_the_next_base_model_leaves_out_the_flagged_and_some_who_score_high() -> None:
     odd = np.array([0.4, 0.6, 0.8, 2.0] * 3, dtype=np.float32)
     # Of class a one image scores high by its place, one by its shape, and the others by how sharp they are.
     scores = np.stack([np.where(np.arange(12) == 2, 0, odd), np.where(np.arange(12) == 3, 0, odd), np.full(12, 2.0)])
-    labels = np.repeat([0, 1, 2], 4)
-    images = Samples.from_arrays(np.zeros((12, 16, 16, 3), dtype=np.uint8), labels, ("a", "b", "c"))
-    run = ImageRun(ConfusionTraining(), images, None, 0, None, silent)
+    run = dark(np.repeat([0, 1, 2], 4), ("a", "b", "c"))
     flagged = np.isin(np.arange(12), [7, 11])
     # Class a is not condemned; nature doubts the flagged of class b, but took the mark of class c for nature.
-    cleared = ClassEvidence(
-        label=0, n_samples=4, n_suspects=1, n_flagged=0, statistic=1, threshold=6, condemned=False, reason=""
-    )
-    found = (cleared, *(replace(cleared, label=label, n_flagged=1, condemned=True) for label in (1, 2)))
+    found = (CLEARED, *(replace(CLEARED, label=label, n_flagged=1, condemned=True) for label in (1, 2)))
     left = run.left_out(scores, flagged, np.arange(12) == 7, found)
     assert np.flatnonzero(left).tolist() == [2, 3, 7, 9, 10, 11]
+
+
+def test_a_shape_that_most_of_a_class_has_leaves_nobody_out() -> None:
+    run, nobody = dark(np.zeros(4, dtype=np.int64), ("a",)), np.zeros(4, dtype=np.bool_)
+    by_place = np.array([2, 0, 0, 0], dtype=np.float32)
+    for by_shape, left_out in ([0, 2, 2, 0], [0, 1, 2]), ([0, 2, 2, 2], [0]):
+        scores = np.stack([by_place, np.array(by_shape, dtype=np.float32), np.zeros(4, dtype=np.float32)])
+        assert np.flatnonzero(run.left_out(scores, nobody, nobody, (CLEARED,))).tolist() == left_out
 
 
 def marked(

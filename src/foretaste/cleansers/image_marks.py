@@ -14,7 +14,7 @@ from scipy.special import log_softmax, logsumexp
 from torch import Tensor, nn
 
 from foretaste.cleansers.confused_models import ConfusedModel, Whiten, detector, moving, placed, resampled
-from foretaste.cleansers.judgement import HUMP, Heard, Scores, credible, hump, named, was_learnt
+from foretaste.cleansers.judgement import HUMP, Heard, Scores, credible, hump, most, named, was_learnt
 from foretaste.cleansers.looks import Looks
 from foretaste.cleansers.parted_classes import patterned
 from foretaste.cleansers.verdict import ClassEvidence
@@ -167,7 +167,8 @@ class ImageRun:
 
         The flagged, and of the others some that score high; leaving out more would make the base model forget rare but
         natural looks, which then look like marks. Who is only oddly sharp or blurred stays: that is the camera's doing
-        more often than a mark's. Where a mark is nature to it, as in a class of which most of the flagged have
+        more often than a mark's. What most of a class that is not condemned shows by its shape is what the class looks
+        like, and leaves nobody out. Where a mark is nature to it, as in a class of which most of the flagged have
         their natural label, more are left out, because a few would teach it the mark again.
 
         Args:
@@ -176,13 +177,14 @@ class ImageRun:
             doubted: ``bool (N,)``, those whose label is not what nature says.
             evidence: per class.
         """
-        labels = self.samples.labels
-        least = np.full(len(evidence), LEFT_OUT)
+        labels, left = self.samples.labels, flagged.copy()
         for entry in evidence:
-            if entry.condemned:
-                learnt = was_learnt(flagged & (labels == entry.label), doubted)
-                least[entry.label] = LEFT_OUT_OF_LEARNT if learnt else np.inf
-        left: Mask = flagged | (scores[:SHARPNESS] > least[labels]).any(axis=0)
+            members = labels == entry.label
+            if not entry.condemned:
+                by_place, by_shape = scores[:SHARPNESS] > LEFT_OUT
+                left |= members & (by_place if most(members, by_shape) else by_place | by_shape)
+            elif was_learnt(members & flagged, doubted):
+                left |= members & (scores[:SHARPNESS] > LEFT_OUT_OF_LEARNT).any(axis=0)
         return left
 
     def told(
