@@ -370,10 +370,11 @@ def inspected(monkeypatch: pytest.MonkeyPatch, marks: list[list[int]], **fields:
         gains = np.resize(np.linspace(-0.1, 0.1, 1000), len(labels)).astype(np.float32)
         for count, start in zip(marks[number], (0, 1000, 1100), strict=True):
             gains[start : start + count] = 4.0
-        nobody = np.zeros(len(labels), dtype=np.bool_)
+        nobody, nothing = np.zeros(len(labels), dtype=np.bool_), np.zeros_like(gains)
         residual = np.stack([gains, -gains], axis=1)
         return Heard(
-            gains=(gains,),
+            # By place; by shape and by sharpness there is nothing to see.
+            gains=(gains, nothing, nothing),
             doubted=nobody,
             telling=~nobody,
             patterned=nobody,
