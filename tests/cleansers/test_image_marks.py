@@ -74,17 +74,7 @@ def marked(
     doubted = (marks | (np.arange(1200) % 5 == 0)) & doubt
     run = ImageRun(ConfusionTraining(), Samples.from_arrays(images, labels, ("a", "b", "c")), None, 0, None, silent)
     found = tuple(
-        ClassEvidence(
-            label=label,
-            n_samples=400,
-            n_suspects=1,
-            n_flagged=1,
-            statistic=1,
-            threshold=6,
-            condemned=label < n_condemned,
-            reason="",
-        )
-        for label in range(3)
+        replace(CLEARED, label=label, n_samples=400, n_flagged=1, condemned=label < n_condemned) for label in range(3)
     )
     for members in (labels == label for label in range(n_condemned)):
         by_scores = hump(scores[:, members].T, flagged[members], doubted[members]) > 0

@@ -178,13 +178,14 @@ class ImageRun:
             evidence: per class.
         """
         labels, left = self.samples.labels, flagged.copy()
+        by_place, by_shape = scores[PLACE] > LEFT_OUT, scores[SHAPE] > LEFT_OUT
+        marked = (scores[[PLACE, SHAPE]] > LEFT_OUT_OF_LEARNT).any(axis=0)
         for entry in evidence:
             members = labels == entry.label
             if not entry.condemned:
-                by_place, by_shape = scores[:SHARPNESS] > LEFT_OUT
                 left |= members & (by_place if most(members, by_shape) else by_place | by_shape)
             elif was_learnt(members & flagged, doubted):
-                left |= members & (scores[:SHARPNESS] > LEFT_OUT_OF_LEARNT).any(axis=0)
+                left |= members & marked
         return left
 
     def told(
