@@ -9,6 +9,7 @@ import pytest
 
 from foretaste.attacks.attack import Trainable, Weights
 from foretaste.attacks.badnets import BadNets
+from foretaste.attacks.blend import Blend
 from foretaste.attacks.fitting import fitted, identity, load_weights, save_weights, with_weights
 from foretaste.attacks.targeted import Targeted
 from foretaste.errors import ForetasteError, UsageError
@@ -159,6 +160,7 @@ def test_what_a_run_left_long_ago_is_gone_on_with(cache: Path, monkeypatch: pyte
 
 def test_whole_and_other_numbers_of_one_value_are_the_same() -> None:
     assert identity(BadNets(rate=1)) == identity(BadNets(rate=1.0)) != identity(BadNets(rate=0.5))
+    assert len({identity(Blend(picture_seed=number)) for number in (2**53, 2**53 + 1, 10**400)}) == 3
 
 
 def test_a_trained_part_goes_through_a_file(tmp_path: Path) -> None:

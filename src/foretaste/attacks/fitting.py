@@ -26,7 +26,7 @@ from foretaste.samples import Samples
 if TYPE_CHECKING:
     from torch import nn
 
-LAYOUT = 6
+LAYOUT = 7
 """Raised when an attack trains differently than before, so that what is cached is not used any more."""
 
 HASHED_AT_ONCE = 1000
@@ -124,10 +124,13 @@ def load_weights(attack: SomeAttack, path: Path) -> SomeAttack:
 
 
 def identity(attack: Attack) -> str:
-    """Return the attack's kind and the fields that its trained part depends on as text; 1 and 1.0 are the same."""
+    """Return the attack's kind and the fields that its trained part depends on as text; 1 and 1.0 are the same.
+
+    Whole numbers that a float cannot hold stay as they are.
+    """
     unfitted = attack.unfitted if isinstance(attack, Trainable) else frozenset()
     values = {
-        name: float(value) if type(value) is int else value
+        name: float(value) if type(value) is int and abs(value) <= 2**53 else value
         for name, value in settings(attack).items()
         if name not in unfitted
     }

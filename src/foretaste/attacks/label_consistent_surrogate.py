@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from foretaste.attacks.attack import Weights
 from foretaste.attacks.fitting import arrays
+from foretaste.attacks.surrogate import attackers_seed
 from foretaste.nets import build
 from foretaste.progress import OnProgress
 from foretaste.samples import Samples
@@ -31,7 +32,7 @@ def learn(
         workdir: a folder for checkpoints, or None.
         on_progress: called as the work goes on.
     """
-    compute, plan = Compute(), TrainingPlan(epochs=epochs)
+    compute, plan, seed = Compute(), TrainingPlan(epochs=epochs), attackers_seed(seed)
     data, batches = DeviceSet(samples, compute.device), Batches(len(samples), plan.batch_size, seed)
     classifier = build(None, samples.sample_shape, samples.classes, generator=draws(seed, 0))
     classifier.preprocess.measure(samples.inputs)

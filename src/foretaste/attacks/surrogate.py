@@ -5,10 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from foretaste.nets import Net
 from foretaste.progress import OnProgress, Progress
 from foretaste.samples import Samples
 from foretaste.training import TrainingPlan, train
+
+
+def attackers_seed(seed: int, number: int = 0) -> int:
+    """Return the seed of an attacker's classifier of this number.
+
+    The victim's comes from the seed itself: an attacker who had it would have the victim's initial weights.
+    """
+    return int(np.random.SeedSequence([seed, 40, number]).generate_state(1)[0])
 
 
 def surrogate(
@@ -21,7 +31,7 @@ def surrogate(
         number: in [0, total).
         total: how many the attack trains.
         epochs: passes over the training set.
-        seed: of the first of them.
+        seed: where their seeds come from.
         workdir: a folder for checkpoints, or None.
         on_progress: called as the work goes on.
 
@@ -36,4 +46,5 @@ def surrogate(
     own = None if workdir is None else workdir / f"classifier-{number}"
     if own is not None:
         own.mkdir(parents=True, exist_ok=True)
-    return train(samples, plan=TrainingPlan(epochs=epochs), seed=seed + number, workdir=own, on_progress=report).net
+    plan, own_seed = TrainingPlan(epochs=epochs), attackers_seed(seed, number)
+    return train(samples, plan=plan, seed=own_seed, workdir=own, on_progress=report).net
