@@ -70,7 +70,7 @@ def test_the_encoder_learns_to_write_what_can_be_read_and_is_hardly_seen_in_each
     assert likeness.mean() < FREE_LIKENESS
 
 
-@pytest.mark.parametrize("fields", [{"bits": 0}, {"strength": 0.0}, {"steps": 0}])
+@pytest.mark.parametrize("fields", [{"bits": 0}, {"strength": 1.0}, {"steps": 0}])
 def test_fields_out_of_range_are_refused(fields: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=next(iter(fields))):
         ISSBA(**fields)  # type: ignore[arg-type]

@@ -1,9 +1,20 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foretaste.attacks import AdaptiveBlend, BadNets, BadNetsAllToAll, poison_training_set, stamp_inputs
+from foretaste.attacks import (
+    SIG,
+    AdaptiveBlend,
+    BadNets,
+    BadNetsAllToAll,
+    Blend,
+    Dynamic,
+    poison_training_set,
+    stamp_inputs,
+)
 from foretaste.attacks.attack import Attack
 from foretaste.attacks.tact import TaCT
 from foretaste.errors import UsageError
@@ -54,6 +65,22 @@ def test_test_inputs_are_not_chosen_as_the_poison_was() -> None:
 def test_bad_input_is_refused(attack: Attack, rate: float, seed: int, reason: str) -> None:
     with pytest.raises(UsageError, match=reason):
         stamp_inputs(draw(), attack, rate, seed)
+
+
+@pytest.mark.parametrize("attack", [Blend(alpha=0.001), SIG(delta=0.4, test_delta=0.4, frequency=2)])
+def test_a_trigger_that_changes_nothing_is_refused(attack: Attack) -> None:
+    with pytest.raises(UsageError, match="changes none"):
+        poison_training_set(draw(), attack, 0)
+    with pytest.raises(UsageError, match="changes none"):
+        stamp_inputs(draw(), attack, 1.0, 0)
+
+
+@pytest.mark.parametrize("attack", [AdaptiveBlend(cover_rate=0.001), Dynamic(rate=0.1, cover_rate=0.001)])
+def test_cover_that_rounds_to_nothing_is_refused(attack: AdaptiveBlend | Dynamic) -> None:
+    with pytest.raises(UsageError, match="the rate leaves no sample as cover"):
+        attack.poison(draw(), np.random.default_rng(0))
+    without = replace(AdaptiveBlend(rate=0.1), cover_rate=0)
+    assert not without.poison(draw(), np.random.default_rng(0)).cover.any()
 
 
 def test_samples_that_are_taken_stay_as_they_are_and_rates_are_shares_of_the_others() -> None:

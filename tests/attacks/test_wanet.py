@@ -86,7 +86,9 @@ def test_another_seed_is_another_field() -> None:
     assert not np.array_equal(WaNet().field(16, 16), WaNet(field_seed=1).field(16, 16))
 
 
-@pytest.mark.parametrize("fields", [{"grid": 1}, {"strength": 0.0}, {"rescale": 1.5}, {"field_seed": -1}])
+@pytest.mark.parametrize(
+    "fields", [{"grid": 1}, {"grid": 1001}, {"strength": 0.0}, {"rescale": 1.5}, {"field_seed": -1}]
+)
 def test_fields_out_of_range_are_refused(fields: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=next(iter(fields))):
         WaNet(**fields)  # type: ignore[arg-type]

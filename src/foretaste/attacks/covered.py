@@ -43,7 +43,7 @@ class Covered(Targeted):
         chosen = self.chosen(samples, rng)
         rest = self.coverable(samples.labels)
         rest[chosen] = False
-        cover = choose_cover(rest, round(self.cover_rate * len(samples)), rng)
+        cover = choose_cover(rest, self.cover_rate, rng)
         stamped = self.plant(samples.inputs[chosen], rng)
         covered = self.disguise(samples.inputs[cover], rng)
         return Poisoned.from_stamped(samples, chosen, stamped, self.target, cover, covered)
@@ -62,10 +62,11 @@ class Covered(Targeted):
         return self.plant(inputs, rng)
 
 
-def choose_cover(candidates: Mask, count: int, rng: Generator) -> NDArray[np.intp]:
-    """Choose ``count`` cover samples at random, which may be none: sorted indices ``(count,)``.
+def choose_cover(candidates: Mask, rate: float, rng: Generator) -> NDArray[np.intp]:
+    """Choose cover samples at random, a share ``rate`` of all samples: sorted indices.
 
     Raises:
-        UsageError: there are fewer candidates.
+        UsageError: there are fewer candidates, or the rate, which is not 0, leaves none: without cover it is another
+            attack.
     """
-    return choose(candidates, count, rng, "as cover") if count else np.empty(0, dtype=np.intp)
+    return choose(candidates, round(rate * len(candidates)), rng, "as cover") if rate else np.empty(0, dtype=np.intp)

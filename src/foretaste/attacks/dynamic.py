@@ -111,7 +111,7 @@ class Dynamic(Targeted):
         poison = self.chosen(samples, rng)
         free = np.ones(len(samples), dtype=np.bool_)
         free[poison] = False
-        return poison, choose_cover(free, round(self.cover_rate * len(samples)), rng)
+        return poison, choose_cover(free, self.cover_rate, rng)
 
     def stamp(self, inputs: Images, rng: Generator) -> Images:
         """Return copies of the ``uint8 (N, H, W, C)`` images, each with its own trigger.

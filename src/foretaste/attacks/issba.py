@@ -26,8 +26,8 @@ class ISSBA(Targeted):
         rate: share of the whole training set to poison, in (0, 1].
         target: label that the trigger forces, in [0, K).
         bits: length of the message, at least 1.
-        strength: most that the encoder may change a value, in (0, 255]; 12 keeps the peak signal-to-noise ratio above
-            26 dB.
+        strength: most that the encoder may change a value, in (1, 255], in whole grey levels, rounded towards zero; 12
+            keeps the peak signal-to-noise ratio above 26 dB.
         steps: training steps, at least 1.
 
     Raises:
@@ -46,7 +46,7 @@ class ISSBA(Targeted):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("bits", self.bits, 1, 4096)
-        check_range("strength", self.strength, 0, 255, open_low=True)
+        check_range("strength", self.strength, 1, 255, open_low=True)
         check_range("steps", self.steps, 1, math.inf)
 
     def fit(self, samples: Samples, *, seed: int, workdir: Path | None, on_progress: OnProgress) -> Weights:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.random import Generator
 
-from foretaste.attacks.attack import Attack, Poisoned, check_range, choose
+from foretaste.attacks.attack import Attack, Inputs, Poisoned, check_range, choose
 from foretaste.errors import UsageError
 from foretaste.samples import Mask, Samples
 
@@ -23,15 +23,16 @@ def poison_training_set(samples: Samples, attack: Attack, seed: int, taken: Mask
             others, and the truth is about this attack alone.
 
     Raises:
-        UsageError: the attack cannot apply to these samples, or the seed is negative.
+        UsageError: the attack cannot apply to these samples, its trigger changes none of them, or the seed is negative.
     """
     rng = generator(seed, 0)
-    if taken is None:
-        return attack.poison(samples, rng)
-    free = np.flatnonzero(~taken)
-    part = attack.poison(samples[free], rng)
+    free = np.arange(len(samples)) if taken is None else np.flatnonzero(~taken)
+    part = attack.poison(samples if taken is None else samples[free], rng)
     inputs, labels = part.samples.inputs, part.samples.labels
     poison, cover = np.flatnonzero(part.poison), np.flatnonzero(part.cover)
+    check_changed(samples.inputs[free[poison]], inputs[poison])
+    if taken is None:
+        return part
     return Poisoned.from_stamped(samples, free[poison], inputs[poison], labels[poison], free[cover], inputs[cover])
 
 
@@ -48,7 +49,8 @@ def stamp_inputs(samples: Samples, attack: Attack, rate: float, seed: int) -> tu
         The samples in their order, and which of them are trojaned: ``bool (N,)``.
 
     Raises:
-        UsageError: the rate is out of range or leaves no input, or the attack cannot apply to these samples.
+        UsageError: the rate is out of range or leaves no input, the attack cannot apply to these samples, or its
+            trigger changes none of them.
     """
     check_range("rate", rate, 0, 1, open_low=True)
     forced = attack.forced(samples.labels, len(samples.classes))
@@ -61,8 +63,20 @@ def stamp_inputs(samples: Samples, attack: Attack, rate: float, seed: int) -> tu
     if not victims.any():
         raise UsageError("none of the inputs is of a class that the attack turns")
     chosen = choose(victims, round(rate * int(victims.sum())), rng, "to stamp")
-    stamped = Poisoned.from_stamped(samples, chosen, attack.stamp(samples.inputs[chosen], rng), samples.labels[chosen])
+    inputs = attack.stamp(samples.inputs[chosen], rng)
+    check_changed(samples.inputs[chosen], inputs)
+    stamped = Poisoned.from_stamped(samples, chosen, inputs, samples.labels[chosen])
     return stamped.samples, stamped.poison
+
+
+def check_changed(before: Inputs, after: Inputs) -> None:
+    """Refuse a trigger that is too faint for whole grey levels, or that all inputs have already.
+
+    Raises:
+        UsageError: no input was changed.
+    """
+    if np.array_equal(before, after):
+        raise UsageError("at these settings the trigger changes none of the samples that it is put on")
 
 
 def generator(seed: int, purpose: int) -> Generator:

@@ -27,7 +27,7 @@ class WaNet(Covered):
         rate: share of the whole training set to poison, in (0, 1].
         target: label that the trigger forces, in [0, K).
         cover_rate: share of the whole training set to warp with noise, in [0, 1], outside the target class.
-        grid: points along each side of the coarse grid that the field is drawn on, at least 2.
+        grid: points along each side of the coarse grid that the field is drawn on, in [2, 1000].
         strength: mean displacement along each axis, in half pixels, in (0, 100].
         rescale: factor on the place that each pixel is taken from, in (0, 1]; below 1 it also magnifies the middle.
         field_seed: what the field is drawn from, at least 0.
@@ -47,7 +47,7 @@ class WaNet(Covered):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range("grid", self.grid, 2, math.inf)
+        check_range("grid", self.grid, 2, 1000)
         check_range("strength", self.strength, 0, 100, open_low=True)
         check_range("rescale", self.rescale, 0, 1, open_low=True)
         check_range("field_seed", self.field_seed, 0, math.inf)
