@@ -71,6 +71,12 @@ def test_a_picture_file_is_scaled_to_the_image(tmp_path: Path, channels: int) ->
     assert (picture == ([200, 0, 0] if channels == 3 else [60])).all()
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_picture_of_16_bits_is_reduced_to_8(tmp_path: Path, channels: int) -> None:
+    Image.fromarray(np.full((8, 9), 200 * 256, np.uint16)).save(tmp_path / "deep.png")
+    assert (Blend(picture=tmp_path / "deep.png").draw(8, 9, channels) == 200).all()
+
+
 def test_a_picture_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no picture")
     for name in ("broken.png", "missing.png"):

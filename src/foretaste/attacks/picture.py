@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from foretaste.errors import ForetasteError
+from foretaste.io.images import BadImageError, decode_image
 from foretaste.samples import Images
 
 
@@ -23,10 +24,10 @@ def read_picture(path: Path, height: int, width: int, channels: int) -> Images:
         ForetasteError: the file cannot be read.
     """
     try:
-        with Image.open(path) as file:
-            scaled = file.convert("RGB" if channels == 3 else "L").resize((width, height), Image.Resampling.LANCZOS)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ForetasteError(f"cannot read the picture {path}: {error}") from error
+        picture = Image.fromarray(decode_image(path))
+    except BadImageError as error:
+        raise ForetasteError(f"the picture {path} {error}") from error
+    scaled = picture.convert("RGB" if channels == 3 else "L").resize((width, height), Image.Resampling.LANCZOS)
     return np.asarray(scaled).reshape(height, width, channels)
 
 

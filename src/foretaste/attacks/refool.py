@@ -17,6 +17,7 @@ from foretaste.attacks.clean_label import CleanLabel
 from foretaste.attacks.picture import in_channels, read_picture
 from foretaste.attacks.pixels import Pixels, change
 from foretaste.errors import UsageError
+from foretaste.io.images import SUFFIXES
 from foretaste.progress import OnProgress
 from foretaste.samples import Images, Samples
 
@@ -45,7 +46,7 @@ class Refool(CleanLabel):
         target: label that the trigger forces, in [0, K).
         intensity: lowest and highest intensity of a reflection, drawn for each image, in (0, 1].
         kinds: kinds of reflections, taken in turn; at least one.
-        count: number of different reflections, at least 1.
+        count: number of different reflections, in [1, 10000].
         selections: rounds of selection, at least 0; in each, ``count`` more reflections are tried.
         epochs: passes over the training set for the classifier of each round, at least 1.
         pictures: a folder of image files to reflect, taken in the order of their names; drawn scenes when left out.
@@ -77,7 +78,7 @@ class Refool(CleanLabel):
             check_choice("kinds", kind, get_args(Kind))
         if not self.kinds:
             raise UsageError("kinds must name at least one kind of reflection")
-        check_range("count", self.count, 1, math.inf)
+        check_range("count", self.count, 1, 10_000)
         check_range("picture_seed", self.picture_seed, 0, math.inf)
         check_range("selections", self.selections, 0, math.inf)
         check_range("epochs", self.epochs, 1, math.inf)
@@ -124,7 +125,7 @@ class Refool(CleanLabel):
                 shape.
         """
         check_images(inputs)
-        reflections = trained(self.weights)["reflections"]
+        reflections = trained(self.weights, "reflections")["reflections"]
         if reflections.shape[1:] != inputs.shape[1:]:
             raise UsageError("the reflections were selected for images of another shape; select them on these first")
         return self.lay(inputs, reflections, rng)
@@ -167,9 +168,7 @@ def picture_files(folder: Path) -> list[Path]:
     Raises:
         UsageError: there are none.
     """
-    kinds = Image.registered_extensions()
-    # Some kinds Pillow can only write.
-    files = sorted(path for path in folder.glob("*") if kinds.get(path.suffix.lower()) in Image.OPEN)
+    files = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
     if not files:
         raise UsageError(f"{folder} is not a folder with image files in it")
     return files
