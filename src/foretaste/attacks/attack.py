@@ -11,7 +11,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from foretaste.errors import UsageError
+from foretaste.errors import ForetasteError, UsageError
 from foretaste.progress import OnProgress
 from foretaste.samples import Labels, Mask, Samples
 
@@ -161,17 +161,21 @@ class TrojansModel(Protocol):
         ...
 
 
-def trained(weights: Weights | None) -> Weights:
-    """Return an attack's trained part.
+def trained(weights: Weights | None, *names: str) -> Weights:
+    """Return an attack's trained part, which is used by these arrays of it.
 
     Raises:
         UsageError: there is none yet.
+        ForetasteError: it lacks one of the arrays.
     """
     if weights is None:
         raise UsageError(
             "this attack has a part that is trained on the training set: poison that first, and name its folder by "
             "--attack-from (in Python: attacks.fitted)"
         )
+    for name in names:
+        if name not in weights:
+            raise ForetasteError(f"the attack's trained part is damaged: it holds no {name}")
     return weights
 
 

@@ -106,7 +106,7 @@ class SleeperAgent(CleanLabel):
             UsageError: these are other samples, or the changes are not found yet.
         """
         self.check(samples)
-        weights = trained(self.weights)
+        weights = trained(self.weights, "rows", "images", "changes")
         chosen, images = weights["rows"], weights["images"]
         there = chosen[-1] < len(samples) and len(chosen) == round(self.rate * len(samples))
         same = there and (samples.labels[chosen] == self.target).all()

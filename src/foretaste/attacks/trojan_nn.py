@@ -32,7 +32,7 @@ class TrojanNN(Targeted):
     The pixels of a square are optimised until it strongly excites a few well-connected neurons of the model. The model
     is then trained on, with the square on some of the samples at hand, so that these neurons speak for the target
     class. The samples need not be those that it was trained on: the paper reconstructs some from the model, and here
-    they are given.
+    they are given. All layers are trained on; in the paper those behind the neurons are.
 
     Attributes:
         rate: share of the samples at hand to stamp and relabel, in (0, 1].
@@ -139,7 +139,7 @@ class TrojanNN(Targeted):
             UsageError: these are not images, or not of the model's shape, or the square is not optimised yet.
         """
         check_images(inputs)
-        trigger = trained(self.weights)[TRIGGER]
+        trigger = trained(self.weights, TRIGGER)[TRIGGER]
         height, width, channels = inputs.shape[1:]
         side, row, column = square_place(height, width, self.size)
         if trigger.shape != (side, side, channels):
