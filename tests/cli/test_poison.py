@@ -40,6 +40,7 @@ def test_a_poisoned_training_set_comes_with_its_truth_and_recipe(
         "at": "train",
         "seed": 7,
         "source": str(source),
+        "classes": ["0", "1", "2", "3"],
         "settings": {"rate": 0.05, "target": 3, "size": 0.25, "place": "random"},
     }
 
@@ -122,12 +123,15 @@ def test_a_run_does_not_take_the_truth_of_another(
     assert cli.main(["poison", str(source), "--at", "test", *badnets]) == 4
     assert "holds train.parquet, whose truth.json would be lost" in capsys.readouterr().err
     assert cli.main(["poison", str(out / "train.parquet"), "--truth", str(out / "truth.json"), *badnets]) == 4
-    assert "would be overwritten" in capsys.readouterr().err
+    assert "train.parquet would be overwritten" in capsys.readouterr().err
+    assert cli.main(["poison", str(source), "--truth", str(out / "truth.json"), *badnets]) == 4
+    assert "truth.json would be overwritten" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in out.iterdir()} == before
-    # The same run again, with another attack, replaces all that the first left.
-    (out / "attack.safetensors").write_bytes(b"trained for the first attack")
+    # The same run again, with another attack, replaces all that the first left, and nothing else.
+    for name in ("attack.safetensors", "trojaned.safetensors", "model.safetensors"):
+        (out / name).write_bytes(b"trained for the first attack, or by somebody else")
     assert cli.main(["poison", str(source), "--attack", "blend", "--rate", "0.1", "--out", str(out)]) == 0
-    assert {path.name for path in out.iterdir()} == {"train.parquet", "truth.json", "attack.toml"}
+    assert {path.name for path in out.iterdir()} == {"train.parquet", "truth.json", "attack.toml", "model.safetensors"}
     assert tomllib.loads((out / "attack.toml").read_text())["attack"] == "blend"
 
 
@@ -140,6 +144,45 @@ def test_a_recipe_names_its_files_from_anywhere(source: Path, tmp_path: Path, mo
     monkeypatch.chdir(tmp_path / "elsewhere")
     again = ["--at", "test", "--attack-from", "../poisoned", "--out", "stamped"]
     assert cli.main(["poison", str(source), *again]) == 0
+
+
+def folder_of(classes: list[str], root: Path) -> Path:
+    """Write ten images of each class into folders of their names, as an image-folder data set."""
+    rng = np.random.default_rng(0)
+    for name in classes:
+        (root / name).mkdir(parents=True)
+        for number in range(10):
+            pixels = rng.integers(40, 200, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{number}.png")
+    return root
+
+
+def test_an_attack_keeps_its_classes_on_inputs_that_lack_some(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training, inputs = folder_of(["apple", "bus", "car"], tmp_path / "a"), folder_of(["bus", "car"], tmp_path / "b")
+    tact = ["--attack", "tact", "--target", "bus", "--set", "source=2", "--set", "cover_classes=0", "--rate", "0.1"]
+    tact += ["--set", "cover_rate=0.1"]
+    assert cli.main(["poison", str(training), *tact, "--out", str(tmp_path / "poisoned")]) == 0
+    again = ["--attack-from", str(tmp_path / "poisoned"), "--out", str(tmp_path / "out")]
+    assert cli.main(["poison", str(inputs), "--at", "test", "--rate", "1", *again]) == 0
+    after = io.load(tmp_path / "out" / "test.parquet")
+    trojaned = io.read_truth(tmp_path / "out" / "truth.json").mark(after).trojaned
+    assert after.classes == ("apple", "bus", "car")
+    assert [after.classes[label] for label in after.labels[trojaned]] == ["car"] * 10
+
+    # A training set of other classes is another set, and so are inputs of a class that it has not.
+    assert cli.main(["poison", str(inputs), "--attack-from", str(tmp_path / "poisoned"), "--out", str(tmp_path)]) == 4
+    assert "other classes" in capsys.readouterr().err
+    others = folder_of(["bus", "dog"], tmp_path / "c")
+    assert cli.main(["poison", str(others), "--at", "test", *again]) == 4
+    assert "the attack has no class dog" in capsys.readouterr().err
+
+
+def test_cover_is_counted(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    blend = ["--attack", "adaptive-blend", "--rate", "0.05", "--out", str(tmp_path / "out"), "--set"]
+    assert cli.main(["poison", str(source), *blend, "cover_rate=0.1"]) == 0
+    assert capsys.readouterr().out.startswith("10 poison samples and 20 cover samples among 200 in ")
 
 
 def test_the_target_may_be_a_class_name(tmp_path: Path) -> None:
@@ -165,6 +208,9 @@ def test_the_target_may_be_a_class_name(tmp_path: Path) -> None:
         (["--attack", "badnets", "--rate", "0.9"], "needs 180 samples to poison, but only 150 can be used"),
         (["--attack", "badnets", "--rate", "0.1", "--set", "rate=0.2"], "rate is given twice"),
         (["--attack", "badnets-all-to-all", "--target", "1"], "the attack badnets-all-to-all has no target"),
+        (["--attack", "adaptive-blend", "--set", "cover_rate=0.002"], "the rate leaves no sample as cover"),
+        (["--attack", "blend", "--set", "alpha=0.001"], "the trigger changes none of the samples"),
+        (["--attack", "blend", "--set", "alpha=0.001", "--at", "test"], "the trigger changes none of the samples"),
     ],
 )
 def test_what_does_not_fit_the_set_is_bad_usage(
@@ -193,7 +239,7 @@ def test_an_attack_is_read_back_from_its_recipe(name: str, settings: dict[str, A
     attack = ATTACKS[name](**settings)
     values = {field: getattr(attack, field) for field in names(type(attack))}
     (tmp_path / RECIPE).write_text(as_toml({"attack": name}, values), encoding="utf-8")
-    assert read_attack(tmp_path) == (name, attack)
+    assert read_attack(tmp_path) == (name, attack, None)
 
 
 def test_the_list_names_every_attack(capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,9 +49,21 @@ def test_an_attack_on_a_model_leaves_the_model(source: Path, tmp_path: Path) -> 
     classes = io.load(source).classes
     save(build(None, (16, 16, 3), classes, generator=torch.Generator().manual_seed(0)), tmp_path / "given.safetensors")
     options = ["--attack", "trojan-nn", "--set", "steps=2", "--set", "training_steps=1"]
-    options += ["--set", f"model={tmp_path / 'given.safetensors'}", "--out", str(tmp_path / "out")]
-    assert cli.main(["poison", str(source), *options]) == 0
-    assert load(tmp_path / "out" / "model.safetensors").classes == classes
+    options += ["--out", str(tmp_path / "out"), "--set"]
+    assert cli.main(["poison", str(source), *options, f"model={tmp_path / 'given.safetensors'}"]) == 0
+    assert load(tmp_path / "out" / "trojaned.safetensors").classes == classes
+
+
+def test_a_model_is_not_replaced_by_what_is_made_of_it(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = tmp_path / "trojaned.safetensors"
+    save(build(None, (16, 16, 3), io.load(source).classes, generator=torch.Generator()), given)
+    before = given.read_bytes()
+    options = ["--attack", "trojan-nn", "--set", f"model={given}", "--out", str(tmp_path)]
+    assert cli.main(["poison", str(source), *options]) == 4
+    assert "trojaned.safetensors would be overwritten" in capsys.readouterr().err
+    assert given.read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
@@ -20,8 +21,8 @@ RECIPE = "attack.toml"
 """The file that holds an attack's name and fields."""
 WEIGHTS = "attack.safetensors"
 """The file beside it that holds the trained part, if it has one."""
-MODEL = "model.safetensors"
-"""The file beside them that holds the backdoored model, if the attack makes one."""
+MODEL = "trojaned.safetensors"
+"""The file beside them that holds the backdoored model, if the attack makes one, under a name of its own."""
 TRUTH = "truth.json"
 """The file beside the samples that holds the truth about them."""
 
@@ -80,6 +81,7 @@ def poison(
 ) -> int:
     """Poison a training set, to test defences with."""
     from foretaste import attacks, io
+    from foretaste.cli.classes import renumbered
     from foretaste.cli.fields import parse_settings
     from foretaste.cli.output import check_writable, truth_of_training_set, whole
     from foretaste.cli.progress import bars
@@ -98,7 +100,7 @@ def poison(
     elif attack_from is not None and attack is None:
         if settings or target is not None or (rate is not None and at == "train"):
             raise UsageError(f"the attack is as {attack_from / RECIPE} says; leave --set, --target and --rate out")
-        name, chosen = read_attack(attack_from)
+        name, chosen, classes = read_attack(attack_from)
     else:
         raise UsageError("say which attack: either --attack NAME, see --list, or --attack-from DIR")
     earlier = Truth() if truth_file is None else truth_of_training_set(truth_file)
@@ -106,8 +108,9 @@ def poison(
     if (out / f"{other}.parquet").exists():
         raise UsageError(f"{out} holds {other}.parquet, whose {TRUTH} would be lost; choose another folder")
     path = out / f"{at}.parquet"
-    if Path(source).resolve() == path.resolve():
-        raise UsageError(f"{source} would be overwritten; choose another folder")
+    # What an earlier run left there goes first: stopped halfway, no file of it may stand beside one of this run.
+    replaced = (out / TRUTH, out / RECIPE, out / WEIGHTS, out / MODEL, path)
+    check_kept(replaced, Path(source), truth_file)
     check_writable(out)
     with bars(quiet=False) as show:
         samples = whole(io.read(source, split=at, resize=resize, on_bad=on_bad, on_progress=show), source)
@@ -118,43 +121,63 @@ def poison(
             if rate is not None and at == "train":
                 options["rate"] = rate
             chosen = build(kind, name, values, options)
+        elif classes is not None and at == "test":
+            samples = renumbered(samples, classes, source, "the attack")
+        elif classes is not None and classes != samples.classes:
+            raise UsageError(f"{source} has other classes than the set that the attack was made for")
+        hyperparameters = {field: getattr(chosen, field) for field in names(type(chosen))}
+        check_kept(replaced, *(value for value in hyperparameters.values() if isinstance(value, Path)))
         if at == "train":
             marks = earlier.mark(samples)
             taken = marks.poison | marks.cover
             chosen = attacks.fitted(chosen, samples[~taken] if taken.any() else samples, seed, on_progress=show)
             poisoned = attacks.poison_training_set(samples, chosen, seed, taken if taken.any() else None)
-            result, count = poisoned.samples, int(poisoned.poison.sum())
+            result, count = poisoned.samples, f"{poisoned.poison.sum()} poison samples"
+            if poisoned.cover.any():
+                count += f" and {poisoned.cover.sum()} cover samples"
             truth = earlier.joined(
                 Truth.of_training_set(result, poisoned.poison, poisoned.cover, poisoned.original_labels, name)
             )
         else:
             stamped = TEST_RATE if rate is None else rate
             result, trojaned = attacks.stamp_inputs(samples, chosen, stamped, seed)
-            truth, count = Truth.of_inputs(result, trojaned), int(trojaned.sum())
+            truth, count = Truth.of_inputs(result, trojaned), f"{trojaned.sum()} trojaned inputs"
         model = chosen.trojaned() if at == "train" and isinstance(chosen, attacks.TrojansModel) else None
 
-        # What an earlier run left here goes first: stopped halfway, no file of it may stand beside one of this run.
-        for file in (out / TRUTH, out / RECIPE, out / WEIGHTS, out / MODEL, path):
+        for file in replaced:
             file.unlink(missing_ok=True)
         io.write_parquet(result, path, on_progress=show)
         write_truth(truth, out / TRUTH)
-        head = {"attack": name, "at": at, "seed": seed, "source": source}
+        head = {"attack": name, "at": at, "seed": seed, "source": source, "classes": samples.classes}
         if at == "test":
             head["stamped"] = stamped
-        atomic_text(out / RECIPE, as_toml(head, {field: getattr(chosen, field) for field in names(type(chosen))}))
+        atomic_text(out / RECIPE, as_toml(head, hyperparameters))
         if isinstance(chosen, attacks.Trainable) and chosen.weights is not None:
             attacks.save_weights(chosen, out / WEIGHTS)
         if model is not None:
             from foretaste.nets.export import save
 
             save(model, out / MODEL)
-    what = "poison samples" if at == "train" else "trojaned inputs"
-    typer.echo(f"{count} {what} among {len(result)} in {path}")
+    typer.echo(f"{count} among {len(result)} in {path}")
     return 0
 
 
-def read_attack(folder: Path) -> tuple[str, Attack]:
-    """Return the name and the attack that an earlier run left in a folder, with its trained part if it has one.
+def check_kept(replaced: Iterable[Path], *inputs: Path | None) -> None:
+    """Refuse to replace a file that the run reads.
+
+    Raises:
+        UsageError: an input is among the files that are replaced.
+    """
+    there = {path.resolve() for path in replaced}
+    for path in inputs:
+        if path is not None and path.resolve() in there:
+            raise UsageError(f"{path} would be overwritten; choose another folder")
+
+
+def read_attack(folder: Path) -> tuple[str, Attack, tuple[str, ...] | None]:
+    """Return what an earlier run left in a folder: the attack's name, the attack and the classes that it numbers.
+
+    The attack has its trained part, if it has one. The classes are None where the recipe does not name them.
 
     Raises:
         UsageError: the folder holds no attack.
@@ -171,13 +194,14 @@ def read_attack(folder: Path) -> tuple[str, Attack]:
         hints = get_type_hints(kind)
         values = {name: TypeAdapter(hints[name]).validate_python(value) for name, value in content["settings"].items()}
         attack = kind(**values)
+        classes = TypeAdapter(tuple[str, ...] | None).validate_python(content.get("classes"))
     except FileNotFoundError:
         raise UsageError(f"{folder} holds no {RECIPE}; give a folder that foretaste poison wrote") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
         raise ForetasteError(f"cannot read {recipe}: {' '.join(str(error).split())[:200]}") from error
     if isinstance(attack, attacks.Trainable) and (folder / WEIGHTS).exists():
         attack = attacks.load_weights(attack, folder / WEIGHTS)
-    return content["attack"], attack
+    return content["attack"], attack, classes
 
 
 def class_number(target: str, classes: tuple[str, ...]) -> int:
