@@ -72,6 +72,24 @@ def test_nothing_is_found_where_nothing_is(trust: bool) -> None:
     assert len(verdict.rounds) == 2
 
 
+@pytest.mark.parametrize(("n", "held"), [(600, 0), (600, 10), (1500, 0)])
+def test_a_class_that_the_clean_set_hardly_holds_is_not_condemned_for_it(n: int, held: int) -> None:
+    clean = blobs(250, seed=9)
+    of_class = np.flatnonzero(clean.labels == 2)
+    verdict = ConfusionTraining().inspect(blobs(n), clean[np.setdiff1d(np.arange(250), of_class[held:])])
+    assert not verdict.flagged.any()
+    assert verdict.notes == ("the clean set holds fewer than 30 samples of 2; some of the set itself were added",)
+
+
+def test_a_mark_is_found_in_a_class_that_the_clean_set_lacks() -> None:
+    clean = blobs(250, seed=9)
+    marked, poison = planted(blobs(1500), {3: 6.0, 8: -6.0}, 0.02, target=2)
+    verdict = ConfusionTraining().inspect(marked, clean[clean.labels != 2])
+    assert verdict.suspect_classes == (2,)
+    assert verdict.flagged[poison].mean() >= 0.95
+    assert verdict.flagged[~poison].mean() <= 0.005
+
+
 def test_the_seed_decides_bit_for_bit(tmp_path: Path) -> None:
     samples, _ = planted(blobs(600), {4: 9.0, 11: -9.0}, 0.03, TARGET)
     one, two = (ConfusionTraining().inspect(samples, None, seed=1, workdir=where) for where in (None, tmp_path))

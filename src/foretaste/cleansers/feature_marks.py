@@ -24,6 +24,8 @@ DRAWN = 300
 """Samples that each of them is grown on: so few that a trigger is on a handful of them at most."""
 LEAF = 4
 """Samples in a leaf at least: of a mark on one sample in a hundred such a draw holds three, too few for a leaf."""
+FEWEST_CLEAN = 30
+"""Samples of each class that is to be judged, in the clean set: what it holds none of is not taken out of the class."""
 FAINTEST = 0.02
 """What is less likely than this counts as if it were as likely."""
 
@@ -53,19 +55,22 @@ class FeatureRun:
     def notes(self) -> tuple[str, ...]:
         """Return what a reader of the verdict should know."""
         if self.clean is not None:
-            return ()
+            few = ", ".join(self.samples.classes[label] for label in self.short())
+            note = f"the clean set holds fewer than {FEWEST_CLEAN} samples of {few}; some of the set itself were added"
+            return (note,) if few else ()
         return ("no clean set was given: what is natural was learnt from the set itself alone",)
 
     def round(self, number: int, suspect: Mask, flagged: Mask) -> Heard:
         """Return what the trees and the linear model say of every sample, out of fold."""
         self.on_progress(Progress(phase=f"round {number + 1}: learn what is natural", done=0, total=1))
-        nature = natural(self.samples, suspect, self.clean, self.seed)
+        clean = None if self.clean is None else self.completed(self.clean, suspect)
+        nature = natural(self.samples, suspect, clean, self.seed)
         self.on_progress(Progress(phase=f"round {number + 1}: learn what is natural", done=1, total=1))
         phase, labels = f"round {number + 1}: confuse trees", self.samples.labels
         found = marked(self.samples, nature, self.fold, self.seed, phase, self.on_progress)
         # Without a clean set the set confuses itself, and what is rare in it still tells; but poison whose label is
         # right takes a clean set to find.
-        confusing = self.samples[~suspect] if self.clean is None else self.clean
+        confusing = self.samples[~suspect] if clean is None else clean
         phase = f"round {number + 1}: confuse linear models"
         leaning = leaned(self.samples, np.log(nature), confusing, self.fold, self.lambda_, phase, self.on_progress)
         gains = gain(nature, found, labels), named(leaning, labels)
@@ -77,6 +82,30 @@ class FeatureRun:
             patterned=self.patterned,
             distinct=each,
             residual=found,
+        )
+
+    def short(self) -> dict[int, int]:
+        """Return of each class that the clean set holds too few samples of how many it lacks."""
+        assert self.clean is not None
+        held = np.bincount(self.clean.labels, minlength=len(self.samples.classes)).tolist()
+        present = np.unique(self.samples.labels).tolist()
+        return {label: FEWEST_CLEAN - held[label] for label in present if held[label] < FEWEST_CLEAN}
+
+    def completed(self, clean: Samples, suspect: Mask) -> Samples:
+        """Return the clean set with samples of the set itself, none of them suspect, of the classes that it lacks."""
+        labels = self.samples.labels
+        added = [
+            np.random.default_rng([self.seed, label]).permutation(np.flatnonzero((labels == label) & ~suspect))[:few]
+            for label, few in self.short().items()
+        ]
+        if not added:
+            return clean
+        rows = np.concatenate(added)
+        # Both sets may name their samples alike.
+        return Samples.from_arrays(
+            np.concatenate([clean.inputs, self.samples.inputs[rows]]),
+            np.concatenate([clean.labels, labels[rows]]),
+            clean.classes,
         )
 
     def left_out(self, scores: Outputs, flagged: Mask, doubted: Mask, evidence: tuple[ClassEvidence, ...]) -> Mask:
