@@ -101,18 +101,19 @@ def cleanse(
         if classifier is not None and verdict.flagged.any():
             registry, notes = reconstruct(classifier, samples, trusted, verdict, seed, show)
             verdict = replace(verdict, notes=verdict.notes + notes)
-    summary = save_cleanse(
-        out,
-        samples,
-        verdict,
-        clean_size=None if trusted is None else len(trusted),
-        skipped=inspected.skipped,
-        truth_poison=poison,
-        truth_cover=cover,
-        registry=registry,
-        settings=hyperparameters,
-        source=source,
-    )
+        summary = save_cleanse(
+            out,
+            samples,
+            verdict,
+            clean_size=None if trusted is None else len(trusted),
+            skipped=inspected.skipped,
+            truth_poison=poison,
+            truth_cover=cover,
+            registry=registry,
+            settings=hyperparameters,
+            source=source,
+            on_progress=show,
+        )
     shutil.rmtree(work)
     remove_unfinished(out)
     if as_json:
@@ -139,8 +140,9 @@ def reconstruct(
     notes: tuple[str, ...] = ()
     clean = trusted
     if clean is None:
-        passed = samples[~verdict.flagged]
-        clean, _ = passed.split(min(STAND_INS, len(passed)), np.random.default_rng(seed))
+        passed = np.flatnonzero(~verdict.flagged)
+        chosen = np.random.default_rng(seed).choice(passed, min(STAND_INS, len(passed)), replace=False)
+        clean = samples[np.sort(chosen)]
         notes = (f"no clean set was given: {len(clean):,} samples that passed stood in for it to reconstruct triggers",)
     try:
         learnt = neo.learn(samples[verdict.flagged], Counted(classifier), clean, seed=seed, on_progress=on_progress)

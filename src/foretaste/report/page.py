@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,11 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from foretaste.cleansers.verdict import ClassEvidence, Verdict
-from foretaste.guards.neo.registry import Registry
+from foretaste.guards.trigger import Trigger
 from foretaste.report import figures, wording
 from foretaste.report.pictures import data_uri
 from foretaste.report.template import Chart, render
-from foretaste.report.triggers import TriggerView, find_triggers, view
+from foretaste.report.triggers import TriggerView, view
 from foretaste.samples import Mask, Samples
 
 _FLAGGED, _CLOSEST, _ORDINARY, _MISTAKES = 48, 12, 12, 24
@@ -54,7 +54,7 @@ def cleanse_page(
     summary: Mapping[str, Any],
     *,
     truth_poison: Mask | None = None,
-    registry: Registry | None = None,
+    triggers: Sequence[tuple[Trigger, Samples]] | None = None,
 ) -> str:
     """Return the HTML report of a ``cleanse`` run.
 
@@ -66,7 +66,7 @@ def cleanse_page(
         verdict: what the cleanser said of them.
         summary: what ``summary.json`` holds.
         truth_poison: ``bool (N,)``, which samples are poison, where that is known.
-        registry: the triggers that were reconstructed from what was flagged, None if nobody tried.
+        triggers: those that were reconstructed from what was flagged, and who carries each; None if nobody tried.
     """
     evidence = _by_suspicion(verdict)
     n_shown = sum(entry.condemned for entry in evidence) + _CLASSES_SHOWN
@@ -81,7 +81,7 @@ def cleanse_page(
         created=datetime.datetime.fromisoformat(summary["created"]),
         evidence_shown=evidence[:n_shown],
         evidence_hidden=evidence[n_shown:],
-        triggers=_triggers(samples[verdict.flagged], registry),
+        triggers=None if triggers is None else [_trigger(trigger, carriers) for trigger, carriers in triggers],
         sheets=_sheets(samples, verdict),
         space=_space(samples, verdict),
         rounds=_rounds(verdict),
@@ -138,12 +138,10 @@ def _in_turn(samples: Samples, verdict: Verdict, most: int) -> Rows:
     return rows[np.sort(np.argsort(turn, kind="stable")[:most])]
 
 
-def _triggers(flagged: Samples, registry: Registry | None) -> list[TriggerView] | None:
-    """Show the triggers on the flagged samples that carry them; None if nobody tried to reconstruct any."""
-    if registry is None or flagged.images is None:
-        return None
-    images, classes = flagged.images, flagged.classes
-    return [view(trigger, images[rows], classes) for trigger, rows in find_triggers(registry, flagged)]
+def _trigger(trigger: Trigger, carriers: Samples) -> TriggerView:
+    """Show a trigger on the samples that carry it, which are images."""
+    assert carriers.images is not None
+    return view(trigger, carriers.images, carriers.classes)
 
 
 def _sheets(samples: Samples, verdict: Verdict) -> list[Sheet]:

@@ -61,11 +61,13 @@ def save_cleanse(
         ForetasteError: a file cannot be written.
     """
     summary = _summary(samples, verdict, source, settings, clean_size, skipped, truth_poison, truth_cover)
+    found = None
     if registry is not None:
-        found = find_triggers(registry, samples[verdict.flagged])
-        summary["triggers"] = [describe(trigger, len(rows), samples.classes) for trigger, rows in found]
+        flagged = samples[verdict.flagged]
+        found = [(trigger, flagged[rows]) for trigger, rows in find_triggers(registry, flagged)]
+        summary["triggers"] = [describe(trigger, len(carriers), samples.classes) for trigger, carriers in found]
         save_triggers(registry, out / "triggers")
-    page = cleanse_page(samples, verdict, summary, truth_poison=truth_poison, registry=registry)
+    page = cleanse_page(samples, verdict, summary, truth_poison=truth_poison, triggers=found)
     with atomic_path(out / "verdicts.parquet") as path:
         pq.write_table(_verdicts(samples, verdict), path)
     write_parquet(samples, out / "cleansed.parquet", rows=~verdict.flagged, on_progress=on_progress)
