@@ -87,7 +87,10 @@ def test_sharpness_is_low_where_an_image_was_moved_by_half_a_pixel_and_nowhere_e
 
 
 def test_a_usual_difference_has_no_sharpness_and_a_flat_image_little() -> None:
+    usual = Sharpness()(math.exp(TYPICAL) * torch.arange(8.0).expand(1, 1, 8, 8))
+    assert usual[0, 3, :, :-1].abs().max() < 0.1
     flat = Sharpness()(torch.zeros(1, 1, 4, 4))
+    assert flat.max() < -0.3
     assert flat.shape == (1, 4, 4, 4)
     assert flat.flatten().tolist() == pytest.approx([LOG_SCALE * (math.log(FLATTEST) - TYPICAL)] * 64)
     second, first = Sharpness()(torch.arange(8.0).expand(1, 1, 8, 8)).split(2, dim=1)

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from foretaste import training
 from foretaste.attacks import Attack, BadNets, Poisoned, WaNet, poison_training_set
 from foretaste.cleansers import confusion_training, parted_classes
-from foretaste.cleansers.confusion_training import ConfusionTraining, principal_plane
+from foretaste.cleansers.confusion_training import ConfusionTraining, likely_losses, principal_plane
 from foretaste.cleansers.image_marks import ImageRun, cross_entropy
-from foretaste.cleansers.judgement import Heard, Scores, judge
+from foretaste.cleansers.judgement import Heard, Scores, judge, named
 from foretaste.cleansers.verdict import ClassEvidence, Verdict
 from foretaste.errors import UsageError
 from foretaste.progress import OnProgress, Progress, silent
@@ -332,6 +332,7 @@ def test_any_size_and_colour_will_do(hills: Hills, side: int, channels: int) -> 
         {"steps": 0},
         {"distilled_epochs": 0},
         {"distilled_steps": 0},
+        {"detector_steps": 0},
         {"batch_size": 1},
         {"clean_batch_size": 0},
         {"lambda_": 1.0},
@@ -424,6 +425,8 @@ def test_what_a_round_found_overwhelming_stays_condemned(monkeypatch: pytest.Mon
     lost = inspected(monkeypatch, [[0, 30, 0], [0, 0, 0], [0, 0, 0]])
     assert lost.suspect_classes == (1,)
     assert np.flatnonzero(lost.flagged).tolist() == list(range(1000, 1030))
+    # By e to the power of their gain in the round that found them.
+    assert lost.classes[1].reason.endswith("this label 55 times likelier")
     # Six are a chance of e^-12; what so little evidence condemned, a later round may clear.
     weak = inspected(monkeypatch, [[0, 6, 0], [0, 0, 0], [0, 0, 0]])
     assert (weak.suspect_classes, weak.flagged.sum()) == ((), 0)
@@ -435,6 +438,24 @@ def test_where_half_the_set_is_suspect_no_other_round_is_asked(monkeypatch: pyte
     assert len(verdict.rounds) == 1
     assert verdict.flagged.sum() == 680
     assert verdict.notes[-1].startswith("more than half of the set is suspect")
+    # What only the last round condemns needs overwhelming evidence there, too.
+    crowded = inspected(monkeypatch, [[0, 60, 0], [560, 60, 6]])
+    assert (len(crowded.rounds), crowded.suspect_classes) == (2, (0, 1))
+    assert crowded.classes[2].reason.endswith("were none in the round before")
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 43])
+def test_the_loss_is_the_cross_entropy_if_the_other_labels_gained_nothing(n_classes: int) -> None:
+    outputs = np.zeros((3, n_classes), dtype=np.float32)
+    outputs[:, 0] = [0, 1, 4]
+    labels = np.zeros(3, dtype=np.int64)
+    assert likely_losses(named(outputs, labels), n_classes) == pytest.approx(cross_entropy(outputs, labels), rel=1e-4)
+
+
+def test_the_note_counts_who_can_stand_in(hills: Hills) -> None:
+    samples = hills(70, n_classes=3)  # 24, 23 and 23
+    (note,) = ImageRun(ConfusionTraining(), samples, None, 0, None, silent).notes()
+    assert note.startswith("no clean set was given: 36 of the set's own samples")
 
 
 def test_the_principal_plane_is_where_the_points_spread() -> None:

@@ -49,9 +49,7 @@ def test_a_shape_that_most_of_a_class_has_leaves_nobody_out() -> None:
         assert np.flatnonzero(run.left_out(scores, nobody, nobody, (CLEARED,))).tolist() == left_out
 
 
-def marked(
-    hills: Hills, doubt: bool, flagged: NDArray[np.bool_], n_condemned: int = 1
-) -> tuple[NDArray[np.bool_], ...]:
+def marked(hills: Hills, doubt: int, flagged: NDArray[np.bool_], n_condemned: int = 1) -> tuple[NDArray[np.bool_], ...]:
     """Return who is flagged in the end, who carries a mark, and the labels, of three classes of four hundred images.
 
     The first forty of classes a and b and five of class c carry the mark. By their scores alone those who are flagged
@@ -59,7 +57,8 @@ def marked(
 
     Args:
         hills: draws the images.
-        doubt: whether nature doubts the labels of the marked, and of a fifth of the others; or nobody's.
+        doubt: classes, from class a on, of which nature doubts the labels of the marked; and of a fifth of all samples,
+            unless 0.
         flagged: ``bool (1200,)``.
         n_condemned: classes that are condemned, from class a on.
     """
@@ -71,7 +70,7 @@ def marked(
     rng = np.random.default_rng(0)
     scores = rng.normal(0, 0.3, (3, 1200)).astype(np.float32)
     scores[0] += np.where(flagged, rng.normal(2, 0.4, 1200), 0.3 * marks)
-    doubted = (marks | (np.arange(1200) % 5 == 0)) & doubt
+    doubted = ((marks & (labels < doubt)) | (np.arange(1200) % 5 == 0)) & (doubt > 0)
     run = ImageRun(ConfusionTraining(), Samples.from_arrays(images, labels, ("a", "b", "c")), None, 0, None, silent)
     found = tuple(
         replace(CLEARED, label=label, n_samples=400, n_flagged=1, condemned=label < n_condemned) for label in range(3)
@@ -87,29 +86,29 @@ def marked(
 
 
 def test_a_detector_finds_the_poison_that_the_confused_models_miss(hills: Hills) -> None:
-    final, marks, labels = marked(hills, True, np.arange(1200) < 30)
+    final, marks, labels = marked(hills, 3, np.arange(1200) < 30)
     # Other classes are none of its business.
     assert final.tolist() == (marks & (labels == 0)).tolist()
 
 
 def test_of_a_mark_that_nature_took_for_its_own_a_detector_learns_from_the_surest(hills: Hills) -> None:
     # Of forty, thirty were found, and fifteen others.
-    final, marks, labels = marked(hills, False, np.isin(np.arange(1200), [*range(30), *range(100, 115)]))
+    final, marks, labels = marked(hills, 0, np.isin(np.arange(1200), [*range(30), *range(100, 115)]))
     assert final.tolist() == (marks & (labels == 0)).tolist()
 
 
 def test_where_most_classes_are_condemned_the_mark_condemns_in_the_others_too(hills: Hills) -> None:
-    final, marks, _ = marked(hills, True, np.isin(np.arange(1200), [*range(40), *range(400, 440)]), n_condemned=2)
+    final, marks, _ = marked(hills, 3, np.isin(np.arange(1200), [*range(40), *range(400, 440)]), n_condemned=2)
     assert final.tolist() == marks.tolist()
-    # With their natural label they are like cover samples.
-    final, _, _ = marked(hills, False, np.isin(np.arange(1200), [*range(40), *range(400, 440)]), n_condemned=2)
-    assert not final[800:].any()
+    # Those of class c that have their natural label, all but the first, are like cover samples.
+    final, marks, labels = marked(hills, 2, np.isin(np.arange(1200), [*range(40), *range(400, 440)]), n_condemned=2)
+    assert np.flatnonzero(final).tolist() == [*np.flatnonzero(marks & (labels < 2)), 800]
 
 
 def test_a_detector_that_does_not_recognise_what_it_learnt_is_not_believed(hills: Hills) -> None:
     # Those who were flagged have nothing in common.
     flagged = np.isin(np.arange(1200), range(100, 130))
-    final, _, _ = marked(hills, False, flagged)
+    final, _, _ = marked(hills, 0, flagged)
     assert final.tolist() == flagged.tolist()
 
 

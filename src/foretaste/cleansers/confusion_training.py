@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from foretaste.cleansers.feature_marks import FeatureRun
 from foretaste.cleansers.image_marks import ImageRun
-from foretaste.cleansers.judgement import confirm, counted, in_doubt, judge, standing
+from foretaste.cleansers.judgement import Scores, confirm, counted, in_doubt, judge, standing
 from foretaste.cleansers.verdict import ClassEvidence, Round, Verdict
 from foretaste.progress import OnProgress, silent
 from foretaste.samples import Samples
@@ -37,7 +37,7 @@ class ConfusionTraining:
        sees marks that stay at their place; its last output is for marks that go with *any* unnatural label, as in
        all-to-all attacks. Another is linear in how sharp the image is at each pixel, and sees warps. The third is
        convolutional, for marks that move about or differ from image to image. It is trained on the *distilled* set: the
-       samples whose label is not what nature says, and as many others.
+       samples whose label is not what nature says, and as many others, but no fewer than 2,000.
     3. Every sample is *scored* by confused models that were trained without it: by how many times its own label has
        become likelier. Memory helps nobody here; only a mark that others share does.
 
@@ -67,25 +67,26 @@ class ConfusionTraining:
         base_fewest: passes of the base model over the set at least, ≥ 1.
         base_most: passes at most, ≥ ``base_fewest``: on a small set more of them would teach it the trigger as nature.
         erasing_steps: steps by which the base model is then confused, ≥ 1.
-        epochs: passes of each linear confused model over the set, ≥ 1.
-        steps: it takes at least this many steps, ≥ 1.
+        epochs: each linear confused model takes as many steps as it would take for these passes over the set, ≥ 1.
+        steps: and at least this many, ≥ 1.
         distilled_epochs: passes of each convolutional confused model over the distilled set, ≥ 1.
         distilled_steps: it takes at most this many steps, ≥ 1.
         detector_steps: steps of a detector, ≥ 1.
         batch_size: samples of the set in a step of a linear confused model, ≥ 2; a convolutional one takes half.
         clean_batch_size: clean samples in a step, ≥ 1.
         lambda_: the loss is ((λ − 1) · confusion + inspection) / λ; above 1.
-        learning_rate: a linear confused model's highest, > 0.
-        weight_decay: a linear confused model's, ≥ 0.
+        learning_rate: the highest of a linear confused model and of a detector, > 0.
+        weight_decay: theirs, ≥ 0.
         substitute: how many of the set's own, most natural images stand in for a missing clean set, ≥ 1.
         spread: a sample is a suspect if it scores above this many standard deviations of the scores, > 0. The standard
             deviation is a robust one, from the median absolute deviation, which poison hardly moves.
-        gain: and if its own label became more than e^gain times likelier, by default twice; > 0.
+        gain: and if its own label became more than e^gain times likelier over the mean of all, by default twice; > 0.
         significance: a class is condemned by how unlikely its suspects are to be the tail of the clean samples' scores,
             with near-duplicates counted once, and what only looks like other suspects not at all; of the classes that a
             round condemns this share at most is expected to be clean, in (0, 1).
         settled: the rounds end when this share of the flagged samples or less changed, in [0, 1], each condemned class
-            was condemned in the round before, too, and the suspects of no other are less likely than one in a hundred.
+            was condemned in the round before, too, or is beyond doubt, and the suspects of no other are less likely
+            than one in a hundred.
 
     Raises:
         UsageError: a value is out of range.
@@ -166,6 +167,7 @@ class ConfusionTraining:
         evidence: tuple[ClassEvidence, ...] = ()
         notes = run.notes()
         rounds: list[Round] = []
+        gains = np.full(len(samples), -np.inf, dtype=np.float32)
         for number in range(self.rounds):
             began = time.perf_counter()
             heard = run.round(number, suspect, flagged)
@@ -175,31 +177,31 @@ class ConfusionTraining:
             )
             flagged, evidence = standing(flagged, evidence, before, evidence_before, samples.labels)
             suspect = run.left_out(scores, flagged, heard.doubted, evidence)
-            losses = np.log1p((len(samples.classes) - 1) * np.exp(-np.max(heard.gains, axis=0))).astype(np.float32)
+            gains = np.maximum(gains, np.max(heard.gains, axis=0))
+            losses = likely_losses(np.max(heard.gains, axis=0), len(samples.classes))
             seconds = time.perf_counter() - began
             rounds.append(Round(name=f"round {number + 1}", losses=losses, kept=flagged, seconds=seconds))
             moved, found = np.count_nonzero(flagged != before), np.count_nonzero(flagged)
-            crowded = np.count_nonzero(suspect) > len(samples) / 2
-            if crowded:
-                notes += (
-                    "more than half of the set is suspect; the rest cannot teach what is natural, so no other round "
-                    "was asked",
-                )
-                break
             confirmed = confirm(evidence, evidence_before)
             # In the first round nature may be known too little to find anything.
             still = moved <= self.settled * found and confirmed == evidence
-            if (number > 0 and still and not in_doubt(evidence)) or number == self.rounds - 1:
+            crowded = np.count_nonzero(suspect) > len(samples) / 2
+            if crowded or (number > 0 and still and not in_doubt(evidence)) or number == self.rounds - 1:
                 evidence = confirmed
                 break
         flagged = flagged & np.array([entry.condemned for entry in evidence])[samples.labels]
         told = scores.max(axis=0)
-        if not crowded:
+        if crowded:
+            notes += (
+                "more than half of the set is suspect; the rest cannot teach what is natural, so no other round was "
+                "asked, nor a detector",
+            )
+        else:
             told, flagged = run.told(scores, flagged, heard.doubted, evidence)
         return Verdict(
             scores=told,
             flagged=flagged,
-            classes=counted(evidence, samples, flagged, np.max(heard.gains, axis=0)),
+            classes=counted(evidence, samples, flagged, gains),
             method=self.name,
             seed=seed,
             seconds=time.perf_counter() - start,
@@ -207,6 +209,18 @@ class ConfusionTraining:
             rounds=tuple(rounds),
             embedding=principal_plane(heard.residual),
         )
+
+
+def likely_losses(gains: Scores, n_classes: int) -> NDArray[np.float32]:
+    """Return the cross-entropy of labels that gained this much, ``(N,)``, if all other labels gained the same.
+
+    Args:
+        gains: of the own labels, over the mean of all labels.
+        n_classes: K.
+    """
+    over_others = gains * n_classes / (n_classes - 1)
+    losses: NDArray[np.float32] = np.log1p((n_classes - 1) * np.exp(-over_others)).astype(np.float32)
+    return losses
 
 
 def principal_plane(points: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax, logsumexp
 from torch import Tensor, nn
 
+from foretaste import __version__
 from foretaste.cleansers.confused_models import ConfusedModel, Whiten, detector, moving, placed, resampled
 from foretaste.cleansers.judgement import HUMP, Heard, Scores, credible, hump, most, named, was_learnt
 from foretaste.cleansers.looks import Looks
@@ -97,7 +98,8 @@ class ImageRun:
         scale.measure(samples.inputs)
         colours.measure(samples.inputs)
         self.scale, self.colours = scale.state_dict(), colours.state_dict()
-        self.key = self.round_key = fingerprint(samples, "no clean set" if clean is None else clean, method, seed)
+        trusted = "no clean set" if clean is None else clean
+        self.key = self.round_key = fingerprint(samples, trusted, method, seed, __version__)
         self.looks = Looks(samples)
         # Which part of the set each sample is in; the model of a fold is trained on the other parts.
         self.fold = permutation(len(samples), seed, 0).numpy() % method.folds
@@ -108,9 +110,10 @@ class ImageRun:
         """Return what a reader of the verdict should know."""
         if self.clean is not None:
             return ()
-        count = min(self.method.substitute, len(self.samples))
+        halves = -(-np.bincount(self.samples.labels) // 2)
+        count = min(self.method.substitute, int(halves.sum()))
         return (
-            f"no clean set was given: {count:,} of the set's own samples, those whose label looked most natural, "
+            f"no clean set was given: {count:,} of the set's own samples, of those whose label looked most natural, "
             "stood in for it",
         )
 
@@ -196,10 +199,10 @@ class ImageRun:
         In condemned classes a detector has its say: it learns to tell the flagged from all others, and judges out of
         fold. What it says goes beside the scores. But of a mark that nature took for its own the scores know little,
         and half of the flagged may be clean. There the detector learns from those alone of whom it is sure, says who is
-        poison, and learns again. Where most classes are condemned, the mark goes with any label; so in the others who
-        carries it and has no natural label is poison, too.
+        poison, and learns again. Where most classes are condemned by marks that it did not take for its own, the mark
+        goes with any label; so in the others who carries it and has no natural label is poison, too.
 
-        The flagged score above 1, the others of their classes do not.
+        Where the detector is believed, the flagged score above 1, the others of their classes do not.
 
         Args:
             scores: per kind of model those of N samples, ``(kinds, N)``.

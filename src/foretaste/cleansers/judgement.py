@@ -32,7 +32,7 @@ Distinct = Callable[[NDArray[np.intp], Scores], Scores]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Heard:
-    """What the confused models of one round say of N samples, each judged by models that were trained without it.
+    """What the confused models of one round say of N samples, each judged by models that never saw its label.
 
     Attributes:
         gains: per kind of model ``float32 (N,)``, by what power of e the sample's own label became likelier.

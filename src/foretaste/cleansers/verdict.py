@@ -45,7 +45,7 @@ class Round:
 
     Attributes:
         name: for people ("round 2").
-        losses: ``float32 (N,)``, cross-entropy of each sample's own label in nats; low is suspicious.
+        losses: ``float32 (N,)``, cross-entropy of each own label in nats, or what stands for it; low is suspicious.
         kept: ``bool (N,)``, samples that the round kept as possible poison.
         seconds: wall time of the round.
     """
