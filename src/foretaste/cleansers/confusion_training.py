@@ -177,8 +177,8 @@ class ConfusionTraining:
             )
             flagged, evidence = standing(flagged, evidence, before, evidence_before, samples.labels)
             suspect = run.left_out(scores, flagged, heard.doubted, evidence)
-            gains = np.maximum(gains, np.max(heard.gains, axis=0))
-            losses = likely_losses(np.max(heard.gains, axis=0), len(samples.classes))
+            likelier = np.max(heard.gains, axis=0)
+            gains, losses = np.maximum(gains, likelier), likely_losses(likelier, len(samples.classes))
             seconds = time.perf_counter() - began
             rounds.append(Round(name=f"round {number + 1}", losses=losses, kept=flagged, seconds=seconds))
             moved, found = np.count_nonzero(flagged != before), np.count_nonzero(flagged)

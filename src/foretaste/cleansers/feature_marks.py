@@ -49,16 +49,18 @@ class FeatureRun:
         self.samples, self.clean, self.seed, self.on_progress = samples, clean, seed, on_progress
         self.lambda_ = method.lambda_
         self.fold = np.random.default_rng(seed).permutation(len(samples)) % method.folds
+        self.lacking = {} if clean is None else lacking(clean, samples)
         # Patterns are looked for in images alone.
         self.patterned = np.zeros(len(samples), dtype=np.bool_)
 
     def notes(self) -> tuple[str, ...]:
         """Return what a reader of the verdict should know."""
-        if self.clean is not None:
-            few = ", ".join(self.samples.classes[label] for label in self.short())
-            note = f"the clean set holds fewer than {FEWEST_CLEAN} samples of {few}; some of the set itself were added"
-            return (note,) if few else ()
-        return ("no clean set was given: what is natural was learnt from the set itself alone",)
+        if self.clean is None:
+            return ("no clean set was given: what is natural was learnt from the set itself alone",)
+        if not self.lacking:
+            return ()
+        few = ", ".join(self.samples.classes[label] for label in self.lacking)
+        return (f"the clean set holds fewer than {FEWEST_CLEAN} samples of {few}; some of the set itself were added",)
 
     def round(self, number: int, suspect: Mask, flagged: Mask) -> Heard:
         """Return what the trees and the linear model say of every sample, out of fold."""
@@ -84,22 +86,15 @@ class FeatureRun:
             residual=found,
         )
 
-    def short(self) -> dict[int, int]:
-        """Return of each class that the clean set holds too few samples of how many it lacks."""
-        assert self.clean is not None
-        held = np.bincount(self.clean.labels, minlength=len(self.samples.classes)).tolist()
-        present = np.unique(self.samples.labels).tolist()
-        return {label: FEWEST_CLEAN - held[label] for label in present if held[label] < FEWEST_CLEAN}
-
     def completed(self, clean: Samples, suspect: Mask) -> Samples:
         """Return the clean set with samples of the set itself, none of them suspect, of the classes that it lacks."""
+        if not self.lacking:
+            return clean
         labels = self.samples.labels
         added = [
             np.random.default_rng([self.seed, label]).permutation(np.flatnonzero((labels == label) & ~suspect))[:few]
-            for label, few in self.short().items()
+            for label, few in self.lacking.items()
         ]
-        if not added:
-            return clean
         rows = np.concatenate(added)
         # Both sets may name their samples alike.
         return Samples.from_arrays(
@@ -126,6 +121,13 @@ class FeatureRun:
 def each(rows: NDArray[np.intp], scores: Outputs) -> Outputs:
     """Return the scores that count as evidence: all of them, for feature vectors have no near-duplicates."""
     return scores
+
+
+def lacking(clean: Samples, samples: Samples) -> dict[int, int]:
+    """Return, by the label of each class that a clean set holds too few samples of, how many it lacks."""
+    held = np.bincount(clean.labels, minlength=len(samples.classes)).tolist()
+    present = np.unique(samples.labels).tolist()
+    return {label: FEWEST_CLEAN - held[label] for label in present if held[label] < FEWEST_CLEAN}
 
 
 def natural(samples: Samples, suspect: Mask, clean: Samples | None, seed: int) -> Outputs:
