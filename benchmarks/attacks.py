@@ -1,15 +1,16 @@
 """Measure every attack against the reference network, and Confusion Training against every attack.
 
 Run as ``python benchmarks/attacks.py gtsrb``, ``cifar10`` or ``malware`` with FORETASTE_DATA naming the folder of the
-data sets. For each attack and seed a model is trained on the poisoned set, the set is cleansed with one set of
-defaults for all attacks, and a model is trained on what is left. ``gtsrb-stronger``, ``cifar10-stronger`` and
+data sets. For each attack and seed a model is trained on the poisoned set, the set is cleansed with one set of defaults
+for all attacks, and a model is trained on what is left. ``gtsrb-stronger``, ``cifar10-stronger`` and
 ``malware-stronger`` do the same for the attacks that hardly work there, with more poison, and on GTSRB with a network
-that looks closer. Results are kept in ``benchmarks/results/attacks-NAME.json``, one entry per attack and seed; what is
-there already is not measured again, so a stopped benchmark goes on, and ``--again`` cleanses anew but keeps what is
-known of the attacks themselves. The part ``unpoisoned`` tells how far the trigger turns a model of the unpoisoned set:
-what it needs no backdoor for. Two parts look into Confusion Training: ``parted`` tells how many samples carry a pattern
-that parts their class, so that its first base model is not trained on them, and ``learnt`` how many carry something
-that is taken off what this model has learnt.
+that looks closer. ``cifar10-resnet18`` and ``cifar10-resnet18-stronger`` are on a network that needs a GPU. Results are
+kept in ``benchmarks/results/attacks-NAME.json``, one entry per attack and seed; what is there already is not measured
+again, so a stopped benchmark goes on, and ``--again`` cleanses anew but keeps what is known of the attacks themselves.
+The part ``unpoisoned`` tells how far the trigger turns a model of the unpoisoned set: what it needs no backdoor for.
+Two parts look into Confusion Training: ``parted`` tells how many samples carry a pattern that parts their class, so
+that its first base model is not trained on them, and ``learnt`` how many carry something that is taken off what this
+model has learnt.
 """
 
 from __future__ import annotations
@@ -89,6 +90,7 @@ VICTIMS = {
     "gtsrb-stronger": Victim(training.TrainingPlan(epochs=15, learning_rate=0.1, shift=0), "convnet"),
     # In 10 passes it learns a mark on three images in a thousand or does not, as chance will have it.
     "cifar10": Victim(training.TrainingPlan(epochs=16, shift=0)),
+    "cifar10-resnet18": Victim(training.TrainingPlan(epochs=16, shift=0), "resnet18"),
     "malware": Victim(training.TrainingPlan(epochs=20)),
 }
 
@@ -146,11 +148,14 @@ MALWARE: dict[str, Attack] = {
     "malware-constrained": MalwareConstrained(rate=0.01),
     "malware-unconstrained": MalwareUnconstrained(rate=0.01),
 }
+CIFAR10 = on_images(target=0, patch=0.003, tact=0.003, adaptive=0.003, tested=("gem", "corners"))
 CASES: dict[str, dict[str, Attack]] = {
     "gtsrb": on_images(target=2, patch=0.01, tact=0.005, adaptive=0.005, tested=("disc", "square")),
     "gtsrb-stronger": GTSRB_STRONGER,
-    "cifar10": on_images(target=0, patch=0.003, tact=0.003, adaptive=0.003, tested=("gem", "corners")),
+    "cifar10": CIFAR10,
     "cifar10-stronger": CIFAR10_STRONGER,
+    "cifar10-resnet18": CIFAR10,
+    "cifar10-resnet18-stronger": CIFAR10_STRONGER,
     "malware": MALWARE,
     "malware-stronger": {"malware-constrained": MalwareConstrained(rate=0.2)},
 }
@@ -194,23 +199,18 @@ def main() -> None:
 def sets(name: str) -> tuple[Samples, Samples]:
     """Return a training and a test set."""
     folder = Path(os.environ["FORETASTE_DATA"])
-    name = plain(name)
+    name = name.split("-")[0]
     if name != "malware":
         return io.load(folder / f"{name}-train.parquet"), io.load(folder / f"{name}-test.parquet")
     samples = io.load(folder / "clamp.csv")
     return samples.split(round(0.7 * len(samples)), np.random.default_rng(0))
 
 
-def plain(name: str) -> str:
-    """Return the data set behind a name: stronger attacks are on the same samples."""
-    return name.removesuffix("-stronger")
-
-
 class Bench:
     """One attack on one data set with one seed."""
 
     def __init__(self, data: str, name: str, train: Samples, clean: Samples, rest: Samples, seed: int) -> None:
-        self.victim, self.seed = VICTIMS.get(data, VICTIMS[plain(data)]), seed
+        self.victim, self.seed = VICTIMS.get(data, VICTIMS[data.removesuffix("-stronger")]), seed
         self.train, self.clean, self.rest = train, clean, rest
         attack = CASES[data][name]
         began = time.perf_counter()

@@ -27,6 +27,8 @@ ATTACKED = {
     "gtsrb-stronger": "GTSRB, stronger",
     "cifar10": "CIFAR-10 (JPEG)",
     "cifar10-stronger": "CIFAR-10 (JPEG), stronger",
+    "cifar10-resnet18": "CIFAR-10 (JPEG), ResNet-18",
+    "cifar10-resnet18-stronger": "CIFAR-10 (JPEG), ResNet-18, stronger",
     "malware": "malware features",
     "malware-stronger": "malware features, stronger",
 }
