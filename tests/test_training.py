@@ -95,12 +95,13 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_weights(tmp_path: Path) -> No
 @pytest.mark.usefixtures("_eager")
 def test_a_killed_run_with_adam_goes_on_and_ends_in_the_same_weights(tmp_path: Path) -> None:
     def run(checkpoint: Path | None, kill: int | None = None) -> nn.Module:
-        net = nn.Linear(3, 1)
+        net, compute = nn.Linear(3, 1), training.Compute()
         nn.init.ones_(net.weight)
         nn.init.zeros_(net.bias)
 
         def loss(net: nn.Module, step: int) -> torch.Tensor:
-            output: torch.Tensor = net(torch.randn((4, 3), generator=training.draws(0, step)))
+            inputs = torch.randn((4, 3), generator=training.draws(0, step)).to(compute.device)
+            output: torch.Tensor = net(inputs)
             return output.square().mean()
 
         training.optimise(
@@ -108,12 +109,12 @@ def test_a_killed_run_with_adam_goes_on_and_ends_in_the_same_weights(tmp_path: P
             loss,
             steps=10,
             sgd=training.Adam(learning_rate=0.1),
-            compute=training.Compute(),
+            compute=compute,
             phase="test",
             checkpoint=checkpoint,
             on_progress=silent if kill is None else killed_after(kill),
         )
-        return net
+        return net.cpu()
 
     whole = run(None)
     with pytest.raises(KilledError):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -130,7 +131,8 @@ def draws(seed: int, *place: int) -> torch.Generator:
 class Compute:
     """Where the work is done: a GPU if there is one, with several processes under ``accelerate launch``.
 
-    On a GPU, forward passes run in bfloat16; on a CPU in float32, where bfloat16 is slower.
+    On a GPU, forward passes run in bfloat16; on a CPU in float32, where bfloat16 is slower. Either way what is done
+    twice gives the same bits, as far as torch can do it.
 
     Attributes:
         device: this process's device.
@@ -139,6 +141,9 @@ class Compute:
     """
 
     def __init__(self) -> None:
+        if torch.cuda.is_available():
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+            torch.use_deterministic_algorithms(True, warn_only=True)
         self.accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
         self.device: torch.device = self.accelerator.device
         self.rank: int = self.accelerator.process_index
@@ -548,22 +553,22 @@ def supervised(data: DeviceSet, plan: TrainingPlan, seed: int, compute: Compute)
 # Using a net.
 
 
-@torch.inference_mode()
 def predict(net: Net, inputs: NDArray[Any], *, batch_size: int = 1000) -> NDArray[np.float32]:
     """Return the logits, ``float32 (N, K)``, of raw inputs ``uint8 (N, H, W, C)`` or ``float32 (N, D)``.
 
-    The inputs may be memory-mapped; only one batch at a time is in memory. The net stays as it is, on its device.
+    The inputs may be memory-mapped; only one batch at a time is in memory. The net is left as it is and where it is;
+    the work is done on the GPU if there is one.
     """
-    device, was_training = net.head.weight.device, net.training
+    device, home, was_training = Compute().device, net.head.weight.device, net.training
     logits = np.empty((len(inputs), len(net.classes)), dtype=np.float32)
-    net.eval()
+    net.to(device).eval()
     try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             for start in range(0, len(inputs), batch_size):
                 batch = torch.from_numpy(np.array(inputs[start : start + batch_size])).to(device)
                 logits[start : start + batch_size] = net(batch).float().cpu().numpy()
     finally:
-        net.train(was_training)
+        net.to(home).train(was_training)
     return logits
 
 

@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 
 from foretaste.attacks.label_consistent import LabelConsistent, perturb, with_corners
 from foretaste.errors import UsageError
 from foretaste.nets import build
 from foretaste.samples import Images
+from foretaste.training import predict
 
 
 def noise(n: int = 6, side: int = 16, channels: int = 3) -> Images:
@@ -43,8 +45,7 @@ def test_the_perturbation_keeps_its_bound_and_hides_the_class() -> None:
     assert np.abs(hidden.astype(int) - images).max() <= 8
 
     def chance(pictures: Images) -> float:
-        with torch.inference_mode():
-            return float(net(torch.from_numpy(pictures)).softmax(dim=1)[:, 1].mean())
+        return float(softmax(predict(net, pictures), axis=1)[:, 1].mean())
 
     assert chance(hidden) < chance(images)
 

@@ -41,11 +41,12 @@ def crafted(workdir: Path | None = None, on_progress: OnProgress = silent, **fie
 
 def test_the_changes_keep_their_bound_and_come_to_pull_as_the_patch_does() -> None:
     seen: list[Progress] = []
-    weights = crafted(steps=30, retrains=0, on_progress=seen.append)
-    assert np.abs(weights["changes"]).max() <= 16
+    # The pictures are so noisy that small changes hardly show in the gradient.
+    weights = crafted(steps=30, retrains=0, epsilon=96, on_progress=seen.append)
+    assert 16 < np.abs(weights["changes"]).max() <= 96
     assert (pictures().labels[weights["rows"]] == 0).all()
     cosines = [float(report.note.split()[1]) for report in seen if report.phase == "match gradients"]
-    assert np.mean(cosines[-5:]) > np.mean(cosines[:5])
+    assert np.mean(cosines[-5:]) > np.mean(cosines[:5]) + 0.05
 
 
 def test_the_classifier_is_trained_anew_on_the_way() -> None:
