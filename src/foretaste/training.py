@@ -13,6 +13,7 @@ import hashlib
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -144,6 +145,9 @@ class Compute:
         if torch.cuda.is_available():
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
             torch.use_deterministic_algorithms(True, warn_only=True)
+            torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+            # Said of adaptive pooling even where its windows do not overlap, and then it is deterministic.
+            warnings.filterwarnings("ignore", "adaptive_avg_pool2d_backward_cuda")
         self.accelerator = Accelerator(mixed_precision="bf16" if torch.cuda.is_available() else "no")
         self.device: torch.device = self.accelerator.device
         self.rank: int = self.accelerator.process_index
@@ -486,8 +490,7 @@ def train(
         test: samples of the same classes and shape to measure accuracy on.
         net: a key of ``foretaste.nets.NETS``; None is the one for the samples' kind.
         plan: how; the default plan suits small images on a CPU.
-        seed: where all random numbers come from, ≥ 0; same seed, same machine kind: the same weights on a CPU, bit for
-            bit.
+        seed: where all random numbers come from, ≥ 0; same seed, same machine kind: the same weights, bit for bit.
         workdir: an existing folder for a checkpoint, so that a run started again with the same arguments goes on.
         on_progress: called as the work goes on.
 

@@ -71,7 +71,7 @@ def cleanse(
         samples: the set to inspect; each class that is present has at least 10 samples.
         clean: trusted samples of the same classes and shape, or None.
         method: the name of a cleanser.
-        seed: where all random numbers come from, ≥ 0; same seed, same machine kind, same verdict on a CPU, bit for bit.
+        seed: where all random numbers come from, ≥ 0; same seed, same machine kind, same verdict, bit for bit.
         workdir: an existing folder for checkpoints, so that a run started again with the same arguments goes on.
         on_progress: called as the work goes on.
         **hyperparameters: fields of the cleanser that are not to have their default.

@@ -132,7 +132,7 @@ class Cleanser(Protocol):
         Args:
             samples: the set to inspect.
             clean: trusted samples of the same classes and shape, or None.
-            seed: where all random numbers come from; same seed, same machine kind, same verdict on CPU, bit for bit.
+            seed: where all random numbers come from; same seed, same machine kind, same verdict, bit for bit.
             workdir: an existing folder for checkpoints; a run started again with it goes on where it was. None: no
                 checkpoints.
             on_progress: called as the work goes on.
