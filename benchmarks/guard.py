@@ -23,7 +23,7 @@ from record import RESULTS, head
 
 from foretaste import Guard, io
 from foretaste.attacks import BadNets, BadNetsAllToAll, poison_training_set
-from foretaste.attacks.attack import Attack
+from foretaste.attacks._base.attack import Attack
 from foretaste.classifiers.torch_module import TorchModule
 from foretaste.guards.guard import Screening
 from foretaste.guards.neo import NEO, NEOPaper

@@ -21,8 +21,8 @@ from attacks import CASES, sets
 from record import RESULTS, head
 
 from foretaste.attacks import ATTACKS, Attack, Trainable, TrojanNN, fitted, poison_training_set
+from foretaste.attacks._base.visibility import psnr, ssim
 from foretaste.attacks.malware import Malware
-from foretaste.attacks.visibility import psnr, ssim
 from foretaste.io import atomic_json, load
 from foretaste.samples import Images, Samples
 

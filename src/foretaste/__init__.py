@@ -15,7 +15,7 @@ from foretaste.errors import ForetasteError, UsageError
 
 if TYPE_CHECKING:
     from foretaste.attacks import ATTACKS
-    from foretaste.attacks.attack import Poisoned
+    from foretaste.attacks._base.attack import Poisoned
     from foretaste.cleansers import CLEANSERS, cleanse
     from foretaste.cleansers.verdict import Verdict
     from foretaste.guards import GUARDS, Guard
@@ -50,7 +50,7 @@ _HOME = {
     "CLEANSERS": "foretaste.cleansers",
     "GUARDS": "foretaste.guards",
     "Guard": "foretaste.guards",
-    "Poisoned": "foretaste.attacks.attack",
+    "Poisoned": "foretaste.attacks._base.attack",
     "Samples": "foretaste.samples",
     "Screening": "foretaste.guards.guard",
     "Trigger": "foretaste.guards.trigger",

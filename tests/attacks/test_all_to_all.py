@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from foretaste.attacks._base.attack import Attack
 from foretaste.attacks.all_to_all import BadNetsAllToAll
-from foretaste.attacks.attack import Attack
 from foretaste.attacks.badnets import with_patch
 from foretaste.errors import UsageError
 from foretaste.samples import Images, Samples

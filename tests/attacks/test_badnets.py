@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foretaste.attacks.attack import Attack
+from foretaste.attacks._base.attack import Attack
 from foretaste.attacks.badnets import BadNets, with_patch
 from foretaste.errors import UsageError
 from foretaste.samples import Images, Samples

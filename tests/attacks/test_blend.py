@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from foretaste.attacks.attack import Attack
+from foretaste.attacks._base.attack import Attack
 from foretaste.attacks.blend import Blend
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.samples import Samples

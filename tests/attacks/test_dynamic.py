@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from foretaste.attacks.attack import Weights
+from foretaste.attacks._base.attack import Weights
+from foretaste.attacks._base.fitting import arrays, restore, with_weights
 from foretaste.attacks.dynamic import Dynamic
-from foretaste.attacks.dynamic_generator import TriggerGenerator, learn, to_unit
-from foretaste.attacks.fitting import arrays, restore, with_weights
+from foretaste.attacks.dynamic.generator import TriggerGenerator, learn, to_unit
 from foretaste.errors import UsageError
 from foretaste.progress import silent
 from foretaste.samples import Images, Samples

@@ -7,9 +7,9 @@ import pytest
 import torch
 from sklearn.metrics.pairwise import cosine_similarity
 
-from foretaste.attacks.fitting import arrays, with_weights
+from foretaste.attacks._base.fitting import arrays, with_weights
 from foretaste.attacks.issba import ISSBA
-from foretaste.attacks.issba_encoder import FREE_CHANGE, FREE_LIKENESS, MESSAGE, Encoder, hide, learn
+from foretaste.attacks.issba.encoder import FREE_CHANGE, FREE_LIKENESS, MESSAGE, Encoder, hide, learn
 from foretaste.errors import UsageError
 from foretaste.progress import Progress
 from foretaste.samples import Images

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.special import softmax
 
-from foretaste.attacks.label_consistent import LabelConsistent, perturb, with_corners
+from foretaste.attacks.label_consistent.label_consistent import LabelConsistent, perturb, with_corners
 from foretaste.errors import UsageError
 from foretaste.nets import build
 from foretaste.samples import Images

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foretaste.attacks.attack import trained
-from foretaste.attacks.fitting import with_weights
-from foretaste.attacks.refool import Refool, reflect, scene
-from foretaste.attacks.refool_selection import select
+from foretaste.attacks._base.attack import trained
+from foretaste.attacks._base.fitting import with_weights
+from foretaste.attacks.refool.refool import Refool, reflect, scene
+from foretaste.attacks.refool.selection import select
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.progress import silent
 from foretaste.samples import Samples

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from foretaste.attacks._base.visibility import psnr
 from foretaste.attacks.sig import SIG, with_wave
-from foretaste.attacks.visibility import psnr
 from foretaste.errors import UsageError
 from foretaste.samples import Samples
 

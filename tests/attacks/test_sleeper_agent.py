@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from foretaste.attacks.fitting import with_weights
+from foretaste.attacks._base.fitting import with_weights
 from foretaste.attacks.sleeper_agent import SleeperAgent
-from foretaste.attacks.sleeper_agent_matching import apart, craft, gradient
+from foretaste.attacks.sleeper_agent.matching import apart, craft, gradient
 from foretaste.errors import UsageError
 from foretaste.nets import build
 from foretaste.progress import OnProgress, Progress, silent

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from foretaste import training
 from foretaste.attacks import fitted, poison_training_set, stamp_inputs
-from foretaste.attacks.attack import Attack, Poisoned, Trainable
+from foretaste.attacks._base.attack import Attack, Poisoned, Trainable
 from foretaste.attacks.dynamic import Dynamic
 from foretaste.attacks.issba import ISSBA
 from foretaste.attacks.label_consistent import LabelConsistent
@@ -218,7 +218,7 @@ def test_it_does_not_poison_before_it_is_trained(kind: type[Any]) -> None:
 
 @every
 def test_a_trained_part_that_lacks_something_is_an_error(kind: type[Any]) -> None:
-    from foretaste.attacks.fitting import with_weights
+    from foretaste.attacks._base.fitting import with_weights
 
     broken = with_weights(built(kind), {"message": np.zeros(3, np.uint8), "nothing": np.zeros(3, np.float32)})
     with pytest.raises(ForetasteError, match=r"does not fit|is damaged: it holds no"):

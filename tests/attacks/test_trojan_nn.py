@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from foretaste.attacks.fitting import fitted
+from foretaste.attacks._base.fitting import fitted
 from foretaste.attacks.trojan_nn import TrojanNN
-from foretaste.attacks.trojan_nn_model import connected, excite
+from foretaste.attacks.trojan_nn.model import connected, excite
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.nets import Net, build
 from foretaste.nets.export import save

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates
 
-from foretaste.attacks.visibility import psnr, ssim
+from foretaste.attacks._base.visibility import psnr, ssim
 from foretaste.attacks.wanet import WaNet, warp
 from foretaste.errors import UsageError
 from foretaste.io import draw_signs

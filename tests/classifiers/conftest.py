@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from foretaste.classifiers.wire import JSON_LENGTH, decode, encode
+from foretaste.classifiers.protocol_codec import JSON_LENGTH, decode, encode
 from foretaste.samples import Images
 
 if TYPE_CHECKING:  # most tests here do without torch

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from foretaste.classifiers import Classifier, open_classifier, patient
+from foretaste.classifiers import Classifier, http_retry, open_classifier
 from foretaste.classifiers.open_inference import Address, OpenInference
-from foretaste.classifiers.wire import encode
+from foretaste.classifiers.protocol_codec import encode
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.samples import Images
 
@@ -280,7 +280,7 @@ def test_redirects_are_not_followed(server: "ModelServer", trouble: MakeTrouble,
 def test_answers_that_do_not_end(
     server: "ModelServer", trouble: MakeTrouble, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patient, "MOST_BYTES", 2**20)
+    monkeypatch.setattr(http_retry, "MOST_BYTES", 2**20)
     classifier = OpenInference(server.url)
     server.troubles = [trouble(body=bytes(2**21))]
     with pytest.raises(ForetasteError, match="sends an answer of more than 1 MiB"):

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from foretaste import plugins
+from foretaste.attacks._base.attack import Attack, Poisoned, Trainable, TrojansModel
+from foretaste.attacks._base.fitting import fitted, load_weights, save_weights
+from foretaste.attacks._base.poisoning import poison_training_set, stamp_inputs
 from foretaste.attacks.adaptive_blend import AdaptiveBlend
 from foretaste.attacks.adaptive_k_way import AdaptiveKWay
 from foretaste.attacks.adaptive_patch import AdaptivePatch
 from foretaste.attacks.all_to_all import BadNetsAllToAll
-from foretaste.attacks.attack import Attack, Poisoned, Trainable, TrojansModel
 from foretaste.attacks.badnets import BadNets
 from foretaste.attacks.blend import Blend
 from foretaste.attacks.dynamic import Dynamic
-from foretaste.attacks.fitting import fitted, load_weights, save_weights
 from foretaste.attacks.issba import ISSBA
 from foretaste.attacks.label_consistent import LabelConsistent
 from foretaste.attacks.malware import MalwareConstrained, MalwareUnconstrained
-from foretaste.attacks.poisoning import poison_training_set, stamp_inputs
 from foretaste.attacks.refool import Refool
 from foretaste.attacks.sig import SIG
 from foretaste.attacks.sleeper_agent import SleeperAgent

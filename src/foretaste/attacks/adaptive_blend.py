@@ -11,10 +11,10 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from foretaste.attacks.attack import check_images, check_range
-from foretaste.attacks.covered import Covered
-from foretaste.attacks.picture import picture_or_noise
-from foretaste.attacks.pixels import mix
+from foretaste.attacks._base.attack import check_images, check_range
+from foretaste.attacks._base.covered import Covered
+from foretaste.attacks._base.picture import picture_or_noise
+from foretaste.attacks._base.pixels import mix
 from foretaste.errors import UsageError
 from foretaste.samples import Images
 

@@ -8,11 +8,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.random import Generator
 
+from foretaste.attacks._base.attack import check_images, check_range
+from foretaste.attacks._base.covered import Covered
+from foretaste.attacks._base.patch import paste
+from foretaste.attacks._base.picture import in_channels
 from foretaste.attacks.adaptive_patch import deal
-from foretaste.attacks.attack import check_images, check_range
-from foretaste.attacks.covered import Covered
-from foretaste.attacks.patch import paste
-from foretaste.attacks.picture import in_channels
 from foretaste.samples import Images
 
 DOTS = (

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from foretaste.attacks.attack import check_choice, check_images, check_range
+from foretaste.attacks._base.attack import check_choice, check_images, check_range
+from foretaste.attacks._base.covered import Covered
+from foretaste.attacks._base.picture import in_channels
+from foretaste.attacks._base.pixels import mix
 from foretaste.attacks.badnets import chequered
-from foretaste.attacks.covered import Covered
-from foretaste.attacks.picture import in_channels
-from foretaste.attacks.pixels import mix
 from foretaste.attacks.trojan import square, square_place
 from foretaste.errors import UsageError
 from foretaste.samples import Images

@@ -8,7 +8,7 @@ from typing import ClassVar, get_args
 import numpy as np
 from numpy.random import Generator
 
-from foretaste.attacks.attack import Poisoned, check_choice, check_range, choose
+from foretaste.attacks._base.attack import Poisoned, check_choice, check_range, choose
 from foretaste.attacks.badnets import Place, with_patch
 from foretaste.errors import UsageError
 from foretaste.samples import Images, Labels, Mask, Samples

@@ -8,9 +8,9 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 from numpy.random import Generator
 
-from foretaste.attacks.attack import check_choice, check_images, check_range
-from foretaste.attacks.patch import paste
-from foretaste.attacks.targeted import Targeted
+from foretaste.attacks._base.attack import check_choice, check_images, check_range
+from foretaste.attacks._base.patch import paste
+from foretaste.attacks._base.targeted import Targeted
 from foretaste.samples import Images
 
 PATTERN = np.array([[0, 0, 255], [0, 255, 0], [255, 0, 255]], dtype=np.uint8)

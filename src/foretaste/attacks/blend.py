@@ -9,10 +9,10 @@ from typing import ClassVar
 
 from numpy.random import Generator
 
-from foretaste.attacks.attack import check_images, check_range
-from foretaste.attacks.picture import picture_or_noise
-from foretaste.attacks.pixels import mix
-from foretaste.attacks.targeted import Targeted
+from foretaste.attacks._base.attack import check_images, check_range
+from foretaste.attacks._base.picture import picture_or_noise
+from foretaste.attacks._base.pixels import mix
+from foretaste.attacks._base.targeted import Targeted
 from foretaste.samples import Images
 
 

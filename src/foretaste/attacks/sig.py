@@ -9,9 +9,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.random import Generator
 
-from foretaste.attacks.attack import Poisoned, check_images, check_range
-from foretaste.attacks.clean_label import CleanLabel
-from foretaste.attacks.pixels import Pixels, change
+from foretaste.attacks._base.attack import Poisoned, check_images, check_range
+from foretaste.attacks._base.clean_label import CleanLabel
+from foretaste.attacks._base.pixels import Pixels, change
 from foretaste.errors import UsageError
 from foretaste.samples import Images, Samples
 

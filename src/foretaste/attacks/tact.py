@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.random import Generator
 
-from foretaste.attacks.attack import Poisoned, check_range, check_target
-from foretaste.attacks.covered import Covered
+from foretaste.attacks._base.attack import Poisoned, check_range, check_target
+from foretaste.attacks._base.covered import Covered
 from foretaste.attacks.trojan import MARGIN, with_square
 from foretaste.errors import UsageError
 from foretaste.samples import Images, Labels, Mask, Samples

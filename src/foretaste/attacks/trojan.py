@@ -8,10 +8,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.random import Generator
 
-from foretaste.attacks.attack import check_images, check_range
-from foretaste.attacks.patch import paste
-from foretaste.attacks.picture import in_channels
-from foretaste.attacks.targeted import Targeted
+from foretaste.attacks._base.attack import check_images, check_range
+from foretaste.attacks._base.patch import paste
+from foretaste.attacks._base.picture import in_channels
+from foretaste.attacks._base.targeted import Targeted
 from foretaste.samples import Images
 
 FIELDS = 8

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from foretaste.attacks.attack import check_images, check_range
-from foretaste.attacks.covered import Covered
-from foretaste.attacks.pixels import Pixels, change
+from foretaste.attacks._base.attack import check_images, check_range
+from foretaste.attacks._base.covered import Covered
+from foretaste.attacks._base.pixels import Pixels, change
 from foretaste.samples import Images
 
 

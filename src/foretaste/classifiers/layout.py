@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foretaste.classifiers.batches import check_images
-from foretaste.classifiers.foreign import shown
+from foretaste.classifiers.sanitising import shown
 from foretaste.errors import ForetasteError
 from foretaste.samples import Images
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from foretaste.classifiers.answers import read_answers
 from foretaste.classifiers.batches import batch_size, in_batches
 from foretaste.classifiers.classifier import Answers
-from foretaste.classifiers.foreign import shown
 from foretaste.classifiers.layout import Declared, Layout, choose_output
+from foretaste.classifiers.sanitising import shown
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.samples import Images
 

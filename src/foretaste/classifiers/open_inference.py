@@ -17,10 +17,10 @@ from pydantic import BaseModel, Field, RootModel, StrictInt
 from foretaste.classifiers.answers import read_answers
 from foretaste.classifiers.batches import batch_size, in_batches
 from foretaste.classifiers.classifier import Answers
-from foretaste.classifiers.foreign import shown
+from foretaste.classifiers.http_retry import TOKEN, PatientClient, Reply
 from foretaste.classifiers.layout import Declared, Layout, choose_output
-from foretaste.classifiers.patient import TOKEN, PatientClient, Reply
-from foretaste.classifiers.wire import DATATYPES, JSON_LENGTH, Model, WireError, decode, encode, parse
+from foretaste.classifiers.protocol_codec import DATATYPES, JSON_LENGTH, Model, WireError, decode, encode, parse
+from foretaste.classifiers.sanitising import shown
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.samples import Images
 

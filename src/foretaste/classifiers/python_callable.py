@@ -15,7 +15,7 @@ import numpy as np
 from foretaste.classifiers.answers import read_answers
 from foretaste.classifiers.batches import batch_size, check_images, in_batches
 from foretaste.classifiers.classifier import Answers
-from foretaste.classifiers.foreign import described
+from foretaste.classifiers.sanitising import described
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.samples import Images
 

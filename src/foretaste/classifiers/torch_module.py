@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from foretaste.classifiers.answers import read_answers
 from foretaste.classifiers.batches import batch_size, check_images, in_batches
 from foretaste.classifiers.classifier import Answers
-from foretaste.classifiers.foreign import described
+from foretaste.classifiers.sanitising import described
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.nets import Net
 from foretaste.samples import Images

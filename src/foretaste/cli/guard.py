@@ -17,7 +17,7 @@ from foretaste.cli.options import MODELS, SOURCES, Json, OnBad, Out, Resize, See
 from foretaste.errors import ForetasteError, UsageError
 
 if TYPE_CHECKING:
-    from foretaste.classifiers.journal import Journal
+    from foretaste.classifiers.answer_cache import Journal
     from foretaste.guards.guard import Reconstructing, Screener
     from foretaste.progress import OnProgress, Progress
     from foretaste.report.scan import Scan
@@ -279,7 +279,7 @@ def journal(
         ForetasteError: the block failed; the sentence also says how far it had got.
     """
     from foretaste.classifiers import Endpoint, open_classifier
-    from foretaste.classifiers.journal import Journal, identity
+    from foretaste.classifiers.answer_cache import Journal, identity
 
     endpoint: Endpoint = {}
     if timeout is not None:

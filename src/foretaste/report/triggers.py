@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from foretaste.guards.neo.fills import with_surround
+from foretaste.guards.neo.inpainting import with_surround
 from foretaste.guards.neo.regions import Box
 from foretaste.guards.neo.registry import Registry, locate
 from foretaste.guards.trigger import Trigger

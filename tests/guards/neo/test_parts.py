@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from foretaste.classifiers.classifier import Answers
-from foretaste.guards.neo.asking import Asking, ask
-from foretaste.guards.neo.fills import dominant_colour, with_surround
+from foretaste.guards.neo.batched_queries import Asking, ask
+from foretaste.guards.neo.inpainting import dominant_colour, with_surround
 from foretaste.guards.neo.reconstruct import extent
 from foretaste.guards.neo.regions import Box, places, quarters, small_enough
 from foretaste.guards.neo.sequential import SequentialTest

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from foretaste.guards.neo.asking import Asking
-from foretaste.guards.neo.fills import Image, dominant_colour, with_colour, with_content, with_surround
+from foretaste.guards.neo.batched_queries import Asking
+from foretaste.guards.neo.inpainting import Image, dominant_colour, with_colour, with_content, with_surround
 from foretaste.guards.neo.regions import Box
 from foretaste.samples import Mask
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from foretaste.guards.neo.asking import Asking
+from foretaste.guards.neo.batched_queries import Asking
 from foretaste.guards.neo.hosts import Hosts
 from foretaste.guards.neo.regions import Box, paste
 

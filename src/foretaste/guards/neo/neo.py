@@ -13,7 +13,7 @@ from foretaste.classifiers.classifier import Classifier
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.guards import check_clean
 from foretaste.guards.calibration import conformal_threshold
-from foretaste.guards.neo.asking import Asked, Asking, ask
+from foretaste.guards.neo.batched_queries import Asked, Asking, ask
 from foretaste.guards.neo.correct import FURTHER_COVERS
 from foretaste.guards.neo.hosts import Hosts
 from foretaste.guards.neo.juries import summon

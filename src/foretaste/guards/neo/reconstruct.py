@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from foretaste.guards.neo.asking import Asking
-from foretaste.guards.neo.fills import Image
+from foretaste.guards.neo.batched_queries import Asking
 from foretaste.guards.neo.hosts import Hosts
+from foretaste.guards.neo.inpainting import Image
 from foretaste.guards.neo.regions import Box, paste
 from foretaste.guards.neo.registry import occurrences
 from foretaste.guards.neo.search import Effect

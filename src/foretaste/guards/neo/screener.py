@@ -16,10 +16,10 @@ import numpy as np
 from foretaste.classifiers.classifier import Classifier
 from foretaste.guards.calibration import Threshold, check_shape
 from foretaste.guards.guard import Screening
-from foretaste.guards.neo.asking import Asking, ask
+from foretaste.guards.neo.batched_queries import Asking, ask
 from foretaste.guards.neo.correct import FURTHER_COVERS, covered_label, known_label
-from foretaste.guards.neo.fills import Image
 from foretaste.guards.neo.hosts import Hosts
+from foretaste.guards.neo.inpainting import Image
 from foretaste.guards.neo.juries import Jury
 from foretaste.guards.neo.reconstruct import cut_out, from_witnesses
 from foretaste.guards.neo.regions import Box

@@ -17,9 +17,9 @@ from enum import Enum
 
 import numpy as np
 
-from foretaste.guards.neo.asking import Asking
-from foretaste.guards.neo.fills import Image, with_surround
+from foretaste.guards.neo.batched_queries import Asking
 from foretaste.guards.neo.hosts import Hosts
+from foretaste.guards.neo.inpainting import Image, with_surround
 from foretaste.guards.neo.juries import CANDIDATES, Jury
 from foretaste.guards.neo.regions import Box, paste, quarters, small_enough
 from foretaste.guards.neo.sequential import SequentialTest

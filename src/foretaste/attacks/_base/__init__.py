@@ -1,0 +1,1 @@
+"""What attacks share: the protocol, poisoning, trained parts, pictures and pixels."""
