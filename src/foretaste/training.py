@@ -12,13 +12,15 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -33,6 +35,8 @@ from foretaste.io.atomic import atomic_path
 from foretaste.nets import Net, build
 from foretaste.progress import OnProgress, Progress, silent
 from foretaste.samples import Samples
+
+T = TypeVar("T")
 
 CHECKPOINT_SECONDS = 20.0
 """Time between two checkpoints of a running optimisation."""
@@ -229,7 +233,7 @@ class Batches:
         return permutation(self.n, self.seed, epoch)[place * self.size : (place + 1) * self.size]
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=8)
 def permutation(n: int, seed: int, epoch: int) -> Tensor:
     """Return the order of one epoch, CPU ``int64 (n,)``, not to be written to."""
     return torch.randperm(n, generator=draws(seed, 1, epoch))
@@ -358,6 +362,56 @@ def optimise(
                 report(Progress(phase=phase, done=done, total=steps, note=f"loss {value:.3g}"))
     finally:
         compute.accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
+
+
+def side_by_side(
+    tasks: Sequence[Callable[[OnProgress], T]], *, compute: Compute, phase: str, on_progress: OnProgress = silent
+) -> list[T]:
+    """Run independent small trainings at the same time, each on one thread, and return their results in order.
+
+    Small networks gain little by a second thread, and on a busy machine threads that wait for each other lose much. As
+    every task has one thread, the results do not depend on how many tasks run at a time. On a GPU, or with several
+    processes, which must take the same steps in the same order, the tasks run one after the other.
+
+    Args:
+        tasks: each is given what it reports its progress to.
+        compute: where the work is done.
+        phase: what progress reports call the whole.
+        on_progress: called with the progress of all tasks together.
+
+    Raises:
+        Exception: what the first task that failed raised; the others are stopped.
+    """
+    shares, lock, stopped = [0.0] * len(tasks), threading.Lock(), threading.Event()
+
+    def work(number: int) -> T:
+        def report(progress: Progress) -> None:
+            if stopped.is_set():
+                raise ForetasteError("stopped")
+            with lock:
+                shares[number] = max(shares[number], progress.done / progress.total)
+                done = int(1000 * sum(shares) / len(tasks))
+                on_progress(Progress(phase=phase, done=done, total=1000, note=progress.note))
+
+        torch.set_num_threads(1)
+        result = tasks[number](report)
+        report(Progress(phase=phase, done=1, total=1))
+        return result
+
+    threads = torch.get_num_threads()
+    at_once = threads if compute.device.type == "cpu" and compute.n_processes == 1 else 1
+    try:
+        with ThreadPoolExecutor(min(at_once, len(tasks)) or 1) as pool:
+            futures = [pool.submit(work, number) for number in range(len(tasks))]
+            try:
+                return [future.result() for future in futures]
+            except BaseException:
+                stopped.set()
+                for future in futures:
+                    future.cancel()
+                raise
+    finally:
+        torch.set_num_threads(threads)
 
 
 def write_checkpoint(path: Path, key: str, net: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:

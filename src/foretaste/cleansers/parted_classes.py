@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
-from foretaste.cleansers.confused_models import Contrast, Whiten, seen, shrunk
+from foretaste.cleansers.confusion_training.features import Contrast, Whiten, seen, shrunk
 from foretaste.cleansers.looks import Looks
 from foretaste.progress import OnProgress, Progress
 from foretaste.samples import Mask, Samples

@@ -1,0 +1,136 @@
+"""The base model of Confusion Training: what each image's label would naturally be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from foretaste.nets import build
+from foretaste.progress import OnProgress
+from foretaste.samples import Labels, Mask
+from foretaste.training import (
+    Batches,
+    TrainingPlan,
+    augment,
+    cutmix,
+    draws,
+    noisy,
+    optimise,
+    predict,
+    side_by_side,
+)
+
+from foretaste.cleansers.confusion_training.run import Run, Stream
+
+SHIFT = 3
+"""Images are moved by up to this many pixels each way, which hides small marks at one place."""
+
+
+def base_logits(run: Run, number: int, excluded: Mask) -> NDArray[np.float32]:
+    """Return the logits of the base model for every sample, ``float32 (N, K)``.
+
+    The base model is the mean of two networks, trained side by side. In the first round one learns from images with a
+    piece of another image in each, which hides marks of any size at one place, the other from images with noise, which
+    hides faint marks. Later rounds, whose suspects are excluded, do without.
+
+    Args:
+        run: the inspection.
+        number: of the round, from 0.
+        excluded: ``bool (N,)``, samples that it is not trained on.
+    """
+    augmentations = (pasted, noised) if number == 0 else (plain, plain)
+
+    def task(member: int) -> Callable[[OnProgress], NDArray[np.float32]]:
+        return lambda on_progress: network(run, number, member, augmentations[member], excluded, on_progress)
+
+    members = side_by_side(
+        [task(0), task(1)],
+        compute=run.compute,
+        phase=f"round {number + 1}: train the base model",
+        on_progress=run.on_progress,
+    )
+    return np.mean(members, axis=0, dtype=np.float32)
+
+
+Loss = Callable[[nn.Module, Tensor, Tensor, torch.Generator, float], Tensor]
+"""Of a network, a batch of images and labels, a generator, and the standard deviation of noise."""
+
+
+def network(
+    run: Run, number: int, member: int, loss_of: Loss, excluded: Mask, on_progress: OnProgress
+) -> NDArray[np.float32]:
+    """Train one network of the base model, and return its logits of every sample, ``float32 (N, K)``."""
+    method, samples, compute = run.method, run.samples, run.compute
+    rows = torch.from_numpy(balanced(np.flatnonzero(~excluded), samples.labels))
+    plan = TrainingPlan()
+    batches = Batches(len(rows), plan.batch_size, run.seed + member)
+    passes = np.array([method.base_fewest, method.base_most]) * batches.per_epoch
+    steps = int(np.clip(method.base_steps, *passes))
+
+    def loss_of_step(net: nn.Module, step: int) -> Tensor:
+        images, labels = run.data.batch(compute.share(rows[batches(step)]))
+        generator = draws(run.seed, Stream.BASE, number, member, step, compute.rank)
+        images = augment(images, generator, shift=SHIFT, flip=False)
+        return loss_of(net, images, labels, generator, method.base_noise)
+
+    net = build(
+        None,
+        samples.sample_shape,
+        samples.classes,
+        generator=draws(run.seed, Stream.BASE_WEIGHTS, number, member),
+    )
+    net.preprocess.load_state_dict(run.standardise)
+    optimise(
+        net,
+        loss_of_step,
+        steps=steps,
+        sgd=plan.sgd(),
+        compute=compute,
+        phase=f"base network {member + 1}",
+        on_progress=on_progress,
+        checkpoint=run.checkpoint(f"base-{number}-{member}"),
+        key=run.key_of_round,
+    )
+    return predict(net, samples.inputs)
+
+
+def plain(net: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, noise: float) -> Tensor:
+    """Return the cross-entropy on the images as they are."""
+    return nn.functional.cross_entropy(net(images), labels)
+
+
+def noised(net: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, noise: float) -> Tensor:
+    """Return the cross-entropy on images with normal noise."""
+    return nn.functional.cross_entropy(net(noisy(images, generator, noise)), labels)
+
+
+def pasted(net: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, noise: float) -> Tensor:
+    """Return the cross-entropy on images with a piece of another image in each."""
+    mixed, others, share = cutmix(images, generator)
+    outputs = net(mixed)
+    own, of_piece = (nn.functional.cross_entropy(outputs, some) for some in (labels, labels[others]))
+    return share * own + (1 - share) * of_piece
+
+
+def balanced(rows: NDArray[np.intp], labels: Labels) -> NDArray[np.intp]:
+    """Return the rows with those of rare classes repeated, so that the base model learns these classes too.
+
+    Each class that has rows gets at least half as many as classes have on average.
+
+    Args:
+        rows: indices of samples, ``(M,)``.
+        labels: of all samples, ``(N,)``.
+    """
+    present, counts = np.unique(labels[rows], return_counts=True)
+    fewest = math.ceil(counts.mean() / 2)
+    added = [
+        np.resize(rows[labels[rows] == label], fewest - count)
+        for label, count in zip(present, counts, strict=True)
+        if count < fewest
+    ]
+    return np.concatenate([rows, *added])

@@ -1,0 +1,99 @@
+"""The last view: detectors that learn to tell the suspects of each condemned label from all other samples."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from foretaste.cleansers.confusion_training.features import Whiten, contrast, sharpness
+from foretaste.cleansers.confusion_training.run import Run, Stream
+from foretaste.cleansers.confusion_training.views import LINEAR_SGD, portions
+from foretaste.samples import Mask
+from foretaste.training import draws, fingerprint, optimise
+
+
+class Detectors(nn.Module):
+    """Linear maps of contrast and sharpness to one output for each suspected mark and fold; they start at 0.
+
+    Args:
+        sample_shape: (H, W, C) of the images.
+        n_marks: M.
+        n_folds: F.
+    """
+
+    def __init__(self, sample_shape: tuple[int, ...], n_marks: int, n_folds: int) -> None:
+        super().__init__()
+        self.whiten = Whiten(sample_shape)
+        self.shape = n_marks, n_folds
+        self.weight = nn.Parameter(torch.zeros(5 * self.whiten.n_values, n_marks * n_folds))
+        self.bias = nn.Parameter(torch.zeros(n_marks * n_folds))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return ``float32 (N, M, F)`` of raw images ``uint8 (N, H, W, C)``."""
+        with torch.no_grad():
+            whitened = self.whiten(images)
+            features = torch.cat([contrast(whitened), sharpness(whitened)], dim=1).flatten(1)
+        return torch.addmm(self.bias, features, self.weight).view(len(images), *self.shape)
+
+
+def detect(run: Run, name: str, suspects: NDArray[np.bool_], members: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return the log odds that each sample carries each mark, ``float32 (M, N)``, from detectors trained without it.
+
+    The views had to find a mark among everything that speaks for a label. Where its carriers are known it is learnt
+    better, and with it those which the views missed.
+
+    Args:
+        run: the inspection.
+        name: of the checkpoint.
+        suspects: ``bool (M, N)``, the suspected carriers of each mark.
+        members: ``bool (M, N)``, the samples among which its carriers are: of one class, say.
+    """
+    method, compute = run.method, run.compute
+    suspected = suspects.any(axis=0)
+    # Others of the same classes tell the mark from what the class looks like, the rest from what its carriers show.
+    groups = [suspected, members.any(axis=0) & ~suspected, ~members.any(axis=0)]
+    rows = [torch.from_numpy(np.flatnonzero(group)) for group in groups if group.any()]
+    sizes = [method.batch_size // len(rows)] * len(rows)
+    wanted = torch.from_numpy(suspects.T.copy()).to(compute.device)
+    # The carriers of another mark teach nothing about this one: it may be the same.
+    teaches = torch.from_numpy(suspects.T | ~suspected[:, None]).to(compute.device)
+    others = torch.from_numpy(run.fold[:, None] != np.arange(method.folds)).to(compute.device)
+    detectors = Detectors(run.samples.sample_shape, len(suspects), method.folds).to(compute.device)
+    detectors.whiten.load_state_dict(run.whiten)
+
+    def loss_of_step(net: nn.Module, step: int) -> Tensor:
+        generator = draws(run.seed, Stream.DETECTOR, step)
+        drawn = [some[torch.randint(len(some), (size,), generator=generator)] for some, size in zip(rows, sizes, strict=True)]
+        chosen = compute.share(torch.cat(drawn))
+        outputs = net(run.data.batch(chosen)[0])
+        chosen = chosen.to(compute.device)
+        label, weight = wanted[chosen][:, :, None], (teaches[chosen][:, :, None] & others[chosen][:, None]).float()
+        losses = nn.functional.binary_cross_entropy_with_logits(outputs, label.float().expand_as(outputs), reduction="none")
+        # Carriers and the rest count the same, however many there are of each.
+        means = [(losses * weight * side).sum(0) / (weight * side).sum(0).clamp(min=1) for side in (label, ~label)]
+        return (means[0] + means[1]).sum() / 2
+
+    optimise(
+        detectors,
+        loss_of_step,
+        steps=method.detector_steps,
+        sgd=LINEAR_SGD,
+        compute=compute,
+        phase=f"train detectors of {len(suspects)} mark{'s' if len(suspects) > 1 else ''}",
+        on_progress=run.on_progress,
+        checkpoint=run.checkpoint(f"detectors-{name}"),
+        key=fingerprint(run.key_of_round, suspects.tobytes()),
+    )
+    odds = np.zeros(suspects.shape, dtype=np.float32)
+    with torch.inference_mode():
+        for some in portions(np.flatnonzero(members.any(axis=0))):
+            outputs = detectors(run.data.batch(some)[0]).float().cpu()
+            odds[:, some.numpy()] = outputs[torch.arange(len(some)), :, torch.from_numpy(run.fold)[some]].T.numpy()
+    return odds
+
+
+def carriers(odds: NDArray[np.float32], members: NDArray[np.bool_]) -> Mask:
+    """Return the members which more likely than not carry the mark, ``bool (M, N)``."""
+    return (odds > 0) & members

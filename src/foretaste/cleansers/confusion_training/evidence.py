@@ -1,0 +1,227 @@
+"""The class-level test: do the samples that show a mark carry one label more often than the base model can explain?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit, log_softmax, logit
+from scipy.stats import false_discovery_control
+
+from foretaste.samples import Labels, Mask
+
+FEWEST = 4
+"""The smallest group of samples that a mark is looked for in."""
+CALIBRATED_ON = 20_000
+"""Samples at most that the calibration is fitted on, evenly spaced."""
+
+Probabilities = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Mark:
+    """The group of samples that shows a mark of one label most clearly.
+
+    Attributes:
+        label: the label that goes with the mark, in [0, K); K stands for any label but the base model's answer.
+        view: which view sees it.
+        seeds: ``bool (N,)``, the samples of the group which carry the label.
+        n_samples: size of the group.
+        expected: how many of the group would carry the label, were the base model wrong by the whole tolerance.
+        p_value: chance of as many as there are, over all views and group sizes; an upper bound, in (0, 1].
+        threshold: p-value up to which a label is condemned in this test, in (0, 1).
+    """
+
+    label: int
+    view: int
+    seeds: Mask
+    n_samples: int
+    expected: float
+    p_value: float
+    threshold: float
+
+    @property
+    def condemned(self) -> bool:
+        """Whether the label goes with a mark."""
+        return self.p_value <= self.threshold
+
+    @property
+    def observed(self) -> int:
+        """How many of the group carry the label."""
+        return int(np.count_nonzero(self.seeds))
+
+
+def calibrate(logits: NDArray[np.float32], labels: Labels, label_noise: float) -> Probabilities:
+    """Return how likely each label is for each sample, ``float64 (N, K)``, all above 0.
+
+    Logits are divided by a temperature (Guo et al. 2017, arXiv:1706.04599), and a share of the labels is taken to be
+    random; both are fitted to the set's labels. Random labels are what bounds the surprise at a wrong one.
+
+    Args:
+        logits: of the base model, ``(N, K)``.
+        labels: of the samples, ``(N,)``.
+        label_noise: least share of labels that is taken to be random, in (0, 1).
+    """
+    n_classes = logits.shape[1]
+    step = -(-len(labels) // CALIBRATED_ON)
+    some, own = logits[::step].astype(np.float64), labels[::step]
+    rows = np.arange(len(own))
+
+    def loss(parameters: NDArray[np.float64]) -> float:
+        right = np.exp(log_softmax(some * math.exp(parameters[0]), axis=1)[rows, own])
+        noise = max(float(expit(parameters[1])), label_noise)
+        return -float(np.log((1 - noise) * right + noise / n_classes).mean())
+
+    best = minimize(loss, [0.0, float(logit(2 * label_noise / (1 + label_noise)))], method="Nelder-Mead").x
+    noise = max(float(expit(best[1])), label_noise)
+    likely: Probabilities = np.exp(log_softmax(logits * math.exp(best[0]), axis=1))
+    return (1 - noise) * likely + noise / n_classes
+
+
+def informed(base: Probabilities, outputs: NDArray[np.float32]) -> Probabilities:
+    """Return how likely each label is once a view's outputs are added to the base model's logits, ``float64 (N, K)``.
+
+    Args:
+        base: calibrated probabilities of the base model, ``(N, K)``.
+        outputs: of a view, ``(N, K + 1)``; the last is taken from the logit of the base model's answer.
+    """
+    logits = np.log(base) + outputs[:, :-1]
+    logits[np.arange(len(base)), base.argmax(axis=1)] -= outputs[:, -1]
+    likely: Probabilities = np.exp(log_softmax(logits, axis=1))
+    return likely
+
+
+def find_marks(
+    base: Probabilities,
+    views: Sequence[NDArray[np.float32]],
+    labels: Labels,
+    *,
+    tolerance: float,
+    false_condemnations: float,
+) -> list[Mark]:
+    """Return the clearest mark of every label, and last that of "any label but the base model's answer".
+
+    For each view and label the samples are ordered by how much likelier the view makes the label. Were there no mark,
+    the first m of them would carry the label as often as the base model says; it is allowed to be wrong by a factor,
+    the tolerance. The chance of more is bounded (Chernoff), multiplied by the number of views and of values of m that
+    were tried, and compared over all labels by Benjamini and Yekutieli (2001), which holds under any dependence.
+
+    The view only orders the samples, so how strongly it was trained does not matter, and samples that show the mark
+    under another label (cover) weaken the evidence without hiding it. What carries a natural but rare look is expected
+    by the base model, which was trained on it.
+
+    Args:
+        base: calibrated probabilities of the base model, ``(N, K)``.
+        views: out-of-fold outputs, each ``(N, K + 1)``.
+        labels: ``(N,)``.
+        tolerance: factor by which the odds of the base model may be too low, ≥ 1.
+        false_condemnations: chance that a set without a mark has a condemned label, in (0, 1).
+    """
+    n, n_classes = base.shape
+    answers, rows = base.argmax(axis=1), np.arange(n)
+    informed_by = [informed(base, outputs) for outputs in views]
+    marks = [
+        clearest(
+            label,
+            [likely[:, label] / base[:, label] for likely in informed_by],
+            labels == label,
+            tolerated(base[:, label], tolerance),
+        )
+        for label in range(n_classes)
+    ]
+    # A mark that goes with any label but the right one shows in all classes at once; what is explained is left out.
+    explained = np.isin(labels, [mark.label for mark in decided(marks, false_condemnations) if mark.condemned])
+    doubted = 1 - base[rows, answers]
+    rises = [(1 - likely[rows, answers]) / doubted for likely in informed_by]
+    any_label = clearest(
+        n_classes,
+        [np.where(explained, 0, rise) for rise in rises],
+        (labels != answers) & ~explained,
+        np.where(explained, 0, tolerated(doubted, tolerance)),
+    )
+    return decided([*marks, any_label], false_condemnations)
+
+
+def tolerated(likely: Probabilities, tolerance: float) -> Probabilities:
+    """Return probabilities whose odds are higher by the tolerance."""
+    raised: Probabilities = tolerance * likely / (1 + (tolerance - 1) * likely)
+    return raised
+
+
+def clearest(label: int, rises: Sequence[Probabilities], hits: Mask, expected: Probabilities) -> Mark:
+    """Return the group of samples in which the hits exceed what is expected most clearly, over views and group sizes.
+
+    Args:
+        label: the label in question.
+        rises: per view, how many times likelier it makes the label for each sample, ``(N,)``.
+        hits: ``bool (N,)``, the samples which carry the label.
+        expected: the probability of a hit by the base model with the tolerance, ``(N,)``.
+    """
+    sizes = group_sizes(len(hits))
+    best = -math.inf, 0, 0, hits[:0], 0.0
+    for view, rise in enumerate(rises):
+        first = np.argsort(-rise, kind="stable")[: sizes[-1]]
+        observed, mean = np.cumsum(hits[first])[sizes - 1], np.cumsum(expected[first])[sizes - 1]
+        nats = surplus(observed, mean)
+        place = int(nats.argmax())
+        if nats[place] > best[0]:
+            best = float(nats[place]), view, int(sizes[place]), first[: sizes[place]], float(mean[place])
+    nats_of_best, view, size, group, mean_of_best = best
+    seeds = np.zeros(len(hits), dtype=np.bool_)
+    seeds[group] = hits[group]
+    p_value = min(1.0, math.exp(-min(nats_of_best, 690.0)) * len(rises) * len(sizes))
+    return Mark(
+        label=label,
+        view=view,
+        seeds=seeds,
+        n_samples=size,
+        expected=mean_of_best,
+        p_value=p_value,
+        threshold=0.0,
+    )
+
+
+def group_sizes(n: int) -> NDArray[np.intp]:
+    """Return the sizes of groups to try among n samples: powers of √2 from ``FEWEST`` to half of n."""
+    largest = max(n // 2, 1)
+    sizes = np.unique(np.rint(FEWEST * 2 ** (np.arange(64) / 2)))
+    tried: NDArray[np.intp] = sizes[sizes <= largest].astype(np.intp)
+    return tried if len(tried) else np.array([largest])
+
+
+def surplus(observed: NDArray[np.integer], mean: Probabilities) -> Probabilities:
+    """Return the negative logarithm of a bound on the chance of so many hits or more, in nats, ≥ 0.
+
+    Chernoff's bound for a sum of independent events, whatever the probability of each.
+
+    Args:
+        observed: hits.
+        mean: hits to be expected, > 0 where there are any.
+    """
+    hits, mean = observed.astype(np.float64), np.maximum(mean, 1e-12)
+    nats: Probabilities = hits * np.log(np.maximum(hits, 1e-12) / mean) - hits + mean
+    return np.where(hits > mean, nats, 0.0)
+
+
+def decided(marks: list[Mark], false_condemnations: float) -> list[Mark]:
+    """Return the marks with the threshold that all of them together imply."""
+    p_values = np.array([mark.p_value for mark in marks])
+    n_condemned = int(np.count_nonzero(false_discovery_control(p_values, method="by") <= false_condemnations))
+    harmonic = float((1 / np.arange(1, len(marks) + 1)).sum())
+    threshold = false_condemnations * max(n_condemned, 1) / (len(marks) * harmonic)
+    return [
+        Mark(
+            label=mark.label,
+            view=mark.view,
+            seeds=mark.seeds,
+            n_samples=mark.n_samples,
+            expected=mark.expected,
+            p_value=mark.p_value,
+            threshold=threshold,
+        )
+        for mark in marks
+    ]

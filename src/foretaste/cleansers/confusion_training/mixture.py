@@ -1,0 +1,51 @@
+"""Which samples of a condemned class are poison: a mixture of two normal distributions."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+from scipy.stats import multivariate_normal
+
+from foretaste.samples import Mask
+
+STEPS = 30
+"""Of expectation maximisation."""
+
+
+def posterior_log_odds(scores: NDArray[np.floating], seeds: Mask, disagree: Mask, narrowest: float) -> NDArray[np.float64]:
+    """Return the log odds that a sample of a condemned class is poison, ``float64 (n,)``.
+
+    One normal distribution for the poison and one for the rest are fitted by expectation maximisation, which starts
+    from the seeds. Samples that disagree with the base model have one share of poison, the others another: poison from
+    another class disagrees, so a sample that agrees needs clearer scores.
+
+    Args:
+        scores: out-of-fold scores, ``(n, M)``; higher is more suspicious.
+        seeds: ``bool (n,)``, poison to begin with; at least one.
+        disagree: ``bool (n,)``, samples whose label is not the base model's answer.
+        narrowest: standard deviation of either distribution at least, in every direction, > 0.
+    """
+    values, poison = scores.astype(np.float64), seeds.astype(np.float64)
+    odds = np.zeros(len(values))
+    for _ in range(STEPS):
+        odds = np.zeros(len(values))
+        means = []
+        for weights, sign in ((poison, 1), (1 - poison, -1)):
+            total = weights.sum() + 1e-9
+            mean = weights @ values / total
+            centred = values - mean
+            spread = (weights[:, None] * centred).T @ centred / total + narrowest**2 * np.eye(values.shape[1])
+            odds += sign * multivariate_normal.logpdf(centred, cov=spread)
+            means.append(mean)
+        for group in (disagree, ~disagree):
+            share = (poison[group].sum() + 0.5) / (np.count_nonzero(group) + 1)
+            odds[group] += math.log(share / (1 - share))
+        # A wide distribution of poison reaches around a narrow one of clean samples; what lies on the far side of the
+        # clean samples, seen from the poison, is none.
+        toward = means[0] - means[1]
+        odds[(values - means[1]) @ toward <= 0] = -np.inf
+        poison = expit(odds)
+    return odds
