@@ -42,6 +42,8 @@ CHECKPOINT_SECONDS = 20.0
 """Time between two checkpoints of a running optimisation."""
 REPORT_SECONDS = 0.1
 """Time between two progress reports."""
+HASHED_AT_ONCE = 1000
+"""Samples that are read at a time where all inputs are hashed."""
 
 
 # What a step does.
@@ -467,6 +469,14 @@ def fingerprint(*parts: Samples | object) -> str:
         else:
             digest.update(repr(part).encode())
     return digest.hexdigest()[:32]
+
+
+def content(samples: Samples) -> str:
+    """Return a digest of all inputs, read a portion at a time: what is kept for good must not be for other samples."""
+    digest = hashlib.sha256()
+    for start in range(0, len(samples), HASHED_AT_ONCE):
+        digest.update(samples.inputs[start : start + HASHED_AT_ONCE].tobytes())
+    return digest.hexdigest()
 
 
 # The reference trainer.

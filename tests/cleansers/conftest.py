@@ -1,9 +1,17 @@
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from foretaste.samples import Samples
+from foretaste.attacks import poison_training_set
+from foretaste.attacks._base.attack import Attack
+from foretaste.attacks.all_to_all import BadNetsAllToAll
+from foretaste.attacks.badnets import BadNets
+from foretaste.samples import Mask, Samples
 
 Hills = Callable[..., Samples]
 """Draws so many images whose class is where their bright spot is."""
@@ -27,3 +35,72 @@ def hills() -> Hills:
         return Samples.from_arrays(images.clip(0, 255).astype(np.uint8), labels)
 
     return draw
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Samples with features: classes are normal groups, and poison is where its label's class is not."""
+
+    samples: Samples
+    features: NDArray[np.float32]
+    poison: Mask
+
+
+DrawGroups = Callable[..., Groups]
+
+
+@pytest.fixture(scope="session")
+def draw_groups() -> DrawGroups:
+    """Return what draws features of classes that the first of has a second group of poison in."""
+
+    def draw(n_poison: int = 20, n: int = 100, n_classes: int = 8, away: float = 8.0, seed: int = 0) -> Groups:
+        rng = np.random.default_rng(seed)
+        centres = 10 * rng.normal(size=(n_classes, 12))
+        labels = np.arange(n * n_classes) % n_classes
+        features = centres[labels] + rng.normal(size=(len(labels), 12)) * np.linspace(2, 0.5, 12)
+        direction = rng.normal(size=12)
+        place = centres[0] + away * direction / np.linalg.norm(direction)
+        poison = place + 0.3 * rng.normal(size=(n_poison, 12))
+        features = np.concatenate([features, poison]).astype(np.float32)
+        labels = np.concatenate([labels, np.zeros(n_poison, dtype=np.int64)])
+        inputs = rng.integers(0, 256, (len(labels), 16, 16, 3), dtype=np.uint8)
+        return Groups(Samples.from_arrays(inputs, labels), features, np.arange(len(labels)) >= n * n_classes)
+
+    return draw
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A poisoned set of small signs, some clean ones, and a folder where the classifier trained on it is kept."""
+
+    samples: Samples
+    poison: Mask
+    clean: Samples
+    workdir: Path
+
+    @property
+    def victim(self) -> dict[str, Any]:
+        """The hyperparameters of the classifier."""
+        return {"net": "compact-resnet", "width": 8, "epochs": 40}
+
+
+def scene(small_signs: Callable[[int, int], Samples], attack: Attack, folder: Path) -> Scene:
+    def of_few_classes(n: int, seed: int) -> Samples:
+        drawn = small_signs(n, seed)
+        few = drawn[drawn.labels < 6]
+        return Samples.from_arrays(few.inputs, few.labels, few.classes[:6], few.ids)
+
+    poisoned = poison_training_set(of_few_classes(1600, 0), attack, 0)
+    return Scene(poisoned.samples, poisoned.poison, of_few_classes(640, 1), folder)
+
+
+@pytest.fixture(scope="session")
+def badnets_scene(small_signs: Callable[[int, int], Samples], tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """Return signs of which 6 % carry a patch and one label."""
+    return scene(small_signs, BadNets(rate=0.06, target=0, size=0.3), tmp_path_factory.mktemp("badnets"))
+
+
+@pytest.fixture(scope="session")
+def all_to_all_scene(small_signs: Callable[[int, int], Samples], tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """Return signs of which 15 % carry a patch and the next class's label."""
+    return scene(small_signs, BadNetsAllToAll(rate=0.15, size=0.3), tmp_path_factory.mktemp("all-to-all"))

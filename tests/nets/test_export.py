@@ -12,7 +12,13 @@ from foretaste.nets import Net, build
 from foretaste.nets.export import export_onnx, load, save
 from foretaste.training import predict
 
-SHAPES: list[tuple[str, tuple[int, ...]]] = [("compact-resnet", (32, 28, 3)), ("convnet", (28, 33, 1)), ("mlp", (7,))]
+SHAPES: list[tuple[str, tuple[int, ...]]] = [
+    ("compact-resnet", (32, 28, 3)),
+    ("convnet", (28, 33, 1)),
+    ("vgg11", (28, 33, 1)),
+    ("vit", (28, 33, 3)),
+    ("mlp", (7,)),
+]
 
 
 def used(name: str, shape: tuple[int, ...]) -> Net:

@@ -31,6 +31,11 @@ def raw(shape: tuple[int, ...], n: int = 4) -> torch.Tensor:
         ("resnet18", (32, 32, 3), 512),
         ("convnet", (32, 32, 3), 64),
         ("convnet", (28, 47, 1), 64),
+        ("vgg11", (28, 28, 1), 512),
+        ("vgg11", (64, 64, 3), 512),
+        ("vit", (28, 28, 1), 64),
+        ("vit", (33, 47, 3), 64),
+        ("vit", (64, 64, 3), 64),
         ("mlp", (7,), 256),
     ],
 )
@@ -67,9 +72,11 @@ def test_weights_come_from_the_generator_alone(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "shape", "complaint"),
     [
-        ("nonesuch", (32, 32, 3), "no net 'nonesuch'; known: compact-resnet, resnet18, convnet, mlp"),
+        ("nonesuch", (32, 32, 3), "no net 'nonesuch'; known: compact-resnet, resnet18, convnet, vgg11, vit, mlp"),
         ("mlp", (32, 32, 3), "takes feature vectors"),
         ("resnet18", (9,), "takes images"),
+        ("vgg11", (9,), "takes images"),
+        ("vit", (9,), "takes images"),
         ("compact-resnet", (32, 12, 3), "not 12×32"),
     ],
 )
@@ -102,7 +109,39 @@ def test_images_stay_in_channels_last_order() -> None:
     assert net.body[:3](ready).is_contiguous(memory_format=torch.channels_last)  # type: ignore[index]
 
 
-@pytest.mark.parametrize("name", ["compact-resnet", "resnet18", "convnet"])
+@pytest.mark.parametrize(
+    ("name", "shape", "outputs"),
+    [
+        ("compact-resnet", (32, 32, 3), [(16, 16, 16), (32, 8, 8), (64, 4, 4), (128, 2, 2)]),
+        ("resnet18", (32, 32, 3), [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4)]),
+        ("convnet", (32, 32, 3), [(16, 16, 16), (32, 8, 8), (64, 4, 4)]),
+        ("vgg11", (32, 32, 3), [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4), (512, 2, 2)]),
+        ("vit", (32, 30, 3), [(64, 64)] * 4),
+        ("mlp", (7,), [(256,), (256,)]),
+    ],
+)
+def test_a_net_names_its_stages(name: str, shape: tuple[int, ...], outputs: list[tuple[int, ...]]) -> None:
+    net, seen = net_of(name, shape).eval(), []
+    for stage in net.stages:
+        stage.register_forward_hook(lambda _, __, output: seen.append(tuple(output.shape[1:])))
+    net(raw(shape))
+    assert seen == outputs
+    assert (len(net.normalisations) > 0) == (name != "vit")
+
+
+def test_a_vision_transformer_sees_every_pixel_of_odd_sides() -> None:
+    net, image = net_of("vit", (17, 18, 3)).eval(), raw((17, 18, 3), 1)
+    corner = image.clone()
+    corner[0, 16, 17] = 255 - corner[0, 16, 17]
+    assert not torch.equal(net(image), net(corner))
+
+
+def test_a_vision_transformer_has_as_many_channels_in_every_head() -> None:
+    with pytest.raises(UsageError, match="multiples of 4, not 6"):
+        net_of("vit", (32, 32, 3), width=6)
+
+
+@pytest.mark.parametrize("name", ["compact-resnet", "resnet18", "convnet", "vgg11"])
 def test_odd_widths_learn_by_the_right_gradients(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Of channels that are no multiple of 8, oneDNN gets some convolutions' gradients wrong on some processors.
     net = net_of(name, (16, 16, 3), width=4).eval()

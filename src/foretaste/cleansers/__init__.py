@@ -35,9 +35,35 @@ def __getattr__(name: str) -> Any:
 @cache
 def built_in() -> dict[str, type[Cleanser]]:
     """Load the built-in cleansers and return them by name: the one dictionary that ``CLEANSERS`` is."""
+    from foretaste.cleansers.activation_clustering import ActivationClustering
+    from foretaste.cleansers.agpd import AGPD
+    from foretaste.cleansers.asset import ASSET
+    from foretaste.cleansers.beatrix import Beatrix
     from foretaste.cleansers.confusion_training import ConfusionTraining
+    from foretaste.cleansers.flare import FLARE
+    from foretaste.cleansers.frequency import Frequency
+    from foretaste.cleansers.psbd import PSBD
+    from foretaste.cleansers.scan import SCAn
+    from foretaste.cleansers.sentinet import SentiNet
+    from foretaste.cleansers.spectral_signatures import SpectralSignatures
+    from foretaste.cleansers.spectre import SPECTRE
+    from foretaste.cleansers.strip import STRIP
 
-    return {"confusion-training": ConfusionTraining}
+    return {
+        "confusion-training": ConfusionTraining,
+        "activation-clustering": ActivationClustering,
+        "agpd": AGPD,
+        "asset": ASSET,
+        "beatrix": Beatrix,
+        "flare": FLARE,
+        "frequency": Frequency,
+        "psbd": PSBD,
+        "scan": SCAn,
+        "sentinet": SentiNet,
+        "spectral-signatures": SpectralSignatures,
+        "spectre": SPECTRE,
+        "strip": STRIP,
+    }
 
 
 def names() -> list[str]:

@@ -11,10 +11,12 @@ from foretaste.nets.convnet import ConvNet
 from foretaste.nets.mlp import MLP
 from foretaste.nets.net import Net
 from foretaste.nets.resnet import CompactResNet, ResNet18
+from foretaste.nets.vgg import VGG11
+from foretaste.nets.vit import ViT
 
-__all__ = ["MLP", "NETS", "CompactResNet", "ConvNet", "Net", "ResNet18", "build", "outline"]
+__all__ = ["MLP", "NETS", "VGG11", "CompactResNet", "ConvNet", "Net", "ResNet18", "ViT", "build", "outline"]
 
-NETS: dict[str, type[Net]] = {net.name: net for net in (CompactResNet, ResNet18, ConvNet, MLP)}
+NETS: dict[str, type[Net]] = {net.name: net for net in (CompactResNet, ResNet18, ConvNet, VGG11, ViT, MLP)}
 """The architectures by name."""
 
 

@@ -26,4 +26,4 @@ class ConvNet(Net):
             layers += [conv_norm(n_in, n_out, 3), nn.ReLU(), conv_norm(n_out, n_out, 3), nn.ReLU(), nn.MaxPool2d(2)]
             n_in = n_out
         body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        return cls(sample_shape, classes, width, body, n_in)
+        return cls(sample_shape, classes, width, body, (4, 9, 14), n_in)

@@ -24,4 +24,4 @@ class MLP(Net):
         layers: list[nn.Module] = []
         for n_in in (sample_shape[0], width):
             layers += [nn.Linear(n_in, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()]
-        return cls(sample_shape, classes, width, nn.Sequential(*layers), width)
+        return cls(sample_shape, classes, width, nn.Sequential(*layers), (2, 5), width)

@@ -70,7 +70,8 @@ class Standardise(nn.Module):
 class Net(nn.Module):
     """A classifier: preprocessing, a body that makes feature vectors, and a linear head.
 
-    A net is built by ``foretaste.nets.build``; the constructors leave weights uninitialised.
+    A net is built by ``foretaste.nets.build``; the constructors leave weights uninitialised. Who looks inside finds
+    layers by their role: ``stages``, ``normalisations`` and ``head``.
 
     Attributes:
         width: what the architecture scales with.
@@ -84,12 +85,19 @@ class Net(nn.Module):
     """The width that ``build`` takes unless told otherwise."""
 
     def __init__(
-        self, sample_shape: tuple[int, ...], classes: Sequence[str], width: int, body: nn.Module, n_features: int
+        self,
+        sample_shape: tuple[int, ...],
+        classes: Sequence[str],
+        width: int,
+        body: nn.Sequential,
+        stage_ends: Sequence[int],
+        n_features: int,
     ) -> None:
         super().__init__()
         self.width, self.sample_shape, self.classes = width, tuple(sample_shape), tuple(classes)
         self.preprocess = Standardise(self.sample_shape)
         self.body = body
+        self._stage_ends = tuple(stage_ends)
         self.head = nn.Linear(n_features, len(self.classes))
 
     @classmethod
@@ -100,6 +108,20 @@ class Net(nn.Module):
             UsageError: the architecture does not take inputs of this shape.
         """
         raise NotImplementedError
+
+    @property
+    def stages(self) -> tuple[nn.Module, ...]:
+        """The modules that end the body's stages, first to last.
+
+        Their outputs are what later stages know of the input: maps ``(N, C, H, W)``, tokens ``(N, T, C)`` or vectors
+        ``(N, C)``.
+        """
+        return tuple(self.body[place] for place in self._stage_ends)
+
+    @property
+    def normalisations(self) -> tuple[nn.Module, ...]:
+        """The modules that keep the running mean and variance of what comes into them, first to last; maybe none."""
+        return tuple(module for module in self.body.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d))
 
     def features(self, inputs: Tensor) -> Tensor:
         """Return what the head sees, ``float32 (N, F)``, of raw ``uint8 (N, H, W, C)`` or ``float32 (N, D)`` inputs."""
@@ -130,7 +152,7 @@ class Net(nn.Module):
                     nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
                 if module.bias is not None:
                     module.bias.zero_()
-            elif isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            elif isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d | nn.LayerNorm):
                 module.reset_parameters()
             elif isinstance(module, Standardise):
                 module.mean.zero_()

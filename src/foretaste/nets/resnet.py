@@ -50,6 +50,11 @@ def resnet(n_channels: int, width: int, *, stem_stride: int, blocks: int) -> nn.
     return nn.Sequential(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
+def stage_ends(blocks: int) -> tuple[int, ...]:
+    """Return the places in the body of ``resnet`` of each stage's last block; the stem takes the first two."""
+    return tuple(1 + stage * blocks for stage in range(1, 5))
+
+
 def check_shape(name: str, sample_shape: tuple[int, ...]) -> None:
     """Refuse inputs that are not images, or too small.
 
@@ -75,7 +80,7 @@ class ResNet18(Net):
         """Return an uninitialised net."""
         check_shape(cls.name, sample_shape)
         body = resnet(sample_shape[2], width, stem_stride=1, blocks=2)
-        return cls(sample_shape, classes, width, body, 8 * width)
+        return cls(sample_shape, classes, width, body, stage_ends(blocks=2), 8 * width)
 
 
 class CompactResNet(Net):
@@ -89,4 +94,4 @@ class CompactResNet(Net):
         """Return an uninitialised net."""
         check_shape(cls.name, sample_shape)
         body = resnet(sample_shape[2], width, stem_stride=2, blocks=1)
-        return cls(sample_shape, classes, width, body, 8 * width)
+        return cls(sample_shape, classes, width, body, stage_ends(blocks=1), 8 * width)

@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 LAYOUT = 7
 """Raised when an attack trains differently than before, so that what is cached is not used any more."""
 
-HASHED_AT_ONCE = 1000
-"""Samples."""
-
 SomeAttack = TypeVar("SomeAttack", bound=Attack)
 
 
@@ -57,7 +54,7 @@ def fitted(attack: SomeAttack, samples: Samples, seed: int, on_progress: OnProgr
     if seed < 0:
         raise UsageError(f"seed must be 0 or more, not {seed}")
     trainable.check(samples)
-    from foretaste.training import fingerprint
+    from foretaste.training import content, fingerprint
 
     folder = cache_dir() / "attacks"
     key = fingerprint(samples, content(samples), identity(attack), files(attack), seed, LAYOUT)
@@ -135,14 +132,6 @@ def identity(attack: Attack) -> str:
         if name not in unfitted
     }
     return f"{type(attack).__name__}({', '.join(f'{name}={value}' for name, value in values.items())})"
-
-
-def content(samples: Samples) -> str:
-    """Return a digest of all inputs, read a portion at a time: what is kept for good must not be for other samples."""
-    digest = hashlib.sha256()
-    for start in range(0, len(samples), HASHED_AT_ONCE):
-        digest.update(samples.inputs[start : start + HASHED_AT_ONCE].tobytes())
-    return digest.hexdigest()
 
 
 def files(attack: Attack) -> list[str]:

@@ -1,0 +1,1 @@
+"""What cleansers share that judge a set by a classifier trained on it."""

@@ -1,0 +1,86 @@
+import time
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+
+from foretaste.cleansers._base.conclusion import (
+    anomaly_index,
+    conclude,
+    highest,
+    plane,
+    principal_axes,
+    references,
+    robust_units,
+)
+from foretaste.samples import Samples
+
+
+def rows(labels: list[int], n_classes: int = 3) -> Samples:
+    inputs = np.random.default_rng(0).normal(size=(len(labels), 4)).astype(np.float32)
+    return Samples.from_arrays(inputs, np.array(labels), [str(k) for k in range(n_classes)])
+
+
+def test_suspects_go_where_the_class_is_condemned() -> None:
+    samples = rows([0, 0, 1, 1, 1])
+    verdict = conclude(
+        "some",
+        samples,
+        scores=np.arange(5.0),
+        suspects=np.array([True, False, True, True, False]),
+        statistics=np.array([1.0, 2.0, 9.0]),
+        threshold=2.0,
+        reason=lambda label: f"because of {label}",
+        seed=3,
+        start=time.perf_counter(),
+        notes=("a note",),
+    )
+    assert verdict.flagged.tolist() == [False, False, True, True, False]
+    assert verdict.suspect_classes == (1,)
+    assert [entry.reason for entry in verdict.classes] == [
+        "because of 0",
+        "because of 1",
+        "no sample carries this label",
+    ]
+    assert [entry.n_suspects for entry in verdict.classes] == [1, 2, 0]
+    assert [entry.n_flagged for entry in verdict.classes] == [0, 2, 0]
+    assert [entry.statistic for entry in verdict.classes] == [1.0, 2.0, 0.0]
+    assert (verdict.method, verdict.seed, verdict.notes, verdict.scores.dtype) == ("some", 3, ("a note",), np.float32)
+
+
+def test_highest_scores() -> None:
+    assert highest(np.array([1.0, 3.0, 2.0]), np.array([0, 0, 2]), 3).tolist() == [3.0, -np.inf, 2.0]
+
+
+def test_the_anomaly_index_counts_robust_deviations_above_the_median() -> None:
+    # The median is 3, the absolute deviations 2 1 0 1 97, of which the median is 1.
+    assert anomaly_index(np.array([1.0, 2, 3, 4, 100])) == pytest.approx([0, 0, 0, 1 / 1.4826, 97 / 1.4826], rel=1e-4)
+    assert anomaly_index(np.array([1.0, 1, 1, 2])).tolist() == [0, 0, 0, np.inf]
+    assert anomaly_index(np.array([1.0, 1, 1])).tolist() == [0, 0, 0]
+
+
+def test_robust_units_of_normal_distances_are_standard_deviations() -> None:
+    distances = np.abs(np.random.default_rng(0).normal(0, 7, 10_000))
+    # The standard error of the median's estimate is about 1.2 % / sqrt(2).
+    assert robust_units(distances) == pytest.approx(distances / 7, rel=0.04)
+    assert robust_units(np.zeros(3)).tolist() == [0, 0, 0]
+
+
+def test_the_inspected_set_stands_in_for_a_missing_clean_set() -> None:
+    samples, clean = rows([0, 1, 2] * 20), rows([0, 1])
+    assert references(samples, clean, 5, np.random.default_rng(0)) == (clean, ())
+    stand_in, [note] = references(samples, None, 5, np.random.default_rng(0))
+    assert set(stand_in.ids) < set(samples.ids)
+    assert len(stand_in) == 5
+    assert note == "no clean set was given: 5 random samples of the inspected set stood in for it"
+
+
+def test_principal_axes_are_those_of_scikit_learn() -> None:
+    points = np.random.default_rng(0).normal(size=(50, 4)) * [5, 1, 3, 0.5]
+    centred = points - points.mean(axis=0)
+    axes, theirs = principal_axes(centred, 2), PCA(2).fit(points).components_
+    assert np.abs((axes * theirs).sum(axis=1)) == pytest.approx([1, 1])
+    flat = plane(points.astype(np.float32))
+    assert flat.shape == (50, 2)
+    assert np.allclose(flat, centred @ axes.T, atol=1e-3)
+    assert plane(points[:, :1]).shape == (50, 2)

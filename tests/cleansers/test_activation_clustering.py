@@ -1,0 +1,84 @@
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from art.defences.detector.poison.activation_defence import cluster_activations
+from sklearn.metrics import silhouette_score
+
+from foretaste.cleansers.activation_clustering import ActivationClustering, two_clusters
+from foretaste.errors import UsageError
+from foretaste.progress import silent
+
+if TYPE_CHECKING:
+    from tests.cleansers.conftest import DrawGroups, Scene
+
+
+def test_the_smaller_of_two_clear_clusters_is_found() -> None:
+    rng = np.random.default_rng(0)
+    points = np.concatenate([rng.normal(size=(30, 3)), rng.normal(size=(10, 3)) + 9])
+    small, nearer, silhouette = two_clusters(points, seed=0)
+    assert small.tolist() == [False] * 30 + [True] * 10
+    assert ((nearer > 0) == small).all()
+    assert silhouette == pytest.approx(silhouette_score(points, small))
+
+
+def test_points_that_are_all_the_same_are_no_two_clusters() -> None:
+    small, _, silhouette = two_clusters(np.ones((5, 2)), seed=0)
+    assert not small.any()
+    assert silhouette == -1
+
+
+@pytest.mark.parametrize("reduction", ["ica", "pca"])
+def test_a_second_group_is_flagged(reduction: Any, draw_groups: "DrawGroups") -> None:
+    groups = draw_groups(away=25.0)
+    method = ActivationClustering(reduction=reduction, components=4)
+    verdict = method.judge(groups.samples, groups.features, seed=0, start=0.0)
+    assert verdict.flagged[groups.poison].all()
+    assert 0 in verdict.suspect_classes
+    assert not verdict.flagged[groups.samples.labels == 0][:100].any()
+    assert "17% of the class" in verdict.classes[0].reason
+
+
+def test_two_halves_are_no_poison(draw_groups: "DrawGroups") -> None:
+    groups = draw_groups(n_poison=100, away=25.0)
+    verdict = ActivationClustering(components=4).judge(groups.samples, groups.features, seed=0, start=0.0)
+    assert 0 not in verdict.suspect_classes
+    assert verdict.classes[0].n_suspects == 100
+
+
+def test_features_of_few_dimensions_and_none_that_vary(draw_groups: "DrawGroups") -> None:
+    groups = draw_groups()
+    narrow = np.concatenate([groups.features[:, :2], np.ones_like(groups.features[:, :1])], axis=1)
+    verdict = ActivationClustering().judge(groups.samples, narrow, seed=0, start=0.0)
+    assert np.isfinite(verdict.scores).all()
+    same = ActivationClustering().judge(groups.samples, np.ones_like(narrow), seed=0, start=0.0)
+    assert not same.flagged.any()
+
+
+def test_it_finds_badnets_and_little_of_all_to_all(badnets_scene: "Scene", all_to_all_scene: "Scene") -> None:
+    method = ActivationClustering(**badnets_scene.victim)
+    found = [
+        method.inspect(one.samples, None, seed=0, workdir=one.workdir, on_progress=silent).compare(one.poison)
+        for one in (badnets_scene, all_to_all_scene)
+    ]
+    assert found[0].tpr > 0.8
+    assert found[1].tpr < 0.6
+
+
+@pytest.mark.parametrize(
+    "fields", [{"reduction": "tsne"}, {"components": 0}, {"silhouette": 2.0}, {"largest_share": 0.6}]
+)
+def test_what_cannot_be_is_bad_usage(fields: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(fields))):
+        ActivationClustering(**fields)
+
+
+def test_it_agrees_with_art(draw_groups: "DrawGroups") -> None:
+    groups = draw_groups(away=25.0)
+    ours = ActivationClustering(reduction="pca", components=4)
+    verdict = ours.judge(groups.samples, groups.features, seed=0, start=0.0)
+    members = groups.samples.labels == 0
+    np.random.seed(0)  # noqa: NPY002, ART draws from it
+    [theirs], _ = cluster_activations([groups.features[members]], nb_clusters=2, nb_dims=4, reduce="PCA")
+    smaller = theirs == np.bincount(theirs).argmin()
+    assert np.array_equal(verdict.flagged[members], smaller)
