@@ -8,9 +8,6 @@ that looks closer. ``cifar10-resnet18`` and ``cifar10-resnet18-stronger`` are on
 kept in ``benchmarks/results/attacks-NAME.json``, one entry per attack and seed; what is there already is not measured
 again, so a stopped benchmark goes on, and ``--again`` cleanses anew but keeps what is known of the attacks themselves.
 The part ``unpoisoned`` tells how far the trigger turns a model of the unpoisoned set: what it needs no backdoor for.
-Two parts look into Confusion Training: ``parted`` tells how many samples carry a pattern that parts their class, so
-that its first base model is not trained on them, and ``learnt`` how many carry something that is taken off what this
-model has learnt.
 """
 
 from __future__ import annotations
@@ -56,11 +53,9 @@ from foretaste.attacks import (
 )
 from foretaste.attacks.adaptive_patch import Mark
 from foretaste.cleansers.confusion_training import ConfusionTraining
-from foretaste.cleansers.image_marks import ImageRun
 from foretaste.io import atomic_json
 from foretaste.nets import Net, export
-from foretaste.progress import silent
-from foretaste.samples import Mask, Samples
+from foretaste.samples import Samples
 
 CLEAN = 500
 """Images of the test set that are given to the cleanser as its clean set; the others test the models."""
@@ -160,7 +155,7 @@ CASES: dict[str, dict[str, Attack]] = {
     "malware-stronger": {"malware-constrained": MalwareConstrained(rate=0.2)},
 }
 
-PARTS = ["attack", "cleanse", "unpoisoned", "parted", "learnt"]
+PARTS = ["attack", "cleanse", "unpoisoned"]
 
 
 def main() -> None:
@@ -231,10 +226,6 @@ class Bench:
         if part == "unpoisoned":
             # What turns this model needs no backdoor.
             return judge(self.victim.train(self.train, self.seed), self.rest, self.attack, self.seed)
-        if part == "parted":
-            return self.among(self.run(None).patterned)
-        if part == "learnt":
-            return self.learnt()
         return self.attack_success() if part == "attack" else self.cleanse(before)
 
     def attack_success(self) -> dict[str, Any]:
@@ -272,22 +263,6 @@ class Bench:
         if before.get("trained_on") == figures["trained_on"]:
             return figures | {what: before[what] for what in ("accuracy", "attack_success")}
         return figures | judge(self.victim.train(kept, self.seed), self.rest, self.attack, self.seed)
-
-    def learnt(self) -> dict[str, int]:
-        """Return of how many samples the first base model's knowledge is corrected."""
-        # With a folder for its checkpoints the base model is trained once.
-        with tempfile.TemporaryDirectory() as folder:
-            run = self.run(Path(folder))
-            known = training.predict(run.base(0, run.patterned), self.poisoned.samples.inputs)
-            return self.among((run.natural(0, run.patterned) != known).any(axis=1))
-
-    def run(self, workdir: Path | None) -> ImageRun:
-        """Return an inspection of the poisoned set that has not begun its first round."""
-        return ImageRun(ConfusionTraining(), self.poisoned.samples, self.clean, self.seed, workdir, silent)
-
-    def among(self, mask: Mask) -> dict[str, int]:
-        """Return how many samples of a mask ``bool (N,)`` are poison, and how many are not."""
-        return {"poison": int(mask[self.poisoned.poison].sum()), "others": int(mask[~self.poisoned.poison].sum())}
 
 
 def judge(net: Net, test: Samples, attack: Attack, seed: int) -> dict[str, float]:

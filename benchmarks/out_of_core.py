@@ -27,11 +27,8 @@ import numpy as np
 from record import RESULTS, head
 
 from foretaste import io, training
-from foretaste.cleansers import image_marks
-from foretaste.cleansers.confusion_training import ConfusionTraining
-from foretaste.cleansers.image_marks import ImageRun
+from foretaste.cleansers.confusion_training import ConfusionTraining, base_model, views
 from foretaste.io import atomic_json
-from foretaste.progress import silent
 from foretaste.samples import Samples
 
 RESULT = RESULTS / "out_of_core.json"
@@ -92,15 +89,14 @@ def measure(source: Path) -> dict[str, Any]:
 
 def score(samples: Samples) -> None:
     """Run one round, its trainings cut short."""
+    method = ConfusionTraining(rounds=1, base_steps=STEPS, view_steps=STEPS, network_steps=STEPS, detector_steps=STEPS)
 
     def shortened(*arguments: Any, steps: int, **options: Any) -> None:
         training.optimise(*arguments, steps=min(steps, STEPS), **options)
 
-    with patch.object(image_marks, "optimise", shortened):
-        run = ImageRun(ConfusionTraining(), samples, None, 0, None, silent)
-        nobody = np.zeros(len(samples), dtype=np.bool_)
-        heard = run.round(0, nobody, nobody)
-    if not np.isfinite(heard.gains).all():
+    with patch.object(base_model, "optimise", shortened), patch.object(views, "optimise", shortened):
+        verdict = method.inspect(samples, None)
+    if not np.isfinite(verdict.scores).all():
         raise SystemExit("some scores are not finite")
 
 

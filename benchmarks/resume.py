@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument("--base-steps", type=int, default=60)
     parser.add_argument("--steps", type=int, default=100)
     options = parser.parse_args()
-    settings = [f"base_steps={options.base_steps}", f"steps={options.steps}", "base_fewest=1", "epochs=1", "rounds=2"]
+    settings = [f"base_steps={options.base_steps}", f"view_steps={options.steps}"]
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         poisoned = poison_training_set(draw_signs(options.images), BadNets(rate=0.03), options.seed)

@@ -42,7 +42,9 @@ def built_in() -> dict[str, type[Cleanser]]:
     from foretaste.cleansers.confusion_training import ConfusionTraining
     from foretaste.cleansers.flare import FLARE
     from foretaste.cleansers.frequency import Frequency
+    from foretaste.cleansers.pixel_spectral_signatures import PixelSpectralSignatures
     from foretaste.cleansers.psbd import PSBD
+    from foretaste.cleansers.residual_trees import ResidualTrees
     from foretaste.cleansers.scan import SCAn
     from foretaste.cleansers.sentinet import SentiNet
     from foretaste.cleansers.spectral_signatures import SpectralSignatures
@@ -57,7 +59,9 @@ def built_in() -> dict[str, type[Cleanser]]:
         "beatrix": Beatrix,
         "flare": FLARE,
         "frequency": Frequency,
+        "pixel-spectral-signatures": PixelSpectralSignatures,
         "psbd": PSBD,
+        "residual-trees": ResidualTrees,
         "scan": SCAn,
         "sentinet": SentiNet,
         "spectral-signatures": SpectralSignatures,

@@ -1,1 +1,1 @@
-"""What cleansers share that judge a set by a classifier trained on it."""
+"""What cleansers share: a classifier trained on the inspected set, what linear models see of images, conclusions."""

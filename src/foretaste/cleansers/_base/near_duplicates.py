@@ -38,7 +38,7 @@ def enriched(images: Images, labels: Labels, chosen: Mask) -> Mask:
         count = min(NEAREST, len(members) - 1)
         if not count:
             continue
-        for places in torch.from_numpy(np.flatnonzero(chosen[members])).split(AT_ONCE):
+        for places in torch.split(torch.from_numpy(np.flatnonzero(chosen[members])), AT_ONCE):
             apart = torch.cdist(looks[places], looks).scatter(1, places[:, None], math.inf)
             shares = of_class[apart.topk(count, largest=False).indices].mean(dim=1)
             found[members[places.numpy()]] = (shares > (1 + of_class.mean()) / 2).numpy()

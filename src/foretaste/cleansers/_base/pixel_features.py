@@ -1,4 +1,4 @@
-"""What the views of Confusion Training see of an image: whitened colours, contrast, sharpness."""
+"""What linear models see of an image: whitened colours, contrast, sharpness."""
 
 from __future__ import annotations
 

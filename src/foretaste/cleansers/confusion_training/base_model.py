@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from foretaste.cleansers.confusion_training.run import Run, Stream
 from foretaste.nets import build
 from foretaste.progress import OnProgress
 from foretaste.samples import Labels, Mask
@@ -25,8 +26,8 @@ from foretaste.training import (
     side_by_side,
 )
 
-from foretaste.cleansers.confusion_training.run import Run, Stream
-
+FEWEST_PASSES, MOST_PASSES = 3, 20
+"""Over the set: with fewer the base model would not know the classes, with more it would learn rare marks."""
 SHIFT = 3
 """Images are moved by up to this many pixels each way, which hides small marks at one place."""
 
@@ -54,7 +55,8 @@ def base_logits(run: Run, number: int, excluded: Mask) -> NDArray[np.float32]:
         phase=f"round {number + 1}: train the base model",
         on_progress=run.on_progress,
     )
-    return np.mean(members, axis=0, dtype=np.float32)
+    mean: NDArray[np.float32] = np.mean(members, axis=0, dtype=np.float32)
+    return mean
 
 
 Loss = Callable[[nn.Module, Tensor, Tensor, torch.Generator, float], Tensor]
@@ -69,8 +71,7 @@ def network(
     rows = torch.from_numpy(balanced(np.flatnonzero(~excluded), samples.labels))
     plan = TrainingPlan()
     batches = Batches(len(rows), plan.batch_size, run.seed + member)
-    passes = np.array([method.base_fewest, method.base_most]) * batches.per_epoch
-    steps = int(np.clip(method.base_steps, *passes))
+    steps = int(np.clip(method.base_steps, FEWEST_PASSES * batches.per_epoch, MOST_PASSES * batches.per_epoch))
 
     def loss_of_step(net: nn.Module, step: int) -> Tensor:
         images, labels = run.data.batch(compute.share(rows[batches(step)]))

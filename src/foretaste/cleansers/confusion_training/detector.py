@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from foretaste.cleansers.confusion_training.features import Whiten, contrast, sharpness
+from foretaste.cleansers._base.pixel_features import Whiten, contrast, sharpness
 from foretaste.cleansers.confusion_training.run import Run, Stream
 from foretaste.cleansers.confusion_training.views import LINEAR_SGD, portions
 from foretaste.samples import Mask
@@ -51,11 +51,12 @@ def detect(run: Run, name: str, suspects: NDArray[np.bool_], members: NDArray[np
         members: ``bool (M, N)``, the samples among which its carriers are: of one class, say.
     """
     method, compute = run.method, run.compute
-    suspected = suspects.any(axis=0)
+    suspected: Mask = np.any(suspects, axis=0)
+    judged: Mask = np.any(members, axis=0)
     # Others of the same classes tell the mark from what the class looks like, the rest from what its carriers show.
-    groups = [suspected, members.any(axis=0) & ~suspected, ~members.any(axis=0)]
+    groups = [suspected, judged & ~suspected, ~judged]
     rows = [torch.from_numpy(np.flatnonzero(group)) for group in groups if group.any()]
-    sizes = [method.batch_size // len(rows)] * len(rows)
+    size = method.batch_size // len(rows)
     wanted = torch.from_numpy(suspects.T.copy()).to(compute.device)
     # The carriers of another mark teach nothing about this one: it may be the same.
     teaches = torch.from_numpy(suspects.T | ~suspected[:, None]).to(compute.device)
@@ -65,12 +66,14 @@ def detect(run: Run, name: str, suspects: NDArray[np.bool_], members: NDArray[np
 
     def loss_of_step(net: nn.Module, step: int) -> Tensor:
         generator = draws(run.seed, Stream.DETECTOR, step)
-        drawn = [some[torch.randint(len(some), (size,), generator=generator)] for some, size in zip(rows, sizes, strict=True)]
+        drawn = [some[torch.randint(len(some), (size,), generator=generator)] for some in rows]
         chosen = compute.share(torch.cat(drawn))
         outputs = net(run.data.batch(chosen)[0])
         chosen = chosen.to(compute.device)
         label, weight = wanted[chosen][:, :, None], (teaches[chosen][:, :, None] & others[chosen][:, None]).float()
-        losses = nn.functional.binary_cross_entropy_with_logits(outputs, label.float().expand_as(outputs), reduction="none")
+        losses = nn.functional.binary_cross_entropy_with_logits(
+            outputs, label.float().expand_as(outputs), reduction="none"
+        )
         # Carriers and the rest count the same, however many there are of each.
         means = [(losses * weight * side).sum(0) / (weight * side).sum(0).clamp(min=1) for side in (label, ~label)]
         return (means[0] + means[1]).sum() / 2
@@ -88,12 +91,7 @@ def detect(run: Run, name: str, suspects: NDArray[np.bool_], members: NDArray[np
     )
     odds = np.zeros(suspects.shape, dtype=np.float32)
     with torch.inference_mode():
-        for some in portions(np.flatnonzero(members.any(axis=0))):
+        for some in portions(np.flatnonzero(judged)):
             outputs = detectors(run.data.batch(some)[0]).float().cpu()
             odds[:, some.numpy()] = outputs[torch.arange(len(some)), :, torch.from_numpy(run.fold)[some]].T.numpy()
     return odds
-
-
-def carriers(odds: NDArray[np.float32], members: NDArray[np.bool_]) -> Mask:
-    """Return the members which more likely than not carry the mark, ``bool (M, N)``."""
-    return (odds > 0) & members

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from scipy.special import expit, log_softmax, logit
+from scipy.special import expit, log_softmax, logit, rel_entr
 from scipy.stats import false_discovery_control
 
 from foretaste.samples import Labels, Mask
 
 FEWEST = 4
 """The smallest group of samples that a mark is looked for in."""
+MOST_NATS = 600.0
+"""Evidence is not counted beyond this, lest a p-value be 0."""
 CALIBRATED_ON = 20_000
 """Samples at most that the calibration is fitted on, evenly spaced."""
 
@@ -78,8 +80,9 @@ def calibrate(logits: NDArray[np.float32], labels: Labels, label_noise: float) -
 
     best = minimize(loss, [0.0, float(logit(2 * label_noise / (1 + label_noise)))], method="Nelder-Mead").x
     noise = max(float(expit(best[1])), label_noise)
-    likely: Probabilities = np.exp(log_softmax(logits * math.exp(best[0]), axis=1))
-    return (1 - noise) * likely + noise / n_classes
+    likely = np.exp(log_softmax(logits.astype(np.float64) * math.exp(best[0]), axis=1))
+    calibrated: Probabilities = (1 - noise) * likely + noise / n_classes
+    return calibrated
 
 
 def informed(base: Probabilities, outputs: NDArray[np.float32]) -> Probabilities:
@@ -107,7 +110,7 @@ def find_marks(
 
     For each view and label the samples are ordered by how much likelier the view makes the label. Were there no mark,
     the first m of them would carry the label as often as the base model says; it is allowed to be wrong by a factor,
-    the tolerance. The chance of more is bounded (Chernoff), multiplied by the number of views and of values of m that
+    the tolerance. The chance of more is bounded (Hoeffding), multiplied by the number of views and of values of m that
     were tried, and compared over all labels by Benjamini and Yekutieli (2001), which holds under any dependence.
 
     The view only orders the samples, so how strongly it was trained does not matter, and samples that show the mark
@@ -121,29 +124,47 @@ def find_marks(
         tolerance: factor by which the odds of the base model may be too low, ≥ 1.
         false_condemnations: chance that a set without a mark has a condemned label, in (0, 1).
     """
-    n, n_classes = base.shape
-    answers, rows = base.argmax(axis=1), np.arange(n)
-    informed_by = [informed(base, outputs) for outputs in views]
-    marks = [
-        clearest(
-            label,
-            [likely[:, label] / base[:, label] for likely in informed_by],
-            labels == label,
-            tolerated(base[:, label], tolerance),
+    n_classes = base.shape[1]
+    rows, answers = np.arange(len(labels)), base.argmax(axis=1)
+    doubted = 1 - base[rows, answers]
+    of_views: list[list[Mark]] = []
+    denials = []
+    for view, outputs in enumerate(views):
+        likely = informed(base, outputs)
+        denials.append((1 - likely[rows, answers]) / doubted)
+        of_views.append(
+            [
+                clearest(
+                    label,
+                    view,
+                    likely[:, label] / base[:, label],
+                    labels == label,
+                    tolerated(base[:, label], tolerance),
+                )
+                for label in range(n_classes)
+            ]
         )
-        for label in range(n_classes)
-    ]
+    marks = clearest_of(of_views)
     # A mark that goes with any label but the right one shows in all classes at once; what is explained is left out.
     explained = np.isin(labels, [mark.label for mark in decided(marks, false_condemnations) if mark.condemned])
-    doubted = 1 - base[rows, answers]
-    rises = [(1 - likely[rows, answers]) / doubted for likely in informed_by]
-    any_label = clearest(
-        n_classes,
-        [np.where(explained, 0, rise) for rise in rises],
-        (labels != answers) & ~explained,
-        np.where(explained, 0, tolerated(doubted, tolerance)),
-    )
-    return decided([*marks, any_label], false_condemnations)
+    disagree, expected = (labels != answers) & ~explained, np.where(explained, 0, tolerated(doubted, tolerance))
+    of_any = [
+        [clearest(n_classes, view, np.where(explained, 0, denial), disagree, expected)]
+        for view, denial in enumerate(denials)
+    ]
+    return decided([*marks, *clearest_of(of_any)], false_condemnations)
+
+
+def clearest_of(tries: Sequence[Sequence[Mark]]) -> list[Mark]:
+    """Return the clearest mark of each label over several tries, with p-values for all of them.
+
+    Args:
+        tries: of each view or round the marks of all labels, in the same order.
+    """
+    return [
+        replace(best, p_value=min(1.0, best.p_value * len(tries)))
+        for best in (min(of_label, key=lambda mark: mark.p_value) for of_label in zip(*tries, strict=True))
+    ]
 
 
 def tolerated(likely: Probabilities, tolerance: float) -> Probabilities:
@@ -152,35 +173,31 @@ def tolerated(likely: Probabilities, tolerance: float) -> Probabilities:
     return raised
 
 
-def clearest(label: int, rises: Sequence[Probabilities], hits: Mask, expected: Probabilities) -> Mark:
-    """Return the group of samples in which the hits exceed what is expected most clearly, over views and group sizes.
+def clearest(label: int, view: int, rise: Probabilities, hits: Mask, expected: Probabilities) -> Mark:
+    """Return the group of samples in which the hits exceed what is expected most clearly, over all group sizes.
 
     Args:
         label: the label in question.
-        rises: per view, how many times likelier it makes the label for each sample, ``(N,)``.
+        view: which view orders the samples.
+        rise: how many times likelier it makes the label for each sample, ``(N,)``.
         hits: ``bool (N,)``, the samples which carry the label.
         expected: the probability of a hit by the base model with the tolerance, ``(N,)``.
     """
     sizes = group_sizes(len(hits))
-    best = -math.inf, 0, 0, hits[:0], 0.0
-    for view, rise in enumerate(rises):
-        first = np.argsort(-rise, kind="stable")[: sizes[-1]]
-        observed, mean = np.cumsum(hits[first])[sizes - 1], np.cumsum(expected[first])[sizes - 1]
-        nats = surplus(observed, mean)
-        place = int(nats.argmax())
-        if nats[place] > best[0]:
-            best = float(nats[place]), view, int(sizes[place]), first[: sizes[place]], float(mean[place])
-    nats_of_best, view, size, group, mean_of_best = best
+    first = np.argsort(-rise, kind="stable")[: sizes[-1]]
+    observed, mean = np.cumsum(hits[first])[sizes - 1], np.cumsum(expected[first])[sizes - 1]
+    nats = surplus(observed.astype(np.float64), mean, sizes)
+    best = int(nats.argmax())
+    group = first[: sizes[best]]
     seeds = np.zeros(len(hits), dtype=np.bool_)
     seeds[group] = hits[group]
-    p_value = min(1.0, math.exp(-min(nats_of_best, 690.0)) * len(rises) * len(sizes))
     return Mark(
         label=label,
         view=view,
         seeds=seeds,
-        n_samples=size,
-        expected=mean_of_best,
-        p_value=p_value,
+        n_samples=int(sizes[best]),
+        expected=float(mean[best]),
+        p_value=min(1.0, math.exp(-min(float(nats[best]), MOST_NATS)) * len(sizes)),
         threshold=0.0,
     )
 
@@ -193,35 +210,26 @@ def group_sizes(n: int) -> NDArray[np.intp]:
     return tried if len(tried) else np.array([largest])
 
 
-def surplus(observed: NDArray[np.integer], mean: Probabilities) -> Probabilities:
+def surplus(observed: Probabilities, mean: Probabilities, sizes: NDArray[np.intp]) -> Probabilities:
     """Return the negative logarithm of a bound on the chance of so many hits or more, in nats, ≥ 0.
 
-    Chernoff's bound for a sum of independent events, whatever the probability of each.
+    The bound of Hoeffding (1963, theorem 1) for a sum of independent events, whatever the probability of each.
 
     Args:
-        observed: hits.
-        mean: hits to be expected, > 0 where there are any.
+        observed: hits in each group.
+        mean: hits to be expected.
+        sizes: of the groups.
     """
-    hits, mean = observed.astype(np.float64), np.maximum(mean, 1e-12)
-    nats: Probabilities = hits * np.log(np.maximum(hits, 1e-12) / mean) - hits + mean
-    return np.where(hits > mean, nats, 0.0)
+    counts = sizes.astype(np.float64)
+    share, expected = observed / counts, np.clip(mean / counts, 1e-12, 1)
+    nats: Probabilities = counts * (rel_entr(share, expected) + rel_entr(1 - share, 1 - expected))
+    return np.where(share > expected, nats, 0.0)
 
 
-def decided(marks: list[Mark], false_condemnations: float) -> list[Mark]:
-    """Return the marks with the threshold that all of them together imply."""
-    p_values = np.array([mark.p_value for mark in marks])
+def decided(marks: Sequence[Mark], false_condemnations: float, tries: int = 1) -> list[Mark]:
+    """Return the marks with the threshold that all of them together imply, and p-values for so many tries."""
+    p_values = np.array([min(1.0, mark.p_value * tries) for mark in marks])
     n_condemned = int(np.count_nonzero(false_discovery_control(p_values, method="by") <= false_condemnations))
     harmonic = float((1 / np.arange(1, len(marks) + 1)).sum())
     threshold = false_condemnations * max(n_condemned, 1) / (len(marks) * harmonic)
-    return [
-        Mark(
-            label=mark.label,
-            view=mark.view,
-            seeds=mark.seeds,
-            n_samples=mark.n_samples,
-            expected=mark.expected,
-            p_value=mark.p_value,
-            threshold=threshold,
-        )
-        for mark in marks
-    ]
+    return [replace(mark, threshold=threshold) for mark in marks]

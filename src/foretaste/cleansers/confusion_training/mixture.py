@@ -13,9 +13,11 @@ from foretaste.samples import Mask
 
 STEPS = 30
 """Of expectation maximisation."""
+NARROWEST = 0.1
+"""Standard deviation of either distribution at least, in every direction, in multiples of the cut."""
 
 
-def posterior_log_odds(scores: NDArray[np.floating], seeds: Mask, disagree: Mask, narrowest: float) -> NDArray[np.float64]:
+def posterior_log_odds(scores: NDArray[np.floating], seeds: Mask, disagree: Mask) -> NDArray[np.float64]:
     """Return the log odds that a sample of a condemned class is poison, ``float64 (n,)``.
 
     One normal distribution for the poison and one for the rest are fitted by expectation maximisation, which starts
@@ -23,10 +25,9 @@ def posterior_log_odds(scores: NDArray[np.floating], seeds: Mask, disagree: Mask
     another class disagrees, so a sample that agrees needs clearer scores.
 
     Args:
-        scores: out-of-fold scores, ``(n, M)``; higher is more suspicious.
+        scores: out-of-fold scores, ``(n, M)``, in multiples of the cut; higher is more suspicious.
         seeds: ``bool (n,)``, poison to begin with; at least one.
         disagree: ``bool (n,)``, samples whose label is not the base model's answer.
-        narrowest: standard deviation of either distribution at least, in every direction, > 0.
     """
     values, poison = scores.astype(np.float64), seeds.astype(np.float64)
     odds = np.zeros(len(values))
@@ -37,7 +38,7 @@ def posterior_log_odds(scores: NDArray[np.floating], seeds: Mask, disagree: Mask
             total = weights.sum() + 1e-9
             mean = weights @ values / total
             centred = values - mean
-            spread = (weights[:, None] * centred).T @ centred / total + narrowest**2 * np.eye(values.shape[1])
+            spread = (weights[:, None] * centred).T @ centred / total + NARROWEST**2 * np.eye(values.shape[1])
             odds += sign * multivariate_normal.logpdf(centred, cov=spread)
             means.append(mean)
         for group in (disagree, ~disagree):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foretaste import __version__
-from foretaste.cleansers.confusion_training.features import Whiten
+from foretaste.cleansers._base.pixel_features import Whiten
 from foretaste.nets.net import Standardise
 from foretaste.progress import OnProgress
 from foretaste.samples import Labels, Mask, Samples
@@ -70,6 +70,17 @@ class Run:
         self.fold: NDArray[np.int64] = permutation(len(samples), seed, 0).numpy() % method.folds
         self.key = fingerprint(samples, "no clean set" if clean is None else clean, method, seed, __version__)
         self.key_of_round = self.key
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what a reader of the verdict should know."""
+        if self.clean is not None:
+            return ()
+        halves = -(-np.bincount(self.samples.labels) // 2)
+        count = min(self.method.substitute, int(halves.sum()))
+        return (
+            f"no clean set was given: {count:,} of the set's own samples, of those whose label looked most natural, "
+            "stood in for it",
+        )
 
     def begin_round(self, excluded: Mask) -> None:
         """Give the checkpoints of a round a key of their own: those of other exclusions are not gone on with."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from foretaste.cleansers.confusion_training.features import Whiten, contrast, sharpness
+from foretaste.cleansers._base.pixel_features import Whiten, contrast, sharpness
 from foretaste.cleansers.confusion_training.run import Run, Stream
+from foretaste.cleansers.confusion_training.scored import Outputs
 from foretaste.progress import OnProgress
 from foretaste.samples import Mask, Samples
 from foretaste.training import SGD, Batches, DeviceSet, draws, optimise, permutation, side_by_side
@@ -23,19 +25,21 @@ NETWORK_SGD = SGD(learning_rate=0.05)
 """The optimiser of the convolutional view."""
 CHANNELS = (8, 1), (16, 2), (32, 2), (32, 1)
 """Channels and stride of the convolutional view's layers."""
+PASSES = 3
+"""Of the linear views over the set at least."""
+NETWORK_PASSES = 10
+"""Of the convolutional view over the distilled set at most."""
 PREDICTED_AT_ONCE = 500
 SMALLEST_DISTILLED = 2000
 """Samples that agree with the base model in the distilled set, if the set holds so many."""
 
-Outputs = NDArray[np.float32]
-"""Of a view, ``float32 (N, K + 1)``: what it adds to the logit of each label, and takes from that of the base answer."""
 
-
-def view_outputs(run: Run, number: int, base: NDArray[np.float64], references: Samples) -> list[Outputs]:
-    """Return the outputs of each view for every sample, from models that were trained without the sample's fold.
+def view_outputs(run: Run, number: int, base: NDArray[np.float64], references: Samples) -> Outputs:
+    """Return what each view says of every sample, ``float32 (V, N, K + 1)``, from models trained without its fold.
 
     A view learns the set's labels on top of the base model's knowledge, and random labels on clean references: what
-    is left to learn is a mark that goes with a label for no natural reason.
+    is left to learn is a mark that goes with a label for no natural reason. The last output is taken from the logit of
+    the base model's answer, for marks that go with any other label.
 
     Args:
         run: the inspection.
@@ -45,22 +49,23 @@ def view_outputs(run: Run, number: int, base: NDArray[np.float64], references: S
     """
     logits = torch.from_numpy(np.log(base).astype(np.float32)).to(run.compute.device)
     confusing = DeviceSet(references, run.compute.device)
-    shape: Outputs = np.empty((len(base), base.shape[1] + 1), dtype=np.float32)
     distilled = distil(run, number, base.argmax(axis=1) != run.samples.labels)
+    outputs: Outputs = np.empty((len(VIEWS), len(base), base.shape[1] + 1), dtype=np.float32)
 
-    def network(fold: int) -> Callable[[OnProgress], Outputs]:
-        return lambda on_progress: by_shape(run, number, fold, distilled, logits, confusing, on_progress, shape)
+    def linear(on_progress: OnProgress) -> None:
+        by_place_and_sharpness(run, number, logits, confusing, outputs[:2], on_progress)
 
-    linear, *_ = side_by_side(
-        [
-            lambda on_progress: by_place_and_sharpness(run, number, logits, confusing, on_progress),
-            *(network(fold) for fold in range(run.method.folds)),
-        ],
+    def network(fold: int, on_progress: OnProgress) -> None:
+        by_shape(run, number, fold, distilled, logits, confusing, outputs[2], on_progress)
+
+    tasks: list[Callable[[OnProgress], None]] = [linear, *(partial(network, fold) for fold in range(run.method.folds))]
+    side_by_side(
+        tasks,
         compute=run.compute,
         phase=f"round {number + 1}: confuse",
         on_progress=run.on_progress,
     )
-    return [*linear, shape]
+    return outputs
 
 
 def confused(base: Tensor, outputs: Tensor, labels: Tensor, drawn: Tensor, lambda_: float) -> tuple[Tensor, Tensor]:
@@ -115,9 +120,18 @@ class LinearViews(nn.Module):
 
 
 def by_place_and_sharpness(
-    run: Run, number: int, base: Tensor, references: DeviceSet, on_progress: OnProgress
-) -> list[Outputs]:
-    """Return the outputs of the linear views: marks at their place, and what was warped, blurred or drawn anew."""
+    run: Run, number: int, base: Tensor, references: DeviceSet, outputs: Outputs, on_progress: OnProgress
+) -> None:
+    """Train the linear views, which see marks at their place, and what was warped, blurred or drawn anew.
+
+    Args:
+        run: the inspection.
+        number: of the round, from 0.
+        base: logits of the base model, ``(N, K)``.
+        references: clean references.
+        outputs: ``(2, N, K + 1)``, where theirs go.
+        on_progress: called as the work goes on.
+    """
     method, compute, n_classes = run.method, run.compute, base.shape[1]
     views = LinearViews(run.samples.sample_shape, method.folds, n_classes + 1).to(compute.device)
     views.whiten.load_state_dict(run.whiten)
@@ -130,8 +144,7 @@ def by_place_and_sharpness(
         generator = draws(run.seed, Stream.LINEAR, number, step, compute.rank)
         shown, drawn = confusion_batch(references, method.clean_batch_size, n_classes, generator)
         chosen = chosen.to(compute.device)
-        outputs = net(torch.cat([images, shown]))
-        inspection, confusion = confused(base[chosen], outputs, labels, drawn, method.lambda_)
+        inspection, confusion = confused(base[chosen], net(torch.cat([images, shown])), labels, drawn, method.lambda_)
         # A fold's model learns from the other folds alone.
         learns = others[chosen][:, None].float()
         share = learns.sum(dim=0).clamp(min=1)
@@ -140,7 +153,7 @@ def by_place_and_sharpness(
     optimise(
         views,
         loss_of_step,
-        steps=max(method.epochs * batches.per_epoch, method.steps),
+        steps=max(PASSES * batches.per_epoch, method.view_steps),
         sgd=LINEAR_SGD,
         compute=compute,
         phase="linear views",
@@ -148,13 +161,11 @@ def by_place_and_sharpness(
         checkpoint=run.checkpoint(f"linear-{number}"),
         key=run.key_of_round,
     )
-    outputs = np.empty((2, len(run.samples), n_classes + 1), dtype=np.float32)
     with torch.inference_mode():
         for rows in portions(np.arange(len(run.samples))):
             of_all = views(run.data.batch(rows)[0])
             fold = torch.from_numpy(run.fold)[rows].to(of_all.device)
             outputs[:, rows.numpy()] = of_all[torch.arange(len(rows)), :, fold].transpose(0, 1).cpu().numpy()
-    return list(outputs)
 
 
 class ShapeView(nn.Module):
@@ -201,14 +212,25 @@ def by_shape(
     distilled: Mask,
     base: Tensor,
     references: DeviceSet,
-    on_progress: OnProgress,
     outputs: Outputs,
-) -> Outputs:
-    """Train the convolutional view of one fold on the distilled set, and put its outputs into ``outputs``."""
+    on_progress: OnProgress,
+) -> None:
+    """Train the convolutional view of one fold, which sees marks wherever they are and however they differ.
+
+    Args:
+        run: the inspection.
+        number: of the round, from 0.
+        fold: the one it is not trained on, and judges.
+        distilled: ``bool (N,)``, samples to train on.
+        base: logits of the base model, ``(N, K)``.
+        references: clean references.
+        outputs: ``(N, K + 1)``, where those of its fold go.
+        on_progress: called as the work goes on.
+    """
     method, compute, n_classes = run.method, run.compute, base.shape[1]
-    view = ShapeView(
-        run.samples.sample_shape, n_classes + 1, draws(run.seed, Stream.NETWORK_WEIGHTS, number, fold)
-    ).to(compute.device)
+    view = ShapeView(run.samples.sample_shape, n_classes + 1, draws(run.seed, Stream.NETWORK_WEIGHTS, number, fold)).to(
+        compute.device
+    )
     view.whiten.load_state_dict(run.whiten)
     rows = torch.from_numpy(np.flatnonzero(distilled & (run.fold != fold)))
     batches = Batches(len(rows), method.batch_size // 2, run.seed + fold)
@@ -218,14 +240,14 @@ def by_shape(
         images, labels = run.data.batch(chosen)
         generator = draws(run.seed, Stream.NETWORK, number, fold, step, compute.rank)
         shown, drawn = confusion_batch(references, method.clean_batch_size, n_classes, generator)
-        outputs = net(torch.cat([images, shown]))
-        inspection, confusion = confused(base[chosen.to(base.device)], outputs, labels, drawn, method.lambda_)
+        known = base[chosen.to(base.device)]
+        inspection, confusion = confused(known, net(torch.cat([images, shown])), labels, drawn, method.lambda_)
         return inspection.mean() + confusion.mean()
 
     optimise(
         view,
         loss_of_step,
-        steps=min(method.network_epochs * batches.per_epoch, method.network_steps),
+        steps=min(NETWORK_PASSES * batches.per_epoch, method.network_steps),
         sgd=NETWORK_SGD,
         compute=compute,
         phase=f"shape view {fold + 1}",
@@ -237,7 +259,6 @@ def by_shape(
     with torch.inference_mode():
         for some in portions(np.flatnonzero(run.fold == fold)):
             outputs[some.numpy()] = view(run.data.batch(some)[0]).float().cpu().numpy()
-    return outputs
 
 
 def distil(run: Run, number: int, disagree: Mask) -> Mask:
@@ -263,4 +284,4 @@ def confusion_batch(
 
 def portions(rows: NDArray[np.intp]) -> tuple[Tensor, ...]:
     """Return the rows a batch at a time."""
-    return torch.from_numpy(rows).split(PREDICTED_AT_ONCE)
+    return torch.split(torch.from_numpy(rows), PREDICTED_AT_ONCE)

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from foretaste.attacks import SIG, poison_training_set
-from foretaste.cleansers.confused_models import Whiten
-from foretaste.cleansers.looks import Looks
-from foretaste.cleansers.parted_classes import FEWEST, further_hump, patterned
+from foretaste.cleansers.pixel_spectral_signatures import PixelSpectralSignatures
+from foretaste.errors import UsageError
 from foretaste.progress import OnProgress, Progress, silent
 from foretaste.samples import Mask, Samples
 
@@ -18,11 +17,14 @@ if TYPE_CHECKING:
 TARGET = 2
 
 
+METHOD = PixelSpectralSignatures()
+
+
 def found_in(samples: Samples, clean: Samples | None = None, report: OnProgress = silent) -> Mask:
-    colours = Whiten(samples.sample_shape[2])
-    colours.measure(samples.inputs)
-    fold = np.random.default_rng(0).permutation(len(samples)) % 3
-    return patterned(samples, clean, colours, fold, Looks(samples), report)
+    verdict = METHOD.inspect(samples, clean, on_progress=report)
+    for entry in verdict.classes:
+        assert entry.condemned == (entry.statistic >= entry.threshold) == (entry.n_flagged > 0)
+    return verdict.flagged
 
 
 # 2,400 images are 200 of each class.
@@ -69,7 +71,7 @@ def test_frames_of_one_video_are_no_pattern(hills: Hills) -> None:
 
 
 def test_classes_of_few_or_none_are_no_trouble(hills: Hills) -> None:
-    few = hills(2 * FEWEST)
+    few = hills(2 * METHOD.fewest)
     samples = Samples(few.labels, (*few.classes, "none at all"), few.ids, images=few.images)
     seen: list[Progress] = []
     assert not found_in(samples, report=seen.append).any()
@@ -77,13 +79,28 @@ def test_classes_of_few_or_none_are_no_trouble(hills: Hills) -> None:
     assert {report.total for report in seen} == {5}
 
 
-def test_the_further_of_two_humps_is_told() -> None:
+def test_the_further_of_two_distributions_is_flagged() -> None:
     rng = np.random.default_rng(0)
-    one = rng.normal(0, 2, 400)
-    assert not further_hump(one, 0.0).any()
+    gain, carriers = METHOD.part(rng.normal(0, 2, 400), 0.0)
+    assert gain < METHOD.gain
+    assert not carriers.any()
     two, second = np.concatenate([rng.normal(0, 1, 300), rng.normal(8, 2, 100)]), np.arange(400) >= 300
-    assert np.count_nonzero(further_hump(two, 0.0) != second) <= 4
-    assert np.count_nonzero(further_hump(two, 8.0) != ~second) <= 4
-    # What spreads wider about the same place is no second hump.
-    assert not further_hump(np.concatenate([rng.normal(0, 1, 300), rng.normal(0, 2, 100)]), 0.0).any()
-    assert not further_hump(np.zeros(100), 0.0).any()
+    gain, carriers = METHOD.part(two, 0.0)
+    assert gain > METHOD.gain
+    assert np.count_nonzero(carriers != second) <= 4
+    assert np.count_nonzero(METHOD.part(two, 8.0)[1] != ~second) <= 4
+    # What spreads wider about the same place is no second distribution.
+    assert not METHOD.part(np.concatenate([rng.normal(0, 1, 300), rng.normal(0, 2, 100)]), 0.0)[1].any()
+    assert not METHOD.part(np.zeros(100), 0.0)[1].any()
+
+
+def test_feature_vectors_are_refused() -> None:
+    samples = Samples.from_arrays(np.zeros((20, 3), dtype=np.float32), np.arange(20) % 2)
+    with pytest.raises(UsageError, match="feature vectors"):
+        METHOD.inspect(samples, None)
+
+
+@pytest.mark.parametrize("field", ["folds", "gain", "separation", "fewest", "most", "largest_side", "ridge"])
+def test_values_out_of_range_are_refused(field: str) -> None:
+    with pytest.raises(UsageError, match=field):
+        PixelSpectralSignatures(**{field: 0})

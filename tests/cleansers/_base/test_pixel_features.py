@@ -4,24 +4,20 @@ import numpy as np
 import pytest
 import torch
 
-from foretaste.cleansers.confused_models import (
+from foretaste.cleansers._base.pixel_features import (
     FAINTEST,
     FLATTEST,
     LARGEST_SIDE,
     LOG_SCALE,
     REACH,
     TYPICAL,
-    Contrast,
-    Sharpness,
     Whiten,
-    moving,
-    placed,
-    resampled,
+    contrast,
+    sharpness,
 )
 
 
 def test_contrast_sees_what_differs_from_its_neighbours() -> None:
-    contrast = Contrast()
     flat = torch.full((2, 3, 6, 9), 0.7)
     assert torch.allclose(contrast(flat), torch.zeros_like(flat), atol=1e-6)
     ramp = torch.arange(9.0).expand(1, 1, 6, 9)
@@ -39,7 +35,7 @@ def test_whitened_colours_are_uncorrelated_and_of_variance_one() -> None:
     drawn = np.random.default_rng(0)
     brightness = drawn.normal(128, 30, (600, 5, 4, 1))
     colours = np.rint(brightness + drawn.normal(0, 20, (600, 5, 4, 3))).clip(0, 255).astype(np.uint8)
-    whiten = Whiten(3)
+    whiten = Whiten((5, 4, 3))
     whiten.measure(colours)
     values = whiten(torch.from_numpy(colours)).permute(1, 0, 2, 3).reshape(3, -1)
     assert values.mean(dim=1).abs().max() < 1e-3
@@ -50,7 +46,7 @@ def test_whitened_colours_are_uncorrelated_and_of_variance_one() -> None:
 
 def test_what_never_changes_can_be_whitened() -> None:
     grey = np.full((3, 4, 4, 3), 200, dtype=np.uint8)
-    whiten = Whiten(3)
+    whiten = Whiten((4, 4, 3))
     whiten.measure(grey)
     assert whiten(torch.from_numpy(grey)).abs().max() < 0.1
 
@@ -60,20 +56,19 @@ def images(n: int, height: int, width: int, channels: int = 3) -> torch.Tensor:
     return torch.randint(0, 256, (n, height, width, channels), dtype=torch.uint8, generator=drawn)
 
 
-def test_a_new_model_knows_nothing_and_large_images_are_shrunk() -> None:
-    for height, width in ((8, 8), (9, LARGEST_SIDE + 16)):
-        shape = height, width, 3
-        for model in (placed(shape, 5), resampled(shape, 5), moving(shape, 5, torch.Generator())):
-            model.whiten.measure(images(4, height, width).numpy())
-            assert model(images(4, height, width)).tolist() == [[0.0] * 6] * 4
-    assert placed((9, LARGEST_SIDE + 16, 3), 5).linear.in_features == 9 * LARGEST_SIDE * 3
+def test_large_images_are_shrunk() -> None:
+    whiten = Whiten((9, LARGEST_SIDE + 16, 3))
+    whitened = whiten(images(2, 9, LARGEST_SIDE + 16))
+    assert whitened.shape == (2, 3, 9, LARGEST_SIDE)
+    assert whiten.n_values == 3 * 9 * LARGEST_SIDE
+    assert Whiten((9, 40, 1), largest_side=32)(images(2, 9, 40, 1)).shape == (2, 1, 9, 32)
 
 
 def test_sharpness_is_low_where_an_image_was_moved_by_half_a_pixel_and_nowhere_else() -> None:
     noise = torch.randn((100, 2, 8, 16), generator=torch.Generator().manual_seed(0))
     moved = noise.clone()
     moved[:, :, :, 8:15] = (noise[:, :, :, 8:15] + noise[:, :, :, 9:16]) / 2
-    changes = (Sharpness()(moved) - Sharpness()(noise)).chunk(4, dim=1)
+    changes = (sharpness(moved) - sharpness(noise)).chunk(4, dim=1)
     assert all((change[:, :, :, :7] == 0).all() for change in changes)
     # The mean of two pixels has half the variance of one, down the columns. Along the rows the second differences of
     # noise, 2 b - a - c of variance 6, become (b + c) - (a + b) / 2 - (c + d) / 2, of variance 1; the first, b - a of
@@ -87,32 +82,12 @@ def test_sharpness_is_low_where_an_image_was_moved_by_half_a_pixel_and_nowhere_e
 
 
 def test_a_usual_difference_has_no_sharpness_and_a_flat_image_little() -> None:
-    usual = Sharpness()(math.exp(TYPICAL) * torch.arange(8.0).expand(1, 1, 8, 8))
+    usual = sharpness(math.exp(TYPICAL) * torch.arange(8.0).expand(1, 1, 8, 8))
     assert usual[0, 3, :, :-1].abs().max() < 0.1
-    flat = Sharpness()(torch.zeros(1, 1, 4, 4))
+    flat = sharpness(torch.zeros(1, 1, 4, 4))
     assert flat.max() < -0.3
     assert flat.shape == (1, 4, 4, 4)
     assert flat.flatten().tolist() == pytest.approx([LOG_SCALE * (math.log(FLATTEST) - TYPICAL)] * 64)
-    second, first = Sharpness()(torch.arange(8.0).expand(1, 1, 8, 8)).split(2, dim=1)
+    second, first = sharpness(torch.arange(8.0).expand(1, 1, 8, 8)).split(2, dim=1)
     assert torch.equal(second[..., 1:-1], flat[..., :1, :1][:, :2].expand(1, 2, 8, 8)[..., 1:-1])
     assert first[0, 1, :, :-1].unique().tolist() == pytest.approx([LOG_SCALE * (math.log(1 + FLATTEST) - TYPICAL)])
-
-
-def test_the_place_of_a_mark_matters_to_one_kind_only() -> None:
-    grey = torch.full((1, 32, 32, 1), 100, dtype=torch.uint8)
-    here, there = grey.clone(), grey.clone()
-    here[:, 8:11, 8:11] = there[:, 20:23, 16:19] = 255
-    for model, alike in ((placed((32, 32, 1), 2), False), (moving((32, 32, 1), 2, torch.Generator()), True)):
-        model.whiten.measure(torch.cat([here, there]).numpy())
-        torch.nn.init.normal_(model.linear.weight, generator=torch.Generator().manual_seed(0))
-        model.eval()
-        nothing, one, other = model(torch.cat([grey, here, there]))
-        assert ((one - other).norm() < 0.05 * (one - nothing).norm()) == alike
-
-
-def test_the_generator_alone_decides_the_weights() -> None:
-    one, same, other = (
-        next(moving((8, 8, 3), 2, torch.Generator().manual_seed(seed)).parameters()) for seed in (1, 1, 2)
-    )
-    assert torch.equal(one, same)
-    assert not torch.equal(one, other)

@@ -1,0 +1,160 @@
+"""The scores of one round, and what follows from them: suspects, flags, and the evidence for people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foretaste.cleansers.confusion_training.evidence import Mark, Probabilities, clearest_of, decided
+from foretaste.cleansers.confusion_training.mixture import posterior_log_odds
+from foretaste.cleansers.verdict import ClassEvidence, Round
+from foretaste.samples import Labels, Mask, Samples
+
+LEAST_CUT = 0.7
+"""The cut is at this gain at least, in nats: a label that became twice as likely."""
+
+Outputs = NDArray[np.float32]
+"""Of a view, ``float32 (N, K + 1)``: added to each label's logit, the last taken from the base answer's."""
+LogOdds = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scored:
+    """How one round scored N samples, each by models that never saw its label.
+
+    Attributes:
+        labels: ``(N,)``.
+        outputs: of each view, ``(N, K + 1)``.
+        marks: the clearest mark of each label, and last that of any label but the base model's answer.
+        gains: ``float32 (N, V)``, by how many nats each view made the sample's own label likelier.
+        scores: ``float32 (N, V)``, the gains in multiples of the cut, which lies ``spread`` robust standard deviations
+            above 0.
+        disagree: ``bool (N,)``, samples whose label is not the base model's answer.
+    """
+
+    labels: Labels
+    outputs: Sequence[Outputs]
+    marks: Sequence[Mark]
+    gains: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    disagree: Mask
+
+    @classmethod
+    def of(
+        cls, base: Probabilities, outputs: Sequence[Outputs], marks: Sequence[Mark], labels: Labels, spread: float
+    ) -> Scored:
+        """Score the samples by the outputs of the views.
+
+        Args:
+            base: calibrated probabilities of the base model, ``(N, K)``.
+            outputs: of each view, ``(N, K + 1)``.
+            marks: the clearest mark of each label.
+            labels: ``(N,)``.
+            spread: of the cut, in robust standard deviations.
+        """
+        answers = base.argmax(axis=1)
+        disagree = answers != labels
+        gains = np.stack([own_gains(some, labels, disagree) for some in outputs], axis=1)
+        deviations = 1.4826 * np.median(np.abs(gains - np.median(gains, axis=0)), axis=0)
+        scores = (gains / np.maximum(spread * deviations, LEAST_CUT)).astype(np.float32)
+        return cls(labels=labels, outputs=outputs, marks=marks, gains=gains, scores=scores, disagree=disagree)
+
+    @property
+    def condemned(self) -> list[Mark]:
+        """The marks that were found."""
+        return [mark for mark in self.marks if mark.condemned]
+
+    def members(self, mark: Mark) -> Mask:
+        """Return the samples among which the carriers of a mark are poison, ``bool (N,)``."""
+        return self.disagree if mark.label == len(self.marks) - 1 else self.labels == mark.label
+
+    def log_odds(self, mark: Mark, seeds: Mask, extra: NDArray[np.floating] | None = None) -> LogOdds:
+        """Return the log odds that a sample is poison with this mark, ``float64 (N,)``; −∞ outside its members.
+
+        Args:
+            mark: the mark.
+            seeds: ``bool (N,)``, poison to begin with.
+            extra: ``(N,)``, scores of one more view, or None.
+        """
+        rows = np.flatnonzero(self.members(mark))
+        scores = self.scores[rows] if extra is None else np.column_stack([self.scores[rows], extra[rows]])
+        odds = np.full(len(self.labels), -np.inf)
+        if seeds[rows].any():
+            odds[rows] = posterior_log_odds(scores, seeds[rows], self.disagree[rows])
+        return odds
+
+    def final_scores(self, odds: LogOdds) -> NDArray[np.float32]:
+        """Return one score for each sample, ``float32 (N,)``: above 1 where it is poison by the odds."""
+        highest = self.scores.max(axis=1).clip(0)
+        scores = np.where(odds > 0, 1 + np.log1p(odds.clip(0)), highest / (1 + highest))
+        final: NDArray[np.float32] = scores.astype(np.float32)
+        return final
+
+    def as_round(self, name: str, kept: Mask, seconds: float) -> Round:
+        """Return the round for the report: the cross-entropy of each own label, were all others alike, in nats."""
+        n_classes = len(self.marks) - 1
+        over_others = self.gains.max(axis=1) * n_classes / (n_classes - 1)
+        losses = np.log1p((n_classes - 1) * np.exp(-over_others)).astype(np.float32)
+        return Round(name=name, losses=losses, kept=kept, seconds=seconds)
+
+
+def own_gains(outputs: Outputs, labels: Labels, disagree: Mask) -> NDArray[np.float32]:
+    """Return by how many nats a view made each sample's own label likelier, ``float32 (N,)``.
+
+    Over the mean of all labels; and where the label is not the base model's answer, what was taken from that, too.
+    """
+    named = outputs[np.arange(len(labels)), labels] - outputs[:, :-1].mean(axis=1)
+    denied = np.where(disagree, np.maximum(outputs[:, -1], 0), 0)
+    gains: NDArray[np.float32] = (named + denied).astype(np.float32)
+    return gains
+
+
+def clearest_of_rounds(rounds: Sequence[Sequence[Mark]], false_condemnations: float) -> list[Mark]:
+    """Return for each label the mark of the round that saw it most clearly.
+
+    Each round is one more chance to be wrong, so p-values are multiplied by the number of rounds.
+    """
+    return decided(clearest_of(rounds), false_condemnations)
+
+
+def class_evidence(
+    scored: Scored, samples: Samples, flagged: Mask, views: Sequence[str], tolerance: float
+) -> tuple[ClassEvidence, ...]:
+    """Return the evidence of every class: the test that condemned it, or its own if none did.
+
+    Args:
+        scored: the scores, with the marks that decided.
+        samples: the set.
+        flagged: ``bool (N,)``.
+        views: names of the views.
+        tolerance: factor by which the base model's odds were allowed to be too low.
+    """
+    evidence = []
+    *own, any_label = scored.marks
+    above_cut = (scored.scores > 1).any(axis=1)
+    for label, name in enumerate(samples.classes):
+        members = samples.labels == label
+        n_flagged = int(np.count_nonzero(flagged & members))
+        mark = any_label if n_flagged and not own[label].condemned else own[label]
+        carried = "labelled other than the base model would" if mark is any_label else f"labelled {name}"
+        evidence.append(
+            ClassEvidence(
+                label=label,
+                n_samples=int(np.count_nonzero(members)),
+                n_suspects=int(np.count_nonzero(above_cut & members)),
+                n_flagged=n_flagged,
+                statistic=-math.log10(mark.p_value),
+                threshold=-math.log10(mark.threshold),
+                condemned=n_flagged > 0,
+                reason=(
+                    f"of the {mark.n_samples} samples that show a mark by {views[mark.view]} most clearly, "
+                    f"{mark.observed} are {carried}; {mark.expected:.1f} would be if nothing but the looks counted, "
+                    f"were the odds by looks {tolerance:g} times too low"
+                ),
+            )
+        )
+    return tuple(evidence)

@@ -1,0 +1,258 @@
+"""Pixel spectral signatures: a pattern on a part of a class is the direction in which its pixels vary as no other's."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.mixture import GaussianMixture
+from torch import Tensor, nn
+
+from foretaste.cleansers._base.conclusion import conclude, require_images
+from foretaste.cleansers._base.near_duplicates import enriched
+from foretaste.cleansers._base.pixel_features import Whiten, contrast
+from foretaste.cleansers.verdict import Verdict
+from foretaste.progress import OnProgress, Progress, silent
+from foretaste.samples import Mask, Samples
+from foretaste.training import check, permutation
+
+AT_ONCE = 1000
+TURNS = 30
+"""Of the power iteration that finds a direction."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelSpectralSignatures:
+    """Flag the images that carry a pattern which parts their class in two, by their pixels alone.
+
+    Each pixel's difference from its neighbours is whitened with the covariance within classes, so that classes on the
+    whole vary in each direction as much as in any other. A pattern on a good part of one class is then the direction
+    in which it varies most: a spectral signature (Tran et al. 2018, arXiv:1811.00636), of pixels instead of a trained
+    network's features. Each fold is projected on the direction of the others. A class is condemned if two normal
+    distributions explain its projections clearly better than one does and their means are apart; the one further from
+    the clean samples is flagged, without a clean set the one in the longer tail.
+
+    No classifier is trained, and nothing is asked of the labels but which images belong together. So poison is found
+    whose labels are right, and a benign mark on a part of a class is flagged as well.
+
+    Attributes:
+        folds: parts of the set that are projected on the direction of the others, ≥ 2.
+        gain: a class parts only if two distributions explain an image better than one by this many nats on average,
+            > 0. Classes of GTSRB and CIFAR-10 reach 0.12, the waves of SIG 0.42 and more.
+        separation: and if their means are this many standard deviations apart (Ashman's D), > 0; less is one hump.
+        fewest: and if this many of the flagged are not near-duplicates of each other, ≥ 1.
+        most: samples of a class at most that its direction is taken from, ≥ 2 · ``fewest``.
+        largest_side: larger images are shrunk to this side, in pixels, ≥ 8; the work grows with the sixth power of it.
+        ridge: added to the variance of every contrast, as a share of their mean, > 0.
+
+    Raises:
+        UsageError: a value is out of range.
+    """
+
+    name: ClassVar[str] = "pixel-spectral-signatures"
+    summary: ClassVar[str] = "a pattern that parts a class in two, by its pixels alone (after arXiv:1811.00636)"
+
+    folds: int = 3
+    gain: float = 0.2
+    separation: float = 2.0
+    fewest: int = 10
+    most: int = 5000
+    largest_side: int = 32
+    ridge: float = 0.01
+
+    def __post_init__(self) -> None:
+        check(self.folds >= 2, "folds must be 2 or more")
+        check(self.gain > 0 and self.separation > 0 and self.ridge > 0, "gain, separation and ridge must be above 0")
+        check(self.fewest >= 1, "fewest must be 1 or more")
+        check(self.most >= 2 * self.fewest, "most must be at least twice fewest")
+        check(self.largest_side >= 8, "largest_side must be 8 or more")
+
+    def inspect(
+        self,
+        samples: Samples,
+        clean: Samples | None,
+        *,
+        seed: int = 0,
+        workdir: Path | None = None,
+        on_progress: OnProgress = silent,
+    ) -> Verdict:
+        """Judge every sample; arguments as for every ``Cleanser``. Nothing is kept in ``workdir``.
+
+        Raises:
+            UsageError: the samples are feature vectors.
+        """
+        start = time.perf_counter()
+        require_images(self.name, samples)
+        distances, carriers, gains = self.project(samples, clean, seed, on_progress)
+        return conclude(
+            self.name,
+            samples,
+            scores=distances,
+            suspects=carriers,
+            # A class whose means are not apart, or whose carriers are too few, has no statistic.
+            statistics=np.where(np.bincount(samples.labels[carriers], minlength=len(samples.classes)) > 0, gains, 0.0),
+            threshold=self.gain,
+            reason=lambda label: f"two distributions explain an image better than one by {gains[label]:.2f} nats",
+            seed=seed,
+            start=start,
+            notes=()
+            if clean is not None
+            else ("no clean set was given: of a class that parts in two, the longer tail was flagged",),
+        )
+
+    def project(
+        self, samples: Samples, clean: Samples | None, seed: int, on_progress: OnProgress
+    ) -> tuple[NDArray[np.float64], Mask, NDArray[np.float64]]:
+        """Return how far each image lies along its class's direction, which carry a pattern, and each class's gain.
+
+        Returns:
+            ``float64 (N,)``, in standard deviations from the median of the class; ``bool (N,)``; ``float64 (K,)``.
+        """
+        fold: NDArray[np.int64] = permutation(len(samples), seed, 0).numpy() % self.folds
+        contrasts = Contrasts(samples, self)
+        of_clean = Contrasts(samples[:0] if clean is None else clean, self, contrasts.whiten)
+        members = [np.flatnonzero(samples.labels == label) for label in range(len(samples.classes))]
+        means = [contrasts.mean(rows) for rows in members]
+        root = contrasts.root(members, means, self.ridge)
+        distances, gains = np.zeros(len(samples)), np.zeros(len(samples.classes))
+        carriers = np.zeros(len(samples), dtype=np.bool_)
+        for label, (rows, mean) in enumerate(zip(members, means, strict=True)):
+            if len(rows) >= 2 * self.fewest:
+                some = rows[:: -(-len(rows) // self.most)]
+                white = torch.cat([whitened(batch - mean, root) for batch in contrasts.of(some)])
+                along = Directions(white, fold[some], self.folds, mean, root)
+                distances[rows] = along(contrasts.of(rows))[np.arange(len(rows)), fold[rows]]
+                references = np.flatnonzero(of_clean.labels == label)
+                natural = float(np.median(along(of_clean.of(references)))) if len(references) else 0.0
+                gains[label], further = self.part(distances[rows], natural)
+                chosen = np.zeros(len(samples), dtype=np.bool_)
+                chosen[rows[further]] = True
+                distinct = chosen & ~enriched(samples.inputs, samples.labels, chosen)
+                if np.count_nonzero(distinct) >= self.fewest:
+                    carriers |= chosen
+            on_progress(Progress(phase="project classes", done=label + 1, total=len(members)))
+        return distances, carriers, gains
+
+    def part(self, values: NDArray[np.float64], natural: float) -> tuple[float, Mask]:
+        """Return by how many nats a value two distributions explain values better than one, and the further ones.
+
+        Args:
+            values: of the images of a class, ``(n,)``.
+            natural: where its clean samples lie.
+        """
+        none = np.zeros(len(values), dtype=np.bool_)
+        if np.ptp(values) == 0:
+            return 0.0, none
+        column = values[:, None]
+        two = GaussianMixture(2, n_init=4, init_params="random_from_data", max_iter=1000, random_state=0).fit(column)
+        gain = float(two.score(column) - GaussianMixture(1).fit(column).score(column))
+        means, variances = two.means_[:, 0], two.covariances_[:, 0, 0]
+        if gain < self.gain or np.ptp(means) < self.separation * math.sqrt(variances.mean()):
+            return gain, none
+        further = int(np.abs(means - natural).argmax())
+        # A wide distribution also reaches beyond the other one.
+        beyond = (values - means[1 - further]) * (means[further] - means[1 - further]) > 0
+        carriers: Mask = (two.predict(column) == further) & beyond
+        return gain, carriers
+
+
+class Contrasts:
+    """The contrasts of a set's images, a batch at a time.
+
+    Args:
+        samples: the set.
+        method: the hyperparameters.
+        whiten: whitens colours; None measures them on the set.
+
+    Attributes:
+        labels: of the set, ``(N,)``.
+        whiten: as given, or as measured.
+        size: D, how many an image has.
+    """
+
+    def __init__(self, samples: Samples, method: PixelSpectralSignatures, whiten: Whiten | None = None) -> None:
+        self.inputs, self.labels = samples.inputs, samples.labels
+        self.whiten = Whiten(samples.sample_shape, method.largest_side) if whiten is None else whiten
+        if whiten is None:
+            self.whiten.measure(samples.inputs)
+        self.size = self.whiten.n_values
+
+    @torch.inference_mode()
+    def of(self, rows: NDArray[np.intp]) -> Iterator[Tensor]:
+        """Yield the contrasts of these images, ``float32 (n, D)``."""
+        for start in range(0, len(rows), AT_ONCE):
+            yield contrast(self.whiten(torch.from_numpy(self.inputs[rows[start : start + AT_ONCE]]))).flatten(1)
+
+    def mean(self, rows: NDArray[np.intp]) -> Tensor:
+        """Return the mean of these images, ``(D,)``; 0 if there are none."""
+        total = torch.zeros(self.size)
+        for some in self.of(rows):
+            total += some.sum(dim=0)
+        return total / max(len(rows), 1)
+
+    def root(self, members: list[NDArray[np.intp]], means: list[Tensor], ridge: float) -> Tensor:
+        """Return the Cholesky root of the covariance within classes, ``(D, D)``, given their images and means."""
+        products = torch.zeros(self.size, self.size)
+        for rows, mean in zip(members, means, strict=True):
+            for some in self.of(rows):
+                centred = some - mean
+                products.addmm_(centred.T, centred)
+        products /= len(self.inputs)
+        variances = products.diagonal()
+        variances += ridge * variances.mean() + 1e-6
+        root: Tensor = torch.linalg.cholesky(products)
+        return root
+
+
+class Directions:
+    """The direction that a class varies most in, for each fold without what is in that fold.
+
+    In each, the median lies at 0, and the longer tail at the positive end.
+
+    Args:
+        white: whitened contrasts of the class, ``(n, D)``.
+        fold: ``(n,)``, the fold that each is in.
+        n_folds: how many folds there are.
+        mean: of the contrasts, ``(D,)``.
+        root: Cholesky root of the covariance that whitened them, ``(D, D)``.
+    """
+
+    def __init__(self, white: Tensor, fold: NDArray[np.int64], n_folds: int, mean: Tensor, root: Tensor) -> None:
+        directions = torch.zeros(white.shape[1], n_folds)
+        self.mean, self.medians = mean, torch.zeros(n_folds)
+        for part in range(n_folds):
+            others = white[torch.from_numpy(fold != part)]
+            if len(others):
+                direction = principal(nn.functional.normalize(others))
+                along = others @ direction
+                median = along.median()
+                sign = 1 if ((along - median) ** 3).sum() >= 0 else -1
+                directions[:, part], self.medians[part] = sign * direction, sign * median
+        # The same directions for contrasts that are not white.
+        self.weights = torch.linalg.solve_triangular(root.T, directions, upper=True)
+
+    def __call__(self, contrasts: Iterable[Tensor]) -> NDArray[np.float64]:
+        """Return where images lie, by each fold's direction, ``float64 (n, n_folds)``, given batches of contrasts."""
+        along = [(some - self.mean) @ self.weights - self.medians for some in contrasts]
+        return torch.cat(along).double().numpy()
+
+
+def whitened(contrasts: Tensor, root: Tensor) -> Tensor:
+    """Return contrasts ``(n, D)`` of which each direction varies by 1, given the Cholesky root of their covariance."""
+    white: Tensor = torch.linalg.solve_triangular(root, contrasts.T, upper=False).T
+    return white
+
+
+def principal(points: Tensor) -> Tensor:
+    """Return the direction ``(D,)`` of length 1 in which points ``(n, D)``, about 0, lie furthest apart."""
+    direction = torch.ones(points.shape[1])
+    for _ in range(TURNS):
+        direction = nn.functional.normalize(points.T @ (points @ direction), dim=0)
+    return direction

@@ -1,0 +1,386 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from foretaste import training
+from foretaste.attacks import BadNets, Poisoned, poison_training_set
+from foretaste.cleansers.confusion_training import ConfusionTraining
+from foretaste.cleansers.confusion_training.base_model import balanced
+from foretaste.cleansers.confusion_training.evidence import Mark
+from foretaste.cleansers.confusion_training.run import Run, better_half
+from foretaste.cleansers.confusion_training.scored import Scored, own_gains
+from foretaste.cleansers.confusion_training.views import LinearViews, ShapeView, confused
+from foretaste.cleansers.verdict import Verdict
+from foretaste.errors import UsageError
+from foretaste.progress import OnProgress, Progress, silent
+from foretaste.samples import Samples
+
+if TYPE_CHECKING:
+    from tests.cleansers.conftest import Hills
+    from tests.conftest import SmallSigns
+
+TARGET = 3
+SMALL = ConfusionTraining(folds=2, base_steps=150, view_steps=150, network_steps=40, detector_steps=60, batch_size=128)
+"""Seconds on a thousand images of 16 pixels."""
+TINY = ConfusionTraining(
+    folds=2,
+    base_steps=4,
+    view_steps=4,
+    network_steps=4,
+    detector_steps=4,
+    batch_size=64,
+    clean_batch_size=8,
+    tolerance=1.0,
+    false_condemnations=0.9,
+)
+"""Learns next to nothing, but goes through everything."""
+
+
+# What it finds.
+
+
+@pytest.fixture(scope="module")
+def signs(small_signs: SmallSigns) -> Samples:
+    return small_signs(1200, 0)
+
+
+@pytest.fixture(scope="module")
+def clean(small_signs: SmallSigns) -> Samples:
+    return small_signs(200, 9)
+
+
+@pytest.fixture(scope="module")
+def poisoned(signs: Samples) -> Poisoned:
+    return poison_training_set(signs, BadNets(rate=0.03, target=TARGET, size=0.2), seed=0)
+
+
+@pytest.fixture(scope="module")
+def verdict(poisoned: Poisoned, clean: Samples) -> Verdict:
+    return SMALL.inspect(poisoned.samples, clean)
+
+
+def test_badnets_is_found(verdict: Verdict, poisoned: Poisoned) -> None:
+    detection = verdict.compare(poisoned.poison)
+    assert detection.tpr >= 0.95
+    assert detection.fpr <= 0.005
+    assert detection.auroc >= 0.99
+    assert verdict.suspect_classes == (TARGET,)
+
+
+def test_no_class_is_condemned_below_its_printed_threshold(verdict: Verdict, signs: Samples) -> None:
+    assert [evidence.label for evidence in verdict.classes] == list(range(16))
+    for evidence in verdict.classes:
+        assert evidence.condemned == (evidence.label == TARGET) == (evidence.statistic >= evidence.threshold)
+    guilty = verdict.classes[TARGET]
+    assert guilty.n_flagged == verdict.flagged.sum()
+    assert f"are labelled {signs.classes[TARGET]}" in guilty.reason
+    assert sum(evidence.n_samples for evidence in verdict.classes) == len(signs)
+
+
+def test_the_verdict_is_whole(verdict: Verdict, signs: Samples) -> None:
+    assert verdict.scores.dtype == np.float32
+    assert verdict.scores.shape == verdict.flagged.shape == signs.labels.shape
+    assert verdict.flagged.dtype == np.bool_
+    # What is flagged scores above 1, all else below: nothing that scores high passes.
+    assert ((verdict.scores > 1) == verdict.flagged).all()
+    assert (verdict.method, verdict.seed, verdict.notes) == ("confusion-training", 0, ())
+    assert verdict.seconds > 0
+    assert [one.name for one in verdict.rounds] == ["round 1", "round 2"]
+    for one in verdict.rounds:
+        assert one.losses.dtype == np.float32
+        assert (one.losses >= 0).all()
+    assert verdict.embedding is not None
+    assert verdict.embedding.shape == (len(signs), 2)
+
+
+def test_no_clean_set_will_do_and_is_noted(poisoned: Poisoned) -> None:
+    verdict = SMALL.inspect(poisoned.samples, None)
+    detection = verdict.compare(poisoned.poison)
+    assert detection.tpr >= 0.95
+    assert detection.fpr <= 0.005
+    assert verdict.suspect_classes == (TARGET,)
+    assert verdict.notes[0].startswith("no clean set was given: 500 ")
+
+
+def test_nothing_is_found_where_labels_are_wrong_at_random(signs: Samples, clean: Samples) -> None:
+    rng = np.random.default_rng(0)
+    wrong = rng.random(len(signs)) < 0.05
+    noisy = signs.with_labels(np.where(wrong, (signs.labels + rng.integers(1, 16, len(signs))) % 16, signs.labels))
+    verdict = SMALL.inspect(noisy, clean)
+    assert not verdict.flagged.any()
+    assert verdict.suspect_classes == ()
+    assert all(evidence.statistic < evidence.threshold for evidence in verdict.classes)
+
+
+def test_one_trigger_under_random_wrong_labels_is_found(signs: Samples, clean: Samples) -> None:
+    rng = np.random.default_rng(0)
+    poison = rng.random(len(signs)) < 0.08
+    images = signs.inputs.copy()
+    images[poison] = BadNets(target=0, size=0.2).stamp(images[poison], rng)
+    labels = np.where(poison, (signs.labels + rng.integers(1, 16, len(signs))) % 16, signs.labels)
+    verdict = SMALL.inspect(Samples(labels, signs.classes, signs.ids, images=images), clean)
+    detection = verdict.compare(poison)
+    assert detection.tpr >= 0.9
+    assert detection.fpr <= 0.01
+
+
+# Same arguments, same verdict.
+
+
+def bits(verdict: Verdict) -> tuple[bytes, bytes, int]:
+    return verdict.scores.tobytes(), verdict.flagged.tobytes(), len(verdict.rounds)
+
+
+@pytest.fixture(scope="module")
+def few(hills: Hills) -> Samples:
+    return hills(131)
+
+
+@pytest.fixture(scope="module")
+def fewer(hills: Hills) -> Samples:
+    return hills(20, seed=1)
+
+
+def test_the_seed_decides_bit_for_bit(few: Samples, fewer: Samples) -> None:
+    one, two, other = (TINY.inspect(few, fewer, seed=seed) for seed in (0, 0, 1))
+    assert bits(one) == bits(two)
+    assert one.scores.tobytes() != other.scores.tobytes()
+
+
+def test_the_number_of_threads_does_not_matter(few: Samples, fewer: Samples) -> None:
+    threads = torch.get_num_threads()
+    try:
+        verdicts = []
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            verdicts.append(bits(TINY.inspect(few, fewer)))
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    assert len(set(verdicts)) == 1
+
+
+def test_a_set_on_disk_gets_the_same_verdict(few: Samples, fewer: Samples, tmp_path: Path) -> None:
+    assert few.images is not None
+    few.images.tofile(tmp_path / "images")
+    mapped = np.memmap(tmp_path / "images", dtype=np.uint8, mode="r", shape=few.images.shape)
+    samples = Samples(few.labels, few.classes, few.ids, images=mapped)
+    assert bits(TINY.inspect(samples, fewer, workdir=tmp_path)) == bits(TINY.inspect(few, fewer))
+
+
+class KilledError(Exception):
+    """Stands for a signal."""
+
+
+def killed_in(phase: str, share: float) -> OnProgress:
+    def listen(progress: Progress) -> None:
+        if progress.phase.startswith(phase) and progress.done >= share * progress.total:
+            raise KilledError
+
+    return listen
+
+
+@pytest.fixture
+def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write a checkpoint and report after every step."""
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(training, "REPORT_SECONDS", 0.0)
+
+
+@pytest.fixture
+def _condemning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every class be condemned, so that there are detectors."""
+    monkeypatch.setattr(Mark, "condemned", property(lambda mark: mark.seeds.any()))
+
+
+KILLS = [
+    ("project classes", 0.5),
+    ("round 1: train the base model", 0.3),
+    ("round 1: train the base model", 0.9),
+    ("round 1: confuse", 0.2),
+    ("round 1: confuse", 0.8),
+    ("round 2: train the base model", 0.4),
+    ("round 2: confuse", 0.6),
+    ("train detectors", 0.5),
+]
+
+
+@pytest.mark.usefixtures("_eager", "_condemning")
+@pytest.mark.parametrize("trust", [True, False])
+def test_a_killed_run_ends_in_the_same_verdict(few: Samples, fewer: Samples, tmp_path: Path, trust: bool) -> None:
+    clean = fewer if trust else None
+    whole = TINY.inspect(few, clean)
+    for phase, share in KILLS:
+        once = tmp_path / f"{phase} {share}"
+        once.mkdir()
+        for workdir in (once, tmp_path):  # afresh, and from the kill before
+            with pytest.raises(KilledError):
+                TINY.inspect(few, clean, workdir=workdir, on_progress=killed_in(phase, share))
+        assert bits(TINY.inspect(few, clean, workdir=once)) == bits(whole)
+    assert bits(TINY.inspect(few, clean, workdir=tmp_path)) == bits(whole)
+
+
+@pytest.mark.usefixtures("_condemning")
+def test_a_workdir_of_other_arguments_is_not_used(few: Samples, fewer: Samples, tmp_path: Path) -> None:
+    TINY.inspect(few, fewer, workdir=tmp_path)
+    others: list[tuple[ConfusionTraining, Samples, Samples | None, int]] = [
+        (TINY, few, fewer, 1),
+        (TINY, few, None, 0),
+        (TINY, few, fewer[:10], 0),
+        (TINY, few[:120], fewer, 0),
+        (replace(TINY, base_steps=5), few, fewer, 0),
+    ]
+    for method, samples, clean, seed in others:
+        fresh = method.inspect(samples, clean, seed=seed)
+        assert bits(method.inspect(samples, clean, seed=seed, workdir=tmp_path)) == bits(fresh)
+
+
+@pytest.mark.usefixtures("_condemning")
+@pytest.mark.parametrize("keep", [0.0, 0.5, 0.99])
+def test_half_a_checkpoint_is_not_used(few: Samples, fewer: Samples, tmp_path: Path, keep: float) -> None:
+    whole = TINY.inspect(few, fewer, workdir=tmp_path)
+    files = list(tmp_path.glob("*.safetensors"))
+    # Two networks, the linear views and a network for each of two folds in each round, and two turns of detectors.
+    assert len(files) == 2 * 5 + 2
+    for file in files:
+        content = file.read_bytes()
+        file.write_bytes(content[: int(keep * len(content))])
+    assert bits(TINY.inspect(few, fewer, workdir=tmp_path)) == bits(whole)
+
+
+# What it accepts.
+
+
+@pytest.mark.parametrize(("side", "channels"), [(72, 3), (96, 1), (16, 1), (17, 3)])
+def test_any_size_and_colour_will_do(hills: Hills, side: int, channels: int) -> None:
+    samples = hills(41, side=side, channels=channels)
+    verdict = replace(TINY, rounds=1, folds=3, base_steps=1, view_steps=2, batch_size=16).inspect(samples, None)
+    assert verdict.scores.shape == (41,)
+    assert np.isfinite(verdict.scores).all()
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"rounds": 0},
+        {"folds": 1},
+        {"base_steps": 0},
+        {"base_noise": -1.0},
+        {"view_steps": 0},
+        {"network_steps": 0},
+        {"detector_steps": 0},
+        {"batch_size": 3},
+        {"clean_batch_size": 0},
+        {"lambda_": 1.0},
+        {"lambda_": math.nan},
+        {"substitute": 0},
+        {"spread": 0.0},
+        {"label_noise": 0.0},
+        {"label_noise": 1.0},
+        {"tolerance": 0.9},
+        {"tolerance": math.nan},
+        {"false_condemnations": 0.0},
+        {"false_condemnations": 1.0},
+    ],
+    ids=str,
+)
+def test_values_out_of_range_are_refused(field: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=next(iter(field))):
+        ConfusionTraining(**field)
+
+
+# Its parts.
+
+
+def test_rare_classes_are_repeated_for_the_base_model() -> None:
+    labels = np.repeat([0, 1, 2], [100, 20, 0])
+    rows = balanced(np.arange(120), labels)
+    # 60 on average; half of that is due to a class that is there.
+    assert np.bincount(labels[rows]).tolist() == [100, 30]
+
+
+def test_stand_ins_are_of_the_likelier_half_of_each_class() -> None:
+    labels = np.repeat([0, 1], 4)
+    own = np.array([0.9, 0.1, 0.8, 0.2, 0.3, 0.4, 0.5, 0.6])
+    excluded = np.array([True, *[False] * 7])
+    assert sorted(better_half(own, labels, excluded)) == [2, 3, 6, 7]
+
+
+def test_the_note_counts_what_can_stand_in(hills: Hills) -> None:
+    samples = hills(70, n_classes=3)  # 24, 23 and 23
+    (note,) = Run(ConfusionTraining(), samples, None, 0, None, silent).notes()
+    assert note.startswith("no clean set was given: 36 of the set's own samples")
+
+
+def test_the_losses_are_those_of_the_paper() -> None:
+    base, labels, drawn = torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([1]), torch.tensor([2])
+    outputs = torch.tensor([[0.0, 3.0, 0.0, 1.0], [0.5, 0.0, 1.5, 9.0]])
+    inspection, confusion = confused(base, outputs, labels, drawn, 4.0)
+    # The last output is taken from the base model's answer, and means nothing for clean references.
+    informed = torch.tensor([1.0, 3.0, 0.0])
+    assert inspection.item() == pytest.approx(-informed.log_softmax(0)[1].item() / 4)
+    assert confusion.item() == pytest.approx(-outputs[1, :3].log_softmax(0)[2].item() * 3 / 4)
+
+
+def test_folds_and_views_are_trained_as_if_alone() -> None:
+    base, labels, drawn = torch.randn(5, 3), torch.randint(3, (5,)), torch.randint(3, (2,))
+    outputs = torch.randn(7, 2, 4, 4)
+    inspection, confusion = confused(base, outputs, labels, drawn, 2.0)
+    assert inspection.shape == (5, 2, 4)
+    one, other = confused(base, outputs[:, 1, 2], labels, drawn, 2.0)
+    assert torch.allclose(inspection[:, 1, 2], one)
+    assert torch.allclose(confusion[:, 1, 2], other)
+
+
+def test_a_new_view_says_nothing() -> None:
+    images = torch.randint(0, 256, (4, 9, 8, 3), dtype=torch.uint8)
+    assert LinearViews((9, 8, 3), 3, 6)(images).tolist() == torch.zeros(4, 2, 3, 6).tolist()
+    assert ShapeView((9, 8, 3), 6, torch.Generator())(images).tolist() == [[0.0] * 6] * 4
+
+
+def test_the_place_of_a_mark_does_not_matter_to_the_view_by_shape() -> None:
+    grey = torch.full((1, 32, 32, 1), 100, dtype=torch.uint8)
+    here, there = grey.clone(), grey.clone()
+    here[:, 8:11, 8:11] = there[:, 20:23, 16:19] = 255
+    view = ShapeView((32, 32, 1), 2, torch.Generator().manual_seed(0))
+    view.whiten.measure(torch.cat([here, there]).numpy())
+    torch.nn.init.normal_(view.linear.weight, generator=torch.Generator().manual_seed(0))
+    view.eval()
+    nothing, one, other = view(torch.cat([grey, here, there]))
+    assert (one - other).norm() < 0.05 * (one - nothing).norm()
+
+
+def test_the_generator_alone_decides_the_weights() -> None:
+    one, same, other = (
+        next(ShapeView((8, 8, 3), 2, torch.Generator().manual_seed(seed)).parameters()) for seed in (1, 1, 2)
+    )
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_gains_are_of_the_own_label() -> None:
+    outputs = np.array([[3, 0, 0, 2], [0, 3, 0, 2], [0, 3, 0, -2]], dtype=np.float32)
+    gains = own_gains(outputs, np.array([0, 1, 1]), np.array([False, True, True]))
+    assert gains.tolist() == [2.0, 4.0, 2.0]
+
+
+def test_a_natural_look_is_not_excluded_as_a_whole(hills: Hills) -> None:
+    samples = hills(400)
+    # Half of a class in copies of one image, all of which score high; and some of another class.
+    images = samples.inputs.copy()
+    copies = np.flatnonzero(samples.labels == 1)[:50]
+    images[copies] = images[copies[0]]
+    some = np.flatnonzero(samples.labels == 2)[::10]
+    scores = np.zeros((400, 3), dtype=np.float32)
+    scores[copies, 0] = scores[some, 2] = 2
+    none = np.zeros(400, dtype=np.bool_)
+    scored = Scored(labels=samples.labels, outputs=[], marks=[], gains=scores, scores=scores, disagree=none)
+    filmed = Samples(samples.labels, samples.classes, samples.ids, images=images)
+    assert np.flatnonzero(SMALL.suspects(scored, filmed)).tolist() == some.tolist()

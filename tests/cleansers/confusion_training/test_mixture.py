@@ -1,0 +1,46 @@
+import numpy as np
+
+from foretaste.cleansers.confusion_training.mixture import posterior_log_odds
+
+
+def two_groups(n_poison: int = 40, n: int = 400) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    poison = np.arange(n) < n_poison
+    return rng.normal(0, 0.3, (n, 2)) + np.where(poison[:, None], 2.0, 0.0), poison
+
+
+def test_a_few_seeds_find_the_whole_group() -> None:
+    scores, poison = two_groups()
+    seeds = np.arange(400) < 5
+    odds = posterior_log_odds(scores, seeds, poison)
+    assert ((odds > 0) == poison).all()
+
+
+def test_a_seed_may_be_wrong() -> None:
+    scores, poison = two_groups()
+    seeds = (np.arange(400) < 10) | (np.arange(400) == 399)
+    odds = posterior_log_odds(scores, seeds, poison)
+    assert odds[399] < 0
+
+
+def test_what_agrees_with_the_base_model_needs_clearer_scores() -> None:
+    scores, poison = two_groups()
+    between = np.vstack([scores, [[1.1, 1.1], [1.1, 1.1]]])
+    disagree = np.append(poison, [True, False])
+    odds = posterior_log_odds(between, np.append(poison, [False, False]), disagree)
+    assert odds[400] > odds[401]
+
+
+def test_the_far_side_of_the_clean_samples_is_no_poison() -> None:
+    rng = np.random.default_rng(0)
+    # Poison that spreads wide around clean samples that hardly do.
+    scores = np.concatenate([rng.normal(2, 2, (60, 1)), rng.normal(0, 0.1, (340, 1)), [[-3.0]]])
+    odds = posterior_log_odds(scores, np.arange(401) < 60, np.arange(401) < 60)
+    assert odds[400] == -np.inf
+    assert odds[:60][scores[:60, 0] > 2].min() > 0
+
+
+def test_one_seed_is_enough_to_go_on() -> None:
+    scores, poison = two_groups(1)
+    odds = posterior_log_odds(scores, poison, poison)
+    assert np.flatnonzero(odds > 0).tolist() == [0]
