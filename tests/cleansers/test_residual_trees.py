@@ -140,8 +140,21 @@ def test_images_are_refused() -> None:
 
 @pytest.mark.parametrize(
     "field",
-    ["rounds", "folds", "trees", "drawn", "leaf", "faintest", "lambda_", "decay", "farthest", "label_noise"]
-    + ["tolerance", "spread", "false_condemnations"],
+    [
+        "rounds",
+        "folds",
+        "trees",
+        "drawn",
+        "leaf",
+        "faintest",
+        "lambda_",
+        "decay",
+        "farthest",
+        "label_noise",
+        "tolerance",
+        "spread",
+        "false_condemnations",
+    ],
 )
 def test_values_out_of_range_are_refused(field: str) -> None:
     with pytest.raises(UsageError, match=field):
