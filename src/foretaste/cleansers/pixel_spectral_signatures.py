@@ -50,6 +50,8 @@ class PixelSpectralSignatures:
         fewest: and if this many of the flagged are not near-duplicates of each other, ≥ 1.
         most: samples of a class at most that its direction is taken from, ≥ 2 · ``fewest``.
         largest_side: larger images are shrunk to this side, in pixels, ≥ 8; the work grows with the sixth power of it.
+        samples_per_value: images are shrunk further until there are so many samples for each of their values, ≥ 1: a
+            covariance from fewer makes odd images of any class look like a pattern.
         ridge: added to the variance of every contrast, as a share of their mean, > 0.
 
     Raises:
@@ -65,6 +67,7 @@ class PixelSpectralSignatures:
     fewest: int = 10
     most: int = 5000
     largest_side: int = 32
+    samples_per_value: int = 4
     ridge: float = 0.01
 
     def __post_init__(self) -> None:
@@ -73,6 +76,7 @@ class PixelSpectralSignatures:
         check(self.fewest >= 1, "fewest must be 1 or more")
         check(self.most >= 2 * self.fewest, "most must be at least twice fewest")
         check(self.largest_side >= 8, "largest_side must be 8 or more")
+        check(self.samples_per_value >= 1, "samples_per_value must be 1 or more")
 
     def inspect(
         self,
@@ -179,9 +183,11 @@ class Contrasts:
 
     def __init__(self, samples: Samples, method: PixelSpectralSignatures, whiten: Whiten | None = None) -> None:
         self.inputs, self.labels = samples.inputs, samples.labels
-        self.whiten = Whiten(samples.sample_shape, method.largest_side) if whiten is None else whiten
         if whiten is None:
-            self.whiten.measure(samples.inputs)
+            enough = math.isqrt(len(samples) // (method.samples_per_value * samples.sample_shape[2]))
+            whiten = Whiten(samples.sample_shape, max(min(method.largest_side, enough), 8))
+            whiten.measure(samples.inputs)
+        self.whiten = whiten
         self.size = self.whiten.n_values
 
     @torch.inference_mode()

@@ -75,11 +75,13 @@ def calibrate(logits: NDArray[np.float32], labels: Labels, label_noise: float) -
 
     def loss(parameters: NDArray[np.float64]) -> float:
         right = np.exp(log_softmax(some * math.exp(parameters[0]), axis=1)[rows, own])
-        noise = max(float(expit(parameters[1])), label_noise)
+        noise = float(expit(parameters[1]))
         return -float(np.log((1 - noise) * right + noise / n_classes).mean())
 
-    best = minimize(loss, [0.0, float(logit(2 * label_noise / (1 + label_noise)))], method="Nelder-Mead").x
-    noise = max(float(expit(best[1])), label_noise)
+    least = float(logit(label_noise))
+    # Temperatures from e⁻³ to e³, and shares up to one half.
+    best = minimize(loss, [0.0, least + 1], method="L-BFGS-B", bounds=[(-3, 3), (least, max(least, 0))]).x
+    noise = float(expit(best[1]))
     likely = np.exp(log_softmax(logits.astype(np.float64) * math.exp(best[0]), axis=1))
     calibrated: Probabilities = (1 - noise) * likely + noise / n_classes
     return calibrated
@@ -139,7 +141,8 @@ def find_marks(
                     view,
                     likely[:, label] / base[:, label],
                     labels == label,
-                    tolerated(base[:, label], tolerance),
+                    # What the base model is unsure of, an odd look say, may all be of this label.
+                    np.maximum(tolerated(base[:, label], tolerance), np.where(answers == label, 0, doubted)),
                 )
                 for label in range(n_classes)
             ]
