@@ -2,6 +2,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.spatial.distance import cosine
 
 from foretaste.cleansers._base.victim import Activations
@@ -14,14 +15,14 @@ if TYPE_CHECKING:
     from tests.cleansers.conftest import Scene
 
 
-def activations(gradients: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]", labels: np.ndarray) -> Activations:  # type: ignore[type-arg]
+def activations(gradients: NDArray[np.float64], labels: NDArray[np.int64]) -> Activations:
     """Return activations of a net of one stage that gets every label right."""
     rows = gradients.astype(np.float32)
     logits = np.eye(int(labels.max()) + 1, dtype=np.float32)[labels]
     return Activations(logits=logits, features=rows, stages=(rows,), gradients=(rows,), likelihoods=rows[:, :0])
 
 
-def directions(n: int, poisoned: tuple[int, ...], n_classes: int = 6) -> tuple[Samples, Activations, np.ndarray]:  # type: ignore[type-arg]
+def directions(n: int, poisoned: tuple[int, ...], n_classes: int = 6) -> tuple[Samples, Activations, NDArray[np.bool_]]:
     """Return gradients of which a fifth of some classes point another way."""
     rng = np.random.default_rng(0)
     labels = np.arange(n * n_classes) % n_classes

@@ -19,7 +19,7 @@ def test_dropout_zeroes_a_share_and_scales_the_rest() -> None:
     layer = torch.nn.Identity()
     with dropout((layer,), 0.25, torch.Generator().manual_seed(0)):
         dropped = layer(torch.ones(10_000))
-    assert set(dropped.tolist()) == {0.0, pytest.approx(4 / 3)}
+    assert dropped[dropped > 0].numpy() == pytest.approx(4 / 3)
     # The standard error of the share is 0.43 %.
     assert float((dropped == 0).float().mean()) == pytest.approx(0.25, abs=0.02)
     assert torch.equal(layer(torch.ones(5)), torch.ones(5))

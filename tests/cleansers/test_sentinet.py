@@ -27,7 +27,7 @@ def test_grad_cam_weighs_the_maps_by_their_mean_gradients() -> None:
     assert labels.tolist() == victim.predict(images).argmax(axis=1).tolist()
     # The last stage, of 4×4 places, is averaged and goes into the head: the gradient is the head's row over 16.
     with torch.no_grad():
-        maps = victim.net.eval().body[:15](victim.net.preprocess(torch.from_numpy(images)))  # type: ignore[index]
+        maps = victim.net.eval().body[:15](victim.net.preprocess(torch.from_numpy(images)))
         weights = victim.net.head.weight[labels] / 16
         cam = (maps * weights[:, :, None, None]).sum(dim=1, keepdim=True).relu()
         cam = torch.nn.functional.interpolate(cam, (32, 32), mode="bilinear")[:, 0]
@@ -63,7 +63,7 @@ def test_nets_without_maps_are_refused(name: str) -> None:
 
 def test_feature_vectors_and_too_few_clean_samples_are_refused(badnets_scene: "Scene") -> None:
     rows = Samples.from_arrays(np.zeros((20, 3), dtype=np.float32), np.arange(20) % 2)
-    with pytest.raises(UsageError, match="sentinet changes images"):
+    with pytest.raises(UsageError, match="sentinet works on images"):
         SentiNet().inspect(rows, None, seed=0, workdir=None, on_progress=silent)
     one = badnets_scene
     with pytest.raises(UsageError, match="8 clean samples or more, not 3"):

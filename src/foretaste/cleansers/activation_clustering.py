@@ -112,7 +112,7 @@ class ActivationClustering(OnVictim):
         variances = projected.var(axis=0)
         projected = projected[:, variances > FLATTEST * variances[0]]
         if self.reduction == "pca" or projected.shape[1] == 0:
-            return projected
+            return np.asarray(projected)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # an unmixing that still moves clusters as well
             unmixed = FastICA(whiten="unit-variance", random_state=seed % LARGEST_SEED).fit_transform(projected)

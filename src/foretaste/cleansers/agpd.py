@@ -109,7 +109,7 @@ class AGPD(OnVictim):
                 pole = known.gradients[stage][right & (trusted_labels == label)].mean(axis=0, dtype=np.float64)
                 poles[stage][int(label)] = unit(pole)
                 own = unit(gradients[samples.labels == label])
-                dispersions[stage, label] = dispersion_of(own @ poles[stage][int(label)], own)
+                dispersions[stage, label] = dispersion_of(own, poles[stage][int(label)])
         unusual = np.array([anomaly_index(row[judged]) for row in dispersions])
         best = int(unusual.max(axis=1, initial=0.0).argmax())
         anomalies[judged] = unusual[best]
@@ -166,7 +166,8 @@ class AGPD(OnVictim):
 def unit(rows: NDArray[np.floating]) -> Rows:
     """Return rows ``(…, C)`` of length 1; a row of zeros stays."""
     rows = np.asarray(rows, dtype=np.float64)
-    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+    units: Rows = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+    return units
 
 
 def dispersion_of(own: Rows, clean: Rows) -> float:

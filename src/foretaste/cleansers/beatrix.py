@@ -154,8 +154,8 @@ def gram_matrices(maps: Iterator[Tensor], order: int) -> Iterator[Tensor]:
         order: each value is raised to this power, and the root of it is taken of the inner products.
     """
     for batch in maps:
-        for part in batch.double().split(GRAM_AT_ONCE):
-            powers = part**order
+        for start in range(0, len(batch), GRAM_AT_ONCE):
+            powers = batch[start : start + GRAM_AT_ONCE].double() ** order
             products = powers @ powers.transpose(1, 2)
             rows, columns = torch.triu_indices(*products.shape[1:]).unbind()
             upper = products[:, rows, columns]
