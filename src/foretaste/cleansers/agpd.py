@@ -49,7 +49,8 @@ class AGPD(OnVictim):
             code has 0.3.
         step: in each round those go whose closeness to the clean pole is in this lowest share of its range, in (0, 1);
             the paper's τ, 0.05.
-        window: the rounds end at the start of this many rounds that change least, ≥ 2.
+        window: the rounds end at the start of this many rounds that change least, ≥ 2; the authors' code has 10, which
+            small classes do not last for.
         substitute: samples of the inspected set that stand in for a missing clean set, ≥ 1.
 
     Raises:
@@ -62,7 +63,7 @@ class AGPD(OnVictim):
     anomaly: float = 7.389
     dispersion: float = 0.3
     step: float = 0.05
-    window: int = 10
+    window: int = 3
     substitute: int = 2000
 
     def __post_init__(self) -> None:
