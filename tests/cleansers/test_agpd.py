@@ -3,10 +3,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.spatial.distance import cosine
+from scipy.spatial.distance import cosine, jensenshannon
 
 from foretaste.cleansers._base.victim import Activations
-from foretaste.cleansers.agpd import AGPD, closeness, dispersion_of, settled, unit
+from foretaste.cleansers.agpd import AGPD, closeness, dispersion_of, divergence, settled, unit
 from foretaste.errors import UsageError
 from foretaste.progress import silent
 from foretaste.samples import Samples
@@ -48,6 +48,12 @@ def test_closeness_is_1_at_the_clean_pole_and_0_at_the_other() -> None:
     assert closeness(np.array([clean, other, unit(clean + other)]), clean, 3 * other) == pytest.approx([1, 0, 0.5])
 
 
+def test_the_divergence_is_that_of_jensen_and_shannon() -> None:
+    some, others = np.random.default_rng(0).dirichlet([1.0] * 9, 2)
+    assert divergence(some, others) == pytest.approx(float(jensenshannon(some, others)))
+    assert divergence(some, some) == 0
+
+
 def test_rounds_settle_where_they_change_least() -> None:
     changes = [0.9, 0.8, 0.1, 0.1, 0.1, 0.5]
     assert settled(changes, 3) == 2
@@ -77,8 +83,14 @@ def test_classes_that_no_clean_sample_stands_for_are_not_judged() -> None:
     clean, known, _ = directions(30, poisoned=())
     wrong = np.where(clean.labels == 0, 1, clean.labels)  # the net gets none of class 0 right
     verdict = AGPD().judge(samples, inspected, wrong, known, seed=0, start=0.0)
-    assert verdict.notes == ("1 classes without a clean sample that the classifier gets right were not judged",)
+    assert verdict.notes == ("classes without a clean sample that the classifier gets right were not judged: 1",)
     assert not verdict.classes[0].condemned
+
+
+def test_clean_samples_that_the_classifier_gets_wrong_are_refused() -> None:
+    samples, inspected, _ = directions(20, poisoned=())
+    with pytest.raises(UsageError, match="needs a clean sample that the classifier gets right"):
+        AGPD().judge(samples, inspected, (samples.labels + 1) % 6, inspected, seed=0, start=0.0)
 
 
 def test_badnets_ranks_high(badnets_scene: "Scene") -> None:

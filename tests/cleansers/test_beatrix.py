@@ -75,7 +75,7 @@ def test_classes_without_clean_samples_are_not_judged(badnets_scene: "Scene") ->
     verdict = Beatrix(**one.victim, orders=(1,)).inspect(
         one.samples, few, seed=0, workdir=one.workdir, on_progress=silent
     )
-    assert verdict.notes == ("3 classes with fewer than 10 clean samples were not judged",)
+    assert verdict.notes == ("classes with fewer than 10 clean samples were not judged: 3",)
     assert (verdict.scores[one.samples.labels >= 3] == 0).all()
 
 

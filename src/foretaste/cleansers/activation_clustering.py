@@ -11,7 +11,8 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from foretaste.cleansers._base.conclusion import conclude, plane, principal_axes
+from foretaste.cleansers._base.axes import plane, principal_axes
+from foretaste.cleansers._base.conclusion import conclude
 from foretaste.cleansers._base.victim import OnVictim
 from foretaste.cleansers.verdict import Verdict
 from foretaste.progress import OnProgress
