@@ -11,6 +11,7 @@ from foretaste.attacks import poison_training_set
 from foretaste.attacks._base.attack import Attack
 from foretaste.attacks.all_to_all import BadNetsAllToAll
 from foretaste.attacks.badnets import BadNets
+from foretaste.io.signs import SIGNS, draw_plate, photograph
 from foretaste.samples import Mask, Samples
 
 Hills = Callable[..., Samples]
@@ -85,13 +86,17 @@ class Scene:
 
 
 @pytest.fixture(scope="session")
-def few_signs(small_signs: Callable[[int, int], Samples]) -> tuple[Samples, Samples]:
-    """Return small signs of six classes: 600 to poison, and 240 clean ones."""
+def few_signs() -> tuple[Samples, Samples]:
+    """Return signs of six classes, of 16 pixels: 600 to poison, and 240 clean ones."""
+    plates = [draw_plate(draw) for draw in list(SIGNS.values())[:6]]
 
     def draw(n: int, seed: int) -> Samples:
-        drawn = small_signs(n, seed)
-        few = drawn[drawn.labels < 6]
-        return Samples.from_arrays(few.inputs, few.labels, few.classes[:6], few.ids)
+        # Those that draw_signs gives these classes, without drawing the others.
+        rows = [row for row in range(n) if row % len(SIGNS) < len(plates)]
+        labels = np.array(rows) % len(SIGNS)
+        images = np.stack([photograph(plates[row % len(SIGNS)], np.random.default_rng([seed, row])) for row in rows])
+        halves = images.reshape(-1, 16, 2, 16, 2, 3).mean(axis=(2, 4)).round().astype(np.uint8)
+        return Samples.from_arrays(halves, labels, tuple(SIGNS)[:6], [f"{seed}-{row}" for row in rows])
 
     return draw(1600, 0), draw(640, 1)
 
