@@ -11,6 +11,7 @@ from foretaste.attacks import poison_training_set
 from foretaste.attacks._base.attack import Attack
 from foretaste.attacks.all_to_all import BadNetsAllToAll
 from foretaste.attacks.badnets import BadNets
+from foretaste.io.signs import SIGNS, draw_plate, photograph
 from foretaste.samples import Mask, Samples
 
 Hills = Callable[..., Samples]
@@ -61,10 +62,10 @@ def draw_groups() -> DrawGroups:
         direction = rng.normal(size=12)
         place = centres[0] + away * direction / np.linalg.norm(direction)
         poison = place + 0.3 * rng.normal(size=(n_poison, 12))
-        features = np.concatenate([features, poison]).astype(np.float32)
+        rows: NDArray[np.float32] = np.concatenate([features, poison]).astype(np.float32)
         labels = np.concatenate([labels, np.zeros(n_poison, dtype=np.int64)])
         inputs = rng.integers(0, 256, (len(labels), 16, 16, 3), dtype=np.uint8)
-        return Groups(Samples.from_arrays(inputs, labels), features, np.arange(len(labels)) >= n * n_classes)
+        return Groups(Samples.from_arrays(inputs, labels), rows, np.arange(len(labels)) >= n * n_classes)
 
     return draw
 
@@ -84,23 +85,34 @@ class Scene:
         return {"net": "compact-resnet", "width": 8, "epochs": 40}
 
 
-def scene(small_signs: Callable[[int, int], Samples], attack: Attack, folder: Path) -> Scene:
-    def of_few_classes(n: int, seed: int) -> Samples:
-        drawn = small_signs(n, seed)
-        few = drawn[drawn.labels < 6]
-        return Samples.from_arrays(few.inputs, few.labels, few.classes[:6], few.ids)
+@pytest.fixture(scope="session")
+def few_signs() -> tuple[Samples, Samples]:
+    """Return signs of six classes, of 16 pixels: 600 to poison, and 240 clean ones."""
+    plates = [draw_plate(draw) for draw in list(SIGNS.values())[:6]]
 
-    poisoned = poison_training_set(of_few_classes(1600, 0), attack, 0)
-    return Scene(poisoned.samples, poisoned.poison, of_few_classes(640, 1), folder)
+    def draw(n: int, seed: int) -> Samples:
+        # Those that draw_signs gives these classes, without drawing the others.
+        rows = [row for row in range(n) if row % len(SIGNS) < len(plates)]
+        labels = np.array(rows) % len(SIGNS)
+        images = np.stack([photograph(plates[row % len(SIGNS)], np.random.default_rng([seed, row])) for row in rows])
+        halves = images.reshape(-1, 16, 2, 16, 2, 3).mean(axis=(2, 4)).round().astype(np.uint8)
+        return Samples.from_arrays(halves, labels, tuple(SIGNS)[:6], [f"{seed}-{row}" for row in rows])
+
+    return draw(1600, 0), draw(640, 1)
+
+
+def scene(signs: tuple[Samples, Samples], attack: Attack, folder: Path) -> Scene:
+    poisoned = poison_training_set(signs[0], attack, 0)
+    return Scene(poisoned.samples, poisoned.poison, signs[1], folder)
 
 
 @pytest.fixture(scope="session")
-def badnets_scene(small_signs: Callable[[int, int], Samples], tmp_path_factory: pytest.TempPathFactory) -> Scene:
+def badnets_scene(few_signs: tuple[Samples, Samples], tmp_path_factory: pytest.TempPathFactory) -> Scene:
     """Return signs of which 6 % carry a patch and one label."""
-    return scene(small_signs, BadNets(rate=0.06, target=0, size=0.3), tmp_path_factory.mktemp("badnets"))
+    return scene(few_signs, BadNets(rate=0.06, target=0, size=0.3), tmp_path_factory.mktemp("badnets"))
 
 
 @pytest.fixture(scope="session")
-def all_to_all_scene(small_signs: Callable[[int, int], Samples], tmp_path_factory: pytest.TempPathFactory) -> Scene:
+def all_to_all_scene(few_signs: tuple[Samples, Samples], tmp_path_factory: pytest.TempPathFactory) -> Scene:
     """Return signs of which 15 % carry a patch and the next class's label."""
-    return scene(small_signs, BadNetsAllToAll(rate=0.15, size=0.3), tmp_path_factory.mktemp("all-to-all"))
+    return scene(few_signs, BadNetsAllToAll(rate=0.15, size=0.3), tmp_path_factory.mktemp("all-to-all"))

@@ -2,10 +2,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from scipy.spatial.distance import cosine
+from numpy.typing import NDArray
+from scipy.spatial.distance import cosine, jensenshannon
 
 from foretaste.cleansers._base.victim import Activations
-from foretaste.cleansers.agpd import AGPD, closeness, dispersion_of, settled, unit
+from foretaste.cleansers.agpd import AGPD, closeness, dispersion_of, divergence, settled, unit
 from foretaste.errors import UsageError
 from foretaste.progress import silent
 from foretaste.samples import Samples
@@ -14,14 +15,14 @@ if TYPE_CHECKING:
     from tests.cleansers.conftest import Scene
 
 
-def activations(gradients: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]", labels: np.ndarray) -> Activations:  # type: ignore[type-arg]
+def activations(gradients: NDArray[np.float64], labels: NDArray[np.int64]) -> Activations:
     """Return activations of a net of one stage that gets every label right."""
     rows = gradients.astype(np.float32)
     logits = np.eye(int(labels.max()) + 1, dtype=np.float32)[labels]
     return Activations(logits=logits, features=rows, stages=(rows,), gradients=(rows,), likelihoods=rows[:, :0])
 
 
-def directions(n: int, poisoned: tuple[int, ...], n_classes: int = 6) -> tuple[Samples, Activations, np.ndarray]:  # type: ignore[type-arg]
+def directions(n: int, poisoned: tuple[int, ...], n_classes: int = 6) -> tuple[Samples, Activations, NDArray[np.bool_]]:
     """Return gradients of which a fifth of some classes point another way."""
     rng = np.random.default_rng(0)
     labels = np.arange(n * n_classes) % n_classes
@@ -45,6 +46,12 @@ def test_dispersion_is_the_difference_of_the_cosines_with_two_poles() -> None:
 def test_closeness_is_1_at_the_clean_pole_and_0_at_the_other() -> None:
     clean, other = np.array([1.0, 0.0]), np.array([0.0, 1.0])
     assert closeness(np.array([clean, other, unit(clean + other)]), clean, 3 * other) == pytest.approx([1, 0, 0.5])
+
+
+def test_the_divergence_is_that_of_jensen_and_shannon() -> None:
+    some, others = np.random.default_rng(0).dirichlet([1.0] * 9, 2)
+    assert divergence(some, others) == pytest.approx(float(jensenshannon(some, others)))
+    assert divergence(some, some) == 0
 
 
 def test_rounds_settle_where_they_change_least() -> None:
@@ -76,8 +83,14 @@ def test_classes_that_no_clean_sample_stands_for_are_not_judged() -> None:
     clean, known, _ = directions(30, poisoned=())
     wrong = np.where(clean.labels == 0, 1, clean.labels)  # the net gets none of class 0 right
     verdict = AGPD().judge(samples, inspected, wrong, known, seed=0, start=0.0)
-    assert verdict.notes == ("1 classes without a clean sample that the classifier gets right were not judged",)
+    assert verdict.notes == ("classes without a clean sample that the classifier gets right were not judged: 1",)
     assert not verdict.classes[0].condemned
+
+
+def test_clean_samples_that_the_classifier_gets_wrong_are_refused() -> None:
+    samples, inspected, _ = directions(20, poisoned=())
+    with pytest.raises(UsageError, match="needs a clean sample that the classifier gets right"):
+        AGPD().judge(samples, inspected, (samples.labels + 1) % 6, inspected, seed=0, start=0.0)
 
 
 def test_badnets_ranks_high(badnets_scene: "Scene") -> None:

@@ -74,7 +74,7 @@ def test_a_mirrored_image_has_the_frequencies_of_a_photograph() -> None:
 
 def test_feature_vectors_are_refused() -> None:
     rows = Samples.from_arrays(np.zeros((20, 3), dtype=np.float32), np.arange(20) % 2)
-    with pytest.raises(UsageError, match="frequency changes images"):
+    with pytest.raises(UsageError, match="frequency works on images"):
         Frequency().inspect(rows, None, seed=0, workdir=None, on_progress=silent)
 
 

@@ -19,7 +19,7 @@ def test_dropout_zeroes_a_share_and_scales_the_rest() -> None:
     layer = torch.nn.Identity()
     with dropout((layer,), 0.25, torch.Generator().manual_seed(0)):
         dropped = layer(torch.ones(10_000))
-    assert set(dropped.tolist()) == {0.0, pytest.approx(4 / 3)}
+    assert dropped[dropped > 0].numpy() == pytest.approx(4 / 3)
     # The standard error of the share is 0.43 %.
     assert float((dropped == 0).float().mean()) == pytest.approx(0.25, abs=0.02)
     assert torch.equal(layer(torch.ones(5)), torch.ones(5))
@@ -60,7 +60,7 @@ def test_the_rate_shifts_clean_samples_and_others_less(
 
 def test_badnets_ranks_high(badnets_scene: "Scene") -> None:
     one = badnets_scene
-    method = PSBD(**one.victim, rates=(0.3, 0.6, 0.8))
+    method = PSBD(**one.victim, rates=(0.2, 0.4, 0.6))
     verdict = method.inspect(one.samples, one.clean, seed=0, workdir=one.workdir, on_progress=silent)
     assert verdict.compare(one.poison).auroc > 0.7
     assert "the dropout rate is 0." in verdict.notes[-1]

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 def test_the_robust_estimate_is_that_of_the_bulk() -> None:
     rng = np.random.default_rng(0)
-    points = rng.normal(size=(1000, 3)) * [3, 1, 0.5] + [1, 2, 3]
-    points[:150] = 60 + rng.normal(size=(150, 3))
-    centre, covariance = robust_covariance(points, 800)
+    points = rng.normal(size=(2000, 3)) * [3, 1, 0.5] + [1, 2, 3]
+    points[:300] = 60 + rng.normal(size=(300, 3))
+    centre, covariance = robust_covariance(points, 1600)
     reference = MinCovDet(support_fraction=0.8, random_state=0).fit(points)
     assert centre == pytest.approx(reference.raw_location_, abs=0.1)
-    # Of the bulk, 800 of 850 samples are kept, where the correction takes it for 800 of 1,000: all axes by one factor.
+    # Of the bulk, 1,600 of 1,700 are kept, and the correction takes it for 1,600 of 2,000: all axes by one factor.
     inflation = np.diag(covariance) / [9, 1, 0.25]
     assert inflation == pytest.approx(np.full(3, inflation.mean()), rel=0.15)
     assert 1 < inflation.mean() < 1.6

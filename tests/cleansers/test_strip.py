@@ -51,7 +51,7 @@ def test_samples_of_the_set_stand_in_for_a_clean_set(badnets_scene: "Scene") -> 
 
 def test_feature_vectors_and_too_few_clean_samples_are_refused(badnets_scene: "Scene") -> None:
     rows = Samples.from_arrays(np.zeros((20, 3), dtype=np.float32), np.arange(20) % 2)
-    with pytest.raises(UsageError, match="strip changes images, and these samples are feature vectors"):
+    with pytest.raises(UsageError, match="strip works on images, and these samples are feature vectors"):
         STRIP().inspect(rows, None, seed=0, workdir=None, on_progress=silent)
     one = badnets_scene
     with pytest.raises(UsageError, match="4 clean samples or more, not 3"):

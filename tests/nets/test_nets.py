@@ -106,7 +106,7 @@ def test_images_stay_in_channels_last_order() -> None:
     net = net_of("compact-resnet", (32, 32, 3))
     ready = net.preprocess(raw((32, 32, 3)))
     assert ready.is_contiguous(memory_format=torch.channels_last)
-    assert net.body[:3](ready).is_contiguous(memory_format=torch.channels_last)  # type: ignore[index]
+    assert net.body[:3](ready).is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize(

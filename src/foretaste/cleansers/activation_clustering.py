@@ -11,7 +11,8 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from foretaste.cleansers._base.conclusion import conclude, plane, principal_axes
+from foretaste.cleansers._base.axes import plane, principal_axes
+from foretaste.cleansers._base.conclusion import conclude
 from foretaste.cleansers._base.victim import OnVictim
 from foretaste.cleansers.verdict import Verdict
 from foretaste.progress import OnProgress
@@ -112,7 +113,7 @@ class ActivationClustering(OnVictim):
         variances = projected.var(axis=0)
         projected = projected[:, variances > FLATTEST * variances[0]]
         if self.reduction == "pca" or projected.shape[1] == 0:
-            return projected
+            return np.asarray(projected)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # an unmixing that still moves clusters as well
             unmixed = FastICA(whiten="unit-variance", random_state=seed % LARGEST_SEED).fit_transform(projected)

@@ -9,11 +9,13 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial.distance import jensenshannon
+from scipy.special import rel_entr
 
-from foretaste.cleansers._base.conclusion import anomaly_index, conclude, plane, references
+from foretaste.cleansers._base.axes import plane
+from foretaste.cleansers._base.conclusion import anomaly_index, conclude, references
 from foretaste.cleansers._base.victim import Activations, OnVictim
 from foretaste.cleansers.verdict import Verdict
+from foretaste.errors import UsageError
 from foretaste.progress import OnProgress
 from foretaste.samples import Labels, Mask, Samples
 from foretaste.training import check
@@ -49,7 +51,8 @@ class AGPD(OnVictim):
             code has 0.3.
         step: in each round those go whose closeness to the clean pole is in this lowest share of its range, in (0, 1);
             the paper's τ, 0.05.
-        window: the rounds end at the start of this many rounds that change least, ≥ 2.
+        window: the rounds end at the start of this many rounds that change least, ≥ 2; the authors' code has 10, which
+            small classes do not last for.
         substitute: samples of the inspected set that stand in for a missing clean set, ≥ 1.
 
     Raises:
@@ -62,7 +65,7 @@ class AGPD(OnVictim):
     anomaly: float = 7.389
     dispersion: float = 0.3
     step: float = 0.05
-    window: int = 10
+    window: int = 3
     substitute: int = 2000
 
     def __post_init__(self) -> None:
@@ -95,12 +98,21 @@ class AGPD(OnVictim):
         start: float,
         notes: tuple[str, ...] = (),
     ) -> Verdict:
-        """Judge the samples by their gradients and those of trusted ones."""
+        """Judge the samples by their gradients and those of trusted ones.
+
+        Raises:
+            UsageError: of no class is there a trusted sample that the classifier gets right.
+        """
         n_classes = len(samples.classes)
         right = known.logits.argmax(axis=1) == trusted_labels
         judged = np.intersect1d(samples.labels, trusted_labels[right])
+        if not judged.size:
+            raise UsageError(f"{self.name} needs a clean sample that the classifier gets right, and there is none")
         if missing := np.setdiff1d(samples.labels, judged).size:
-            notes = (*notes, f"{missing} classes without a clean sample that the classifier gets right were not judged")
+            notes = (
+                *notes,
+                f"classes without a clean sample that the classifier gets right were not judged: {missing}",
+            )
         dispersions, anomalies = np.zeros((len(inspected.gradients), n_classes)), np.zeros(n_classes)
         poles: list[dict[int, Rows]] = []
         for stage, gradients in enumerate(inspected.gradients):
@@ -109,7 +121,7 @@ class AGPD(OnVictim):
                 pole = known.gradients[stage][right & (trusted_labels == label)].mean(axis=0, dtype=np.float64)
                 poles[stage][int(label)] = unit(pole)
                 own = unit(gradients[samples.labels == label])
-                dispersions[stage, label] = dispersion_of(own @ poles[stage][int(label)], own)
+                dispersions[stage, label] = dispersion_of(own, poles[stage][int(label)])
         unusual = np.array([anomaly_index(row[judged]) for row in dispersions])
         best = int(unusual.max(axis=1, initial=0.0).argmax())
         anomalies[judged] = unusual[best]
@@ -154,7 +166,7 @@ class AGPD(OnVictim):
         while len(rest):
             before, near = near, closeness(own[rest], clean, own[np.concatenate(moved)].mean(axis=0))
             if len(before):
-                changes.append(float(jensenshannon(histogram(before), histogram(near))))
+                changes.append(divergence(histogram(before), histogram(near)))
             nearest = near <= near.min() + self.step * np.ptp(near)
             moved.append(rest[nearest])
             rest = rest[~nearest]
@@ -166,7 +178,8 @@ class AGPD(OnVictim):
 def unit(rows: NDArray[np.floating]) -> Rows:
     """Return rows ``(…, C)`` of length 1; a row of zeros stays."""
     rows = np.asarray(rows, dtype=np.float64)
-    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+    units: Rows = rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+    return units
 
 
 def dispersion_of(own: Rows, clean: Rows) -> float:
@@ -195,6 +208,12 @@ def closeness(own: Rows, clean: Rows, other: Rows) -> NDArray[np.float64]:
 def histogram(near: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the shares of closeness values ``(n,)`` in equal bins over [0, 1]."""
     return np.histogram(near, bins=BINS, range=(0, 1))[0] / len(near)
+
+
+def divergence(some: NDArray[np.float64], others: NDArray[np.float64]) -> float:
+    """Return the Jensen-Shannon distance of two histograms; rounding errors never make it NaN."""
+    middle = (some + others) / 2
+    return float(np.sqrt(max(rel_entr(some, middle).sum() + rel_entr(others, middle).sum(), 0.0) / 2))
 
 
 def settled(changes: list[float], window: int) -> int:

@@ -55,7 +55,7 @@ class ASSET(OnVictim):
 
     steps: int = 300
     batch_size: int = 128
-    learning_rate: float = 1e-4
+    learning_rate: float = 1e-3
     density: float = 1e-3
 
     def __post_init__(self) -> None:

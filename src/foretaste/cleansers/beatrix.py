@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
-from foretaste.cleansers._base.conclusion import anomaly_index, conclude, plane, references
+from foretaste.cleansers._base.axes import plane
+from foretaste.cleansers._base.conclusion import anomaly_index, conclude, references
 from foretaste.cleansers._base.victim import OnVictim, Victim
 from foretaste.cleansers.verdict import Verdict
 from foretaste.progress import OnProgress, Progress
@@ -94,8 +95,8 @@ class Beatrix(OnVictim):
         ratios, discrepancies = np.zeros(len(samples)), np.zeros(n_classes)
         present = np.unique(samples.labels)
         enough = present[np.bincount(trusted.labels, minlength=n_classes)[present] >= FEWEST]
-        if len(enough) < len(present):
-            notes += (f"{len(present) - len(enough)} classes with fewer than {FEWEST} clean samples were not judged",)
+        if missing := len(present) - len(enough):
+            notes = (*notes, f"classes with fewer than {FEWEST} clean samples were not judged: {missing}")
         for number, label in enumerate(enough):
             known = trusted[np.flatnonzero(trusted.labels == label)[: self.per_class]]
             members = np.flatnonzero(samples.labels == label)
@@ -154,8 +155,8 @@ def gram_matrices(maps: Iterator[Tensor], order: int) -> Iterator[Tensor]:
         order: each value is raised to this power, and the root of it is taken of the inner products.
     """
     for batch in maps:
-        for part in batch.double().split(GRAM_AT_ONCE):
-            powers = part**order
+        for start in range(0, len(batch), GRAM_AT_ONCE):
+            powers = batch[start : start + GRAM_AT_ONCE].double() ** order
             products = powers @ powers.transpose(1, 2)
             rows, columns = torch.triu_indices(*products.shape[1:]).unbind()
             upper = products[:, rows, columns]

@@ -10,7 +10,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from foretaste.cleansers._base.conclusion import conclude, plane, principal_axes, robust_units
+from foretaste.cleansers._base.axes import plane, principal_axes
+from foretaste.cleansers._base.conclusion import conclude, robust_units
 from foretaste.cleansers._base.victim import OnVictim
 from foretaste.cleansers.verdict import Verdict
 from foretaste.errors import UsageError

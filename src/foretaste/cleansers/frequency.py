@@ -139,7 +139,8 @@ def with_trigger(images: Images, rng: Generator) -> Images:
     for row, (image, other) in enumerate(zip(images, others, strict=True)):
         trigger = TRIGGERS[rng.integers(len(TRIGGERS))]
         marked[row] = trigger(image.astype(np.float64), other, rng)
-    return np.rint(marked.clip(0, 255)).astype(np.uint8)
+    stamped: Images = np.rint(marked.clip(0, 255)).astype(np.uint8)
+    return stamped
 
 
 def patch(image: NDArray[np.float64], _: Images, rng: Generator) -> NDArray[np.float64]:

@@ -73,14 +73,10 @@ class PSBD(OnVictim):
         start = time.perf_counter()
         trusted, notes = references(samples, clean, self.substitute, np.random.default_rng(seed))
         victim = self.victim(samples, seed, workdir, on_progress)
-        measured: dict[float, tuple[float, float]] = {}
-        for rate in self.rates:
-            _, of_clean = shifts(victim, trusted.inputs, rate, self.passes, seed)
-            _, of_all = shifts(victim, samples.inputs, rate, self.passes, seed, on_progress)
-            measured[rate] = of_clean, of_all
-        rate = self.choose(measured)
-        usual, _ = shifts(victim, trusted.inputs, rate, self.passes, seed)
-        uncertain, _ = shifts(victim, samples.inputs, rate, self.passes, seed, on_progress)
+        of_clean = {rate: shifts(victim, trusted.inputs, rate, self.passes, seed) for rate in self.rates}
+        of_all = {rate: shifts(victim, samples.inputs, rate, self.passes, seed, on_progress) for rate in self.rates}
+        rate = self.choose({rate: (of_clean[rate][1], of_all[rate][1]) for rate in self.rates})
+        usual, uncertain = of_clean[rate][0], of_all[rate][0]
         return conclude_by_sample(
             self.name,
             samples,

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
-from foretaste.cleansers._base.conclusion import anomaly_index, conclude, plane, references
+from foretaste.cleansers._base.axes import plane, regular
+from foretaste.cleansers._base.conclusion import anomaly_index, conclude, references
 from foretaste.cleansers._base.victim import OnVictim
 from foretaste.cleansers.verdict import Verdict
 from foretaste.progress import OnProgress
@@ -131,8 +132,8 @@ def decompose(features: Matrix, labels: Labels, iterations: int) -> Matrix:
     np.add.at(sums, places, centred)
     identities = sums / counts[:, None]
     within = centred - identities[places]
-    variation = regular(within.T @ within / len(centred))
-    identity = regular(identities.T @ identities / len(present))
+    variation = regular(within.T @ within / len(centred), RIDGE)
+    identity = regular(identities.T @ identities / len(present), RIDGE)
     scatter = centred.T @ centred
     for _ in range(iterations):
         # The posterior of an identity is normal: this is its mean, and its covariance for a class of this size.
@@ -146,19 +147,13 @@ def decompose(features: Matrix, labels: Labels, iterations: int) -> Matrix:
             uncertain += count * covariance
         cross = sums.T @ expected
         weighted = (expected * counts[:, None]).T @ expected
-        renewed = regular((scatter - cross - cross.T + weighted + uncertain) / len(centred))
-        identity = regular(identity_scatter / len(present))
+        renewed = regular((scatter - cross - cross.T + weighted + uncertain) / len(centred), RIDGE)
+        identity = regular(identity_scatter / len(present), RIDGE)
         moved = np.linalg.norm(renewed - variation) / np.linalg.norm(variation)
         variation = renewed
         if moved < 1e-3:
             break
     return variation
-
-
-def regular(covariance: Matrix) -> Matrix:
-    """Return a covariance that is symmetric and can be inverted."""
-    symmetric = (covariance + covariance.T) / 2
-    return symmetric + np.eye(len(symmetric)) * max(RIDGE * float(np.trace(symmetric)) / len(symmetric), 1e-12)
 
 
 def untangle(features: Matrix, variation: Matrix, iterations: int) -> tuple[Mask, NDArray[np.float64]]:

@@ -119,10 +119,12 @@ class SentiNet(OnVictim):
             on_progress: called as the work goes on.
 
         Returns:
-            The share of the overlays that are given the image's label with its region on them, and the mean confidence
-            in their answers with noise there instead; each ``(N,)``, in [0, 1].
+            Of the overlays that do not have the image's label by themselves, the share that are given it with the
+            image's region on them; and the mean confidence in the overlays' answers with noise there instead. Each is
+            ``(N,)``, in [0, 1].
         """
         fooled, confidence = np.empty(len(images)), np.empty(len(images))
+        before = victim.predict(overlays).argmax(axis=1)
         noise = rng.integers(0, 256, overlays.shape[1:], dtype=np.uint8)
         at_once = max(AT_ONCE // len(overlays), 1)
         for start in range(0, len(images), at_once):
@@ -134,7 +136,9 @@ class SentiNet(OnVictim):
             with_noise = np.where(here, noise, overlays).reshape(-1, *overlays.shape[1:])
             answers = victim.predict(with_region).argmax(axis=1).reshape(shape)
             certain = softmax(victim.predict(with_noise), axis=1).max(axis=1).reshape(shape)
-            fooled[start : start + len(batch)] = (answers == predicted[:, None]).mean(axis=1)
+            others = before != predicted[:, None]
+            turned = ((answers == predicted[:, None]) & others).sum(axis=1)
+            fooled[start : start + len(batch)] = turned / np.maximum(others.sum(axis=1), 1)
             confidence[start : start + len(batch)] = certain.mean(axis=1)
             on_progress(Progress(phase="paste regions", done=start + len(batch), total=len(images)))
         return fooled, confidence

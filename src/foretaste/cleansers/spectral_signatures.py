@@ -10,7 +10,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from foretaste.cleansers._base.conclusion import conclude, highest, plane, principal_axes, robust_units
+from foretaste.cleansers._base.axes import plane, principal_axes
+from foretaste.cleansers._base.conclusion import conclude, highest, robust_units
 from foretaste.cleansers._base.victim import OnVictim
 from foretaste.cleansers.verdict import Verdict
 from foretaste.progress import OnProgress
@@ -105,7 +106,7 @@ class SpectralSignatures(OnVictim):
         """
         if self.expected_rate is None:
             return distances > self.cutoff
-        count = min(round(self.multiple * self.expected_rate * n_samples), len(distances) // 2)
+        count = min(max(round(self.multiple * self.expected_rate * n_samples), 1), len(distances) // 2)
         gone = np.zeros(len(distances), dtype=np.bool_)
         gone[np.argsort(-distances, kind="stable")[:count]] = True
         return gone

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from scipy.linalg import expm
 from scipy.stats import chi2
 
-from foretaste.cleansers._base.conclusion import anomaly_index, conclude, plane, principal_axes
+from foretaste.cleansers._base.axes import plane, principal_axes, regular
+from foretaste.cleansers._base.conclusion import anomaly_index, conclude
 from foretaste.cleansers._base.victim import OnVictim
 from foretaste.cleansers.verdict import Verdict
 from foretaste.progress import OnProgress
@@ -20,6 +21,9 @@ from foretaste.samples import Samples
 from foretaste.training import check
 
 Matrix = NDArray[np.float64]
+
+RIDGE = 1e-6
+"""Share of the mean variance that is added to the diagonal of a covariance, so that it can be inverted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +99,7 @@ class SPECTRE(OnVictim):
             count = len(own)
             expected = None
             if self.expected_rate is not None:
-                expected = min(round(self.multiple * self.expected_rate * len(samples)), count // 2)
+                expected = min(max(round(self.multiple * self.expected_rate * len(samples)), 1), count // 2)
             trimmed = round(self.trimmed * count) if expected is None else expected
             whitened = self.whiten(own, count - trimmed)
             tried = [que_scores(points, self.alpha) for points in whitened]
@@ -166,7 +170,7 @@ def robust_covariance(points: Matrix, kept: int) -> tuple[Matrix, Matrix]:
     nearest = np.sort(np.argsort(distances, kind="stable")[:kept])
     for _ in range(100):
         centre = points[nearest].mean(axis=0)
-        covariance = regular(np.cov(points[nearest].T).reshape(n_dimensions, n_dimensions))
+        covariance = regular(np.cov(points[nearest].T).reshape(n_dimensions, n_dimensions), RIDGE)
         away = points - centre
         distances = (away * np.linalg.solve(covariance, away.T).T).sum(axis=1)
         renewed = np.sort(np.argsort(distances, kind="stable")[:kept])
@@ -177,11 +181,6 @@ def robust_covariance(points: Matrix, kept: int) -> tuple[Matrix, Matrix]:
     share = kept / n
     shrunk = chi2.cdf(chi2.ppf(share, n_dimensions), n_dimensions + 2) / share if kept < n else 1.0
     return centre, covariance / shrunk
-
-
-def regular(covariance: Matrix) -> Matrix:
-    """Return a covariance that can be inverted."""
-    return covariance + np.eye(len(covariance)) * max(1e-6 * float(np.trace(covariance)) / len(covariance), 1e-12)
 
 
 def whitened_by(points: Matrix, centre: Matrix, covariance: Matrix) -> Matrix:

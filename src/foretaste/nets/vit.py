@@ -47,9 +47,8 @@ class Block(nn.Module):
         self.before_attention = nn.LayerNorm(width)
         self.queries_keys_values = nn.Linear(width, 3 * width)
         self.after_attention = nn.Linear(width, width)
-        self.perceptron = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
-        )
+        self.hidden = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU())
+        self.after_hidden = nn.Linear(2 * width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map ``(N, T, width)`` to the same shape."""
@@ -58,7 +57,7 @@ class Block(nn.Module):
         heads = heads.reshape(-1, n_tokens, 3, HEADS, width // HEADS).permute(2, 0, 3, 1, 4)
         mixed = nn.functional.scaled_dot_product_attention(heads[0], heads[1], heads[2])
         tokens = tokens + self.after_attention(mixed.transpose(1, 2).reshape(-1, n_tokens, width))
-        out: Tensor = tokens + self.perceptron(tokens)
+        out: Tensor = tokens + self.after_hidden(self.hidden(tokens))
         return out
 
 
@@ -98,5 +97,5 @@ class ViT(Net):
             if isinstance(module, Tokens):
                 nn.init.normal_(module.places, std=0.02, generator=generator)
             elif isinstance(module, Block):
-                for last in (module.after_attention, module.perceptron[-1]):
-                    last.weight.mul_(0.1)
+                module.after_attention.weight.mul_(0.1)
+                module.after_hidden.weight.mul_(0.1)

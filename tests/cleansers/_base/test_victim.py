@@ -1,9 +1,11 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import norm
+from torch import nn
 
 from foretaste.cleansers._base import victim as module
 from foretaste.cleansers._base.victim import Activations, OnVictim, Victim
@@ -65,6 +67,9 @@ def test_gradients_are_of_the_own_labels_logit() -> None:
     assert np.allclose(seen.gradients[-1], victim.net.head.weight.detach().numpy()[samples.labels], atol=1e-6)
     # The one before goes through a linear layer, a normalisation and a rectifier.
     linear, normalised = victim.net.body[3], victim.net.body[4]
+    assert isinstance(linear, nn.Linear)
+    assert isinstance(normalised, nn.BatchNorm1d)
+    assert normalised.running_var is not None
     slope = (normalised.weight / (normalised.running_var + normalised.eps).sqrt()).detach().numpy()
     through = (seen.stages[1] > 0) * seen.gradients[1] * slope
     assert np.allclose(seen.gradients[0], through @ linear.weight.detach().numpy(), atol=1e-5)
@@ -74,8 +79,8 @@ def test_likelihoods_are_those_of_the_least_likely_value() -> None:
     samples = rows()
     victim = untrained("mlp", samples)
     first = victim.net.normalisations[0]
-    first.running_mean.fill_(0.5)  # type: ignore[union-attr, operator]
-    first.running_var.fill_(4.0)  # type: ignore[union-attr, operator]
+    first.get_buffer("running_mean").fill_(0.5)
+    first.get_buffer("running_var").fill_(4.0)
     seen = victim.activations(samples)
     with torch.no_grad():
         values = victim.net.body[0](victim.net.preprocess(torch.from_numpy(samples.inputs))).numpy()
@@ -134,7 +139,7 @@ def test_a_cache_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fields", [{"epochs": 0}, {"width": 0}])
-def test_what_cannot_be_is_bad_usage(fields: dict[str, int]) -> None:
+def test_what_cannot_be_is_bad_usage(fields: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         OnVictim(**fields)
 

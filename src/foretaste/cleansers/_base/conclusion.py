@@ -120,21 +120,18 @@ def highest(scores: NDArray[np.floating], labels: NDArray[np.int64], n_classes: 
 def anomaly_index(values: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return how many robust standard deviations each value is above the median of all, ``(K,)``; 0 below it.
 
-    The standard deviation is taken from the median absolute deviation, which assumes that most values are alike.
+    The standard deviation is taken from the median absolute deviation, which assumes that most values are alike. It is
+    taken to be a millionth of the largest value at least, so that the index stays finite where most are the same.
     """
     above = np.maximum(values - np.median(values), 0.0)
-    spread = float(median_abs_deviation(values, scale="normal"))
-    if spread == 0:
-        return np.where(above > 0, np.inf, 0.0)
-    index: NDArray[np.float64] = above / spread
-    return index
+    least = max(1e-6 * float(np.abs(values).max()), np.finfo(np.float64).tiny)
+    return np.asarray(above / max(float(median_abs_deviation(values, scale="normal")), least), dtype=np.float64)
 
 
 def robust_units(distances: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return distances from a centre, ``(N,)``, ≥ 0, in standard deviations that their median implies if normal."""
     spread = float(np.median(distances)) / norm.ppf(0.75)
-    units: NDArray[np.float64] = distances / max(spread, np.finfo(np.float64).tiny)
-    return units
+    return np.asarray(distances / max(spread, np.finfo(np.float64).tiny), dtype=np.float64)
 
 
 def references(samples: Samples, clean: Samples | None, count: int, rng: Generator) -> tuple[Samples, tuple[str, ...]]:
@@ -161,25 +158,4 @@ def require_images(name: str, samples: Samples) -> None:
         UsageError: the samples are feature vectors.
     """
     if samples.images is None:
-        raise UsageError(
-            f"{name} changes images, and these samples are feature vectors; take spectral-signatures or scan"
-        )
-
-
-def plane(points: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Return the first two principal components of the points ``(N, D)``, ``float32 (N, 2)``."""
-    centred = np.asarray(points, dtype=np.float64)
-    centred = centred - centred.mean(axis=0)
-    axes = principal_axes(centred, min(2, centred.shape[1]))
-    flat = centred @ axes.T
-    return np.pad(flat, ((0, 0), (0, 2 - flat.shape[1]))).astype(np.float32)
-
-
-def principal_axes(centred: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """Return the directions of largest variance of centred points ``(N, D)``, ``(count, D)``, with fixed signs."""
-    _, vectors = np.linalg.eigh(centred.T @ centred)
-    axes = vectors.T[::-1][:count]
-    # The sign of an eigenvector is arbitrary; fix it.
-    largest = np.abs(axes).argmax(axis=1)
-    fixed: NDArray[np.float64] = axes * np.sign(axes[np.arange(len(axes)), largest])[:, None]
-    return fixed
+        raise UsageError(f"{name} works on images, and these samples are feature vectors; take scan or spectre")
