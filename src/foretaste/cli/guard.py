@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foretaste.cli.figures import line, share
-from foretaste.cli.options import MODELS, SOURCES, Json, OnBad, Out, Resize, Seed, Settings, lister
+from foretaste.cli.options import MODELS, SOURCES, Json, OnBad, Out, Resize, Seed, Settings, lister, size
 from foretaste.errors import ForetasteError, UsageError
 
 if TYPE_CHECKING:
@@ -120,13 +120,13 @@ def scan(
         raise UsageError(f"{truth} is about a training set, not about test inputs")
     check_writable(out)
     with bars(quiet=as_json) as show, journal(model, out, timeout, pace, show) as (classifier, listen):
-        trusted = whole(io.read(clean, resize=resize, on_bad=on_bad, on_progress=show), clean)
+        trusted = whole(io.read(clean, resize=size(resize), on_bad=on_bad, use="compare", on_progress=show), clean)
         read = io.read(
             inputs,
-            split="test",
-            resize=resize,
+            default_split="test",
+            resize=size(resize),
             on_bad=on_bad,
-            fewest_classes=1,
+            use="ignore" if known is None else "compare",
             on_progress=show,
         )
         samples, classes, trojaned = read.samples, classifier.classes or trusted.classes, None
@@ -227,9 +227,9 @@ def learn(
     check_writable(out)
     known = Registry.load(out) if (out / INDEX).exists() else Registry()
     with bars(quiet=as_json) as show, journal(model, out, timeout, pace, show) as (classifier, listen):
-        trusted = whole(io.read(clean, resize=resize, on_bad=on_bad, on_progress=show), clean)
+        trusted = whole(io.read(clean, resize=size(resize), on_bad=on_bad, use="compare", on_progress=show), clean)
         classes = classifier.classes or trusted.classes
-        read = io.read(quarantine, resize=resize, on_bad=on_bad, fewest_classes=1, on_progress=show)
+        read = io.read(quarantine, resize=size(resize), on_bad=on_bad, use="compare", on_progress=show)
         taken = whole(read, quarantine)
         suspects = renumbered(taken, classes, quarantine)
         learnt = neo.learn(
