@@ -14,6 +14,7 @@ def finish(path: Path) -> None:
         folder.start()
         for name in FILES:
             (path / name).write_text("old")
+        folder.finish()
 
 
 def test_a_run_that_ends_well_leaves_its_results_alone(tmp_path: Path) -> None:
@@ -38,6 +39,7 @@ def test_the_results_of_an_earlier_run_go_when_the_next_starts_and_other_files_s
         folder.start()
         assert not (tmp_path / "summary.json").exists()
         assert not (tmp_path / "model.bin").exists()
+        folder.finish()
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {"mine.png", "triggers/mine.png"}
 

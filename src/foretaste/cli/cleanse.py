@@ -144,6 +144,7 @@ def cleanse(
             source=source,
             on_progress=show,
         )
+        folder.finish()
     if as_json:
         typer.echo(json.dumps(summary, indent=2))
     else:

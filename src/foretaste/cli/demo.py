@@ -25,6 +25,7 @@ def demo(
     with ResultsFolder(out, ("train.parquet", "truth.json", *FILES)) as folder, bars(quiet=False) as show:
         folder.start()
         story = tell(out, on_progress=show)
+        folder.finish()
     table = Table("model trained on", "accuracy", "attack success", title="Synthetic traffic signs, BadNets at 1 %")
     for name, outcome in (("the poisoned set", story.before), ("the cleansed set", story.after)):
         table.add_row(name, f"{outcome.accuracy:.1%}", f"{outcome.attack_success:.1%}")

@@ -181,6 +181,7 @@ def poison(
 
             save(model, out / MODEL)
         atomic_text(out / RECIPE, as_toml(head, hyperparameters))
+        folder.finish()
     say(f"{count} among {len(result)} in {path}")
     return 0
 

@@ -24,8 +24,9 @@ TRIGGERS = "triggers"
 class ResultsFolder:
     """A folder that belongs to one run.
 
-    Entering locks it. ``start`` removes the results of an earlier run, once this one has read its inputs and can begin.
-    Leaving without an error removes ``work``; after an error before ``start`` nothing is left of the run.
+    It is locked inside ``with``, which can be entered again. ``start`` removes the results of an earlier run, once this
+    one has read its inputs and can begin; ``finish`` removes ``work``, once all results are written. After an error
+    before ``start`` nothing is left of the run.
 
     Args:
         path: the folder; made if it is missing.
@@ -54,7 +55,7 @@ class ResultsFolder:
         Raises:
             UsageError: as for ``inputs``.
         """
-        replaced = {(self.path / name).resolve() for name in self._files}
+        replaced = {(self.path / name).resolve() for name in (*self._files, TRIGGERS)}
         for given in inputs:
             if given is None or not Path(given).exists():
                 continue
@@ -96,17 +97,17 @@ class ResultsFolder:
                 remove_triggers(self.path / TRIGGERS)
         remove_unfinished(self.path)
 
+    def finish(self) -> None:
+        """Remove what the run kept to go on after it was killed."""
+        remove_unfinished(self.path)
+        shutil.rmtree(self.work, ignore_errors=True)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Unlock the folder; remove ``work`` if the run is done, or if it left nothing in it."""
-        if kind is None:
-            remove_unfinished(self.path)
-            shutil.rmtree(self.work, ignore_errors=True)
-            self._lock.release()
-            return
+        """Unlock the folder; after an error that came before the start, remove it if it was made and is empty."""
         self._lock.release()
-        if self._started and not issubclass(kind, UsageError):
+        if kind is None or (self._started and not issubclass(kind, UsageError)):
             return
         with suppress(OSError):  # what is not empty stays
             if self.work in self._made:

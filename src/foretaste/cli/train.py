@@ -77,6 +77,8 @@ def train(
         save(trained.net, out / "model.safetensors")
         export_onnx(trained.net, out / "model.onnx")
         atomic_json(out / "metrics.json", trained.metrics)
+        if folder is not None:
+            folder.finish()
     if as_json:
         typer.echo(json.dumps(trained.metrics, indent=2))
     else:
