@@ -1,4 +1,5 @@
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from foretaste.sanitising import described, printable, reason, shown
 
@@ -29,4 +30,7 @@ def test_errors_are_told_by_their_reason() -> None:
     assert reason(OSError(28, "No space left on device")) == "No space left on device"
     assert reason(ValueError("\n  first\nsecond")) == "first"
     assert reason(ValueError()) == "ValueError"
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(dict[str, int]).validate_python({"rate": "high"})
+    assert reason(caught.value).startswith("rate: Input should be a valid integer")
     assert described(ValueError("a\nb")) == "ValueError: a"

@@ -46,6 +46,9 @@ def reason(error: BaseException) -> str:
     """Return why a library failed: what the system says, or the first line of what the library says."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if callable(details := getattr(error, "errors", None)):  # pydantic's text starts with a count, not with the reason
+        first = details()[0]
+        return shown(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
     return shown(first_line(error)) or type(error).__name__
 
 

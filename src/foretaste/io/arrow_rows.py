@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from foretaste.errors import EmptyError, ForetasteError
 from foretaste.io.decoding import Encoded, Loaded, Reading, Skipped, decode
 from foretaste.io.images import BadImageError
-from foretaste.io.keys import ID_NAME, LABEL_NAMES, MAX_ID, RowLabels, find_column, own_ids, read_labels, refuse
+from foretaste.io.keys import ID_NAME, MAX_ID, RowLabels, find_column, own_ids, read_labels, refuse
 from foretaste.io.original import ArrowOriginal, read_again
 from foretaste.io.parquet_writer import hub_metadata
 from foretaste.io.store import gather
@@ -90,13 +90,11 @@ def read_rows(rows: ArrowRows, reading: Reading) -> Loaded:
         names = rows.schema.names
         if len(set(names)) != len(names):
             raise ForetasteError(f"{rows.origin} has several columns of one name")
-        given = reading.label_column or (reading.form.label if reading.form is not None else None)
-        label = find_column(names, given, LABEL_NAMES, what="label", origin=rows.origin)
+        label = reading.find_label(names, rows.origin)
         if label is None and reading.use != "ignore":
             raise ForetasteError(f"{rows.origin} has no label column; it has {', '.join(names[:20]) or 'no columns'}")
-        image = find_column(names, reading.image_column, IMAGE_NAMES, what="image", origin=rows.origin) or _declared(
-            rows
-        )
+        known = find_column(names, reading.image_column, IMAGE_NAMES, what="image", origin=rows.origin)
+        image = known or _declared(rows)
         if image is None and FEATURES in names:
             return _read_features(rows, label, reading)
         if image is None:

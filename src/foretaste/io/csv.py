@@ -10,7 +10,7 @@ import pyarrow.csv as pa_csv
 
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.io.decoding import Loaded, Reading
-from foretaste.io.keys import ID_NAME, LABEL_NAMES, as_numbers, find_column, read_labels
+from foretaste.io.keys import ID_NAME, as_numbers, read_labels
 from foretaste.io.original import CsvOriginal
 from foretaste.io.tables import read_table
 from foretaste.sanitising import reason
@@ -30,11 +30,10 @@ def read_csv(path: Path, reading: Reading) -> Loaded:
         raise ForetasteError(f"{path} holds feature vectors, which cannot be resized")
     origin = str(path)
     names = _header(path)
-    given = reading.label_column or (reading.form.label if reading.form is not None else None)
-    label = find_column(names, given, LABEL_NAMES, what="label", origin=origin)
+    label = reading.find_label(names, origin)
     notes = () if label else (f"{origin}: labels were taken from its last column, {names[-1]}",)
     label = label or names[-1]
-    keys = [name for name in (label, ID_NAME) if name in names]
+    keys = [name for name in names if name in (label, ID_NAME)]
     try:
         table = pa_csv.read_csv(
             path,

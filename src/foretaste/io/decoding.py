@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from foretaste.errors import ForetasteError
 from foretaste.io.images import BadImageError, decode_image
-from foretaste.io.keys import LabelUse, refuse
+from foretaste.io.keys import LABEL_NAMES, LabelUse, find_column, refuse
 from foretaste.io.parallel import map_ordered
 from foretaste.io.store import gather
 from foretaste.progress import OnProgress, Progress, silent
@@ -87,6 +87,15 @@ class Reading:
     label_column: str | None = None
     form: TableForm | None = None
     on_progress: OnProgress = silent
+
+    def find_label(self, columns: Sequence[str], origin: str) -> str | None:
+        """Return the column of labels: the chosen one, that of the run's first table, or one of a known name.
+
+        Raises:
+            UsageError: as for ``find_column``.
+        """
+        first = self.form.label if self.form is not None and self.form.label in columns else None
+        return find_column(columns, self.label_column or first, LABEL_NAMES, what="label", origin=origin)
 
 
 @dataclass(frozen=True, eq=False)
