@@ -277,13 +277,10 @@ def _read_columns(rows: ArrowRows, label: str | None, reading: Reading) -> Loade
         raise EmptyError(f"{rows.origin} holds no samples")
     loaded = read_table(
         table,
+        reading,
         origin=rows.origin,
         label=label,
         labels=lambda values: _labels(rows, label, values, reading),
-        use=reading.use,
-        on_bad=reading.on_bad,
-        form=reading.form,
-        on_progress=reading.on_progress,
     )
     return loaded.noting((), ArrowOriginal(_described(rows), lambda: _guarded(rows, None)))
 

@@ -55,13 +55,10 @@ def read_csv(path: Path, reading: Reading) -> Loaded:
         table = table.set_column(table.column_names.index(key), key, written[key])
     loaded = read_table(
         table,
+        reading,
         origin=origin,
         label=label,
         labels=lambda values: read_labels(as_numbers(values), None, origin=origin, use=reading.use),
-        use=reading.use,
-        on_bad=reading.on_bad,
-        form=reading.form,
-        on_progress=reading.on_progress,
     )
     return loaded.noting(notes, CsvOriginal(path, table))
 

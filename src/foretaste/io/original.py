@@ -19,6 +19,9 @@ from foretaste.io.parquet_writer import IMAGE, Rows, class_label, hub_metadata, 
 from foretaste.progress import OnProgress, Progress
 from foretaste.samples import Samples
 
+BATCH_ROWS = 64
+"""Images that are read again at a time."""
+
 
 @dataclass(frozen=True)
 class ArrowOriginal:
@@ -54,13 +57,15 @@ class EncodedOriginal:
         write_batches(self._batches(schema, set(rows.tolist())), schema, path, rows, on_progress)
 
     def _batches(self, schema: pa.Schema, wanted: set[int]) -> Iterator[pa.RecordBatch]:
+        batch: list[dict[str, object]] = []
         for row, payload in enumerate(self.encoded.payloads()):
-            content: bytes | None = None
-            if row in wanted:
-                content = read_again(payload, self.encoded.name(row))
+            content = read_again(payload, self.encoded.name(row)) if row in wanted else None
             image = {"bytes": content, "path": str(self.encoded.ids[row])}
-            label = int(self.encoded.labels[row])
-            yield pa.RecordBatch.from_pylist([{"image": image, "label": label}], schema)
+            batch.append({"image": image, "label": int(self.encoded.labels[row])})
+            if len(batch) == BATCH_ROWS:
+                yield pa.RecordBatch.from_pylist(batch, schema)
+                batch = []
+        yield pa.RecordBatch.from_pylist(batch, schema)
 
     def copy(self, folder: Path, name: str, rows: Rows, on_progress: OnProgress) -> Path | None:
         """Copy the files, with their dates, into a folder of the name."""
@@ -119,7 +124,7 @@ class ArraysOriginal:
             with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as written:
                 for done, key in enumerate(archive.files):
                     array = archive[key]
-                    per_sample = key not in ("classes",) and array.ndim > 0 and len(array) == total
+                    per_sample = key != "classes" and array.ndim > 0 and len(array) == total
                     with written.open(f"{key}.npy", "w", force_zip64=True) as file:
                         np.save(file, array[rows] if per_sample else array, allow_pickle=False)
                     on_progress(Progress(phase=f"writing {target.name}", done=done + 1, total=len(archive.files)))

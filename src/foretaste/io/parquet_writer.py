@@ -27,7 +27,6 @@ IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 Rows = NDArray[np.intp]
 """``intp (n,)``, rows of a source, ascending."""
 
-
 _HUB_FEATURES = {"feature": {"dtype": "float32", "_type": "Value"}, "_type": "Sequence"}
 
 
@@ -46,17 +45,17 @@ def write_batches(
 ) -> None:
     """Write the chosen rows of a stream of batches as parquet."""
     held: list[pa.RecordBatch] = []
-    done = start = 0
+    done = start = size = 0
     with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for batch in batches:
             first, last = np.searchsorted(rows, [start, start + len(batch)])
             start += len(batch)
             if last > first:
                 held.append(batch.take(pa.array(rows[first:last] - (start - len(batch)))))
-                done += int(last - first)
-            if sum(part.nbytes for part in held) >= GROUP_BYTES:
+                done, size = done + int(last - first), size + held[-1].nbytes
+            if size >= GROUP_BYTES:
                 writer.write_table(pa.Table.from_batches(held, schema))
-                held = []
+                held, size = [], 0
             on_progress(Progress(phase=f"writing {path.name}", done=done, total=max(1, len(rows))))
         writer.write_table(pa.Table.from_batches(held, schema))
 

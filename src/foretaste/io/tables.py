@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from foretaste.errors import ForetasteError, UsageError
-from foretaste.io.decoding import Loaded, OnBad, Skipped
-from foretaste.io.keys import ID_NAME, LabelUse, RowLabels, own_ids, refuse
-from foretaste.progress import OnProgress, Progress
+from foretaste.io.decoding import Loaded, Reading, Skipped
+from foretaste.io.keys import ID_NAME, RowLabels, own_ids, refuse
+from foretaste.progress import Progress
 from foretaste.samples import Samples, row_ids
 
 
@@ -37,14 +37,11 @@ class TableForm:
 
 def read_table(
     table: pa.Table,
+    reading: Reading,
     *,
     origin: str,
     label: str | None,
     labels: Callable[[Sequence[Any]], RowLabels],
-    use: LabelUse,
-    on_bad: OnBad,
-    form: TableForm | None,
-    on_progress: OnProgress,
 ) -> Loaded:
     """Read a table: one column of labels, perhaps one of ids, the others features.
 
@@ -54,18 +51,17 @@ def read_table(
 
     Args:
         table: the table.
+        reading: how to read it; ``form`` and ``on_bad`` matter.
         origin: the source, for messages.
         label: the column of labels, or None if there is none.
         labels: turns that column's values into labels.
-        use: what the labels are for.
-        on_bad: what to do with a row that has no value, or none that can be read, in some column.
-        form: how an earlier table of the run was read, None for the first.
-        on_progress: called as the work goes on.
 
     Raises:
         UsageError: the columns are not those of ``form``.
-        ForetasteError: it is no such table, or a row is bad and ``on_bad`` is "stop".
+        ForetasteError: it is no such table, or a row has no value, or none that can be read, in some column, and
+            ``on_bad`` is "stop".
     """
+    form = reading.form
     columns = [name for name in table.column_names if name not in (label, ID_NAME)]
     if form is not None:
         columns = _matched(columns, form, origin)
@@ -83,12 +79,12 @@ def read_table(
             vocabularies[name] = column.vocabulary
         for row in np.flatnonzero(~np.isfinite(rows[:, place])).tolist():
             bad.setdefault(row, column.complaint(row))
-        on_progress(Progress(phase=f"reading {origin}", done=place + 1, total=len(columns)))
+        reading.on_progress(Progress(phase=f"reading {origin}", done=place + 1, total=len(columns)))
 
     def name_of(row: int) -> str:
         return f"{origin}: row {row}"
 
-    if on_bad == "stop":
+    if reading.on_bad == "stop":
         refuse(bad, name_of)
     good = np.ones(len(table), dtype=np.bool_)
     good[list(bad)] = False
