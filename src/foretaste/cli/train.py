@@ -46,6 +46,7 @@ def train(
     from foretaste.cli.progress import bars
     from foretaste.cli.results_folder import ResultsFolder
     from foretaste.io.atomic import atomic_json
+    from foretaste.nets import outline
     from foretaste.nets.export import export_onnx, save
     from foretaste.samples import alike, renumbered
 
@@ -69,6 +70,7 @@ def train(
             held_out = whole(read(test, default_split="test", use="compare", like=loaded), test)
             held_out = renumbered(held_out, samples.classes, test, source)
             samples, held_out = alike(samples, held_out)
+        outline(net, samples.sample_shape, samples.classes)  # refuses a net that is unknown or does not fit
         if folder is not None:
             folder.start()
         trained = training.train(samples, test=held_out, net=net, plan=plan, seed=seed, on_progress=show)
