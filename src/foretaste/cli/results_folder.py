@@ -11,7 +11,7 @@ from typing import Self
 
 from filelock import FileLock, Timeout
 
-from foretaste.cli.output import check_writable
+from foretaste.cli import output
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.io.atomic import remove_unfinished, writing
 
@@ -47,7 +47,7 @@ class ResultsFolder:
         there = [name for name in files if (path / name).exists()]
         if there and not self.work.exists() and (files[-1] not in there or len(there) == 1):
             raise UsageError(f"{path} holds {there[0]}, which foretaste did not write; choose another folder")
-        check_writable(path)
+        output.check_writable(path)
 
     def keep(self, *inputs: str | Path | None) -> None:
         """Refuse to overwrite what the run reads.
