@@ -1,4 +1,4 @@
-"""The two ways a run can fail, each with the exit code that the command line gives it."""
+"""The ways a run can fail, each with the exit code that the command line gives it."""
 
 
 class ForetasteError(Exception):
@@ -8,6 +8,10 @@ class ForetasteError(Exception):
     """
 
     exit_code = 2
+
+
+class EmptyError(ForetasteError):
+    """A source is in order and holds no sample at all, as ``cleanse`` leaves its quarantine where it found nothing."""
 
 
 class UsageError(ForetasteError):

@@ -19,6 +19,8 @@ Labels = NDArray[np.int64]
 """``int64 (N,)``, each in [0, K)."""
 Mask = NDArray[np.bool_]
 """``bool (N,)``."""
+LARGEST_LABEL = 2**20
+"""Labels without names stop here: a larger one is a time stamp, an id or damage, not a class."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +82,8 @@ class Samples:
 
         Args:
             inputs: ``uint8 (N, H, W, C)`` or ``(N, H, W)`` images, or floating ``(N, D)`` features.
-            labels: ``(N,)`` integers in [0, K).
-            classes: K names; "0", "1", … up to the largest label when left out.
+            labels: ``(N,)`` integers in [0, K); without ``classes``, as ``classes_of`` has it.
+            classes: K names; numbers when left out.
             ids: N distinct names; zero-padded row numbers when left out.
 
         Raises:
@@ -92,7 +94,9 @@ class Samples:
             raise ForetasteError(f"labels must be integers, not {labels.dtype}")
         labels = labels.astype(np.int64, copy=False)
         if classes is None:
-            classes = [str(k) for k in range(int(labels.max(initial=-1)) + 1)]
+            classes = classes_of(labels)
+            if len(classes) <= labels.max(initial=-1):
+                labels = np.searchsorted(np.array(classes, dtype=np.int64), labels)
         names = row_ids(len(labels)) if ids is None else np.asarray(ids, dtype=np.str_)
         if len(np.unique(names)) != len(names):
             raise ForetasteError("sample ids repeat")
@@ -167,7 +171,72 @@ class Samples:
         )
 
 
+def classes_of(labels: Labels) -> tuple[str, ...]:
+    """Return the classes that labels without names stand for, in numeric order.
+
+    Labels that use at least half of the numbers from 0 to the largest are places, and each number is a class, with
+    samples or not. Labels that leave more out, as postcodes do, are values: each that occurs is a class.
+
+    Raises:
+        ForetasteError: a label is ``LARGEST_LABEL`` or more.
+    """
+    if not labels.size:
+        return ()
+    largest = int(labels.max())
+    if largest >= LARGEST_LABEL:
+        row = int(labels.argmax())
+        raise ForetasteError(f"row {row} has label {largest}, which cannot be a class; give the classes names")
+    values = np.unique(labels)
+    places = values[0] < 0 or 2 * len(values) > largest
+    numbers = range(largest + 1) if places else values.tolist()
+    return tuple(str(number) for number in numbers)
+
+
 def row_ids(n: int) -> NDArray[np.str_]:
     """Return "0" … "n-1", zero-padded to one width so that they sort as they count."""
     width = len(str(max(n - 1, 0)))
     return np.array([f"{row:0{width}d}" for row in range(n)], dtype=np.str_)
+
+
+def alike(*sets: Samples) -> tuple[Samples, ...]:
+    """Return the sets with grey images as RGB, with equal channels, if the images of any set are RGB."""
+    if not any(one.images is not None and one.images.shape[3] == 3 for one in sets):
+        return sets
+    return tuple(in_colour(one) for one in sets)
+
+
+def in_colour(samples: Samples) -> Samples:
+    """Return the samples with images in RGB; grey ones get equal channels. Features stay as they are."""
+    grey = samples.images
+    if grey is None or grey.shape[3] == 3:
+        return samples
+    # What is memory-mapped may be larger than memory.
+    images = np.broadcast_to(grey, (*grey.shape[:3], 3)) if isinstance(grey, np.memmap) else np.repeat(grey, 3, axis=3)
+    return Samples(samples.labels, samples.classes, samples.ids, images=images)
+
+
+def renumbered(samples: Samples, classes: tuple[str, ...], source: str, owner: str = "the model") -> Samples:
+    """Return the samples with the labels that the classes of the same names have among ``classes``.
+
+    Where only the samples' classes are called by numbers, these are places among ``classes``; where both are, "1" and
+    "01" are one class. Messages name the samples' source and whose the classes are.
+
+    Raises:
+        UsageError: a class that occurs has neither a name nor a number there.
+    """
+    if samples.classes == classes:
+        return samples
+    places = {name: place for place, name in enumerate(classes)}
+    if all(name.isdecimal() for name in classes):
+        numbers = {int(name): place for name, place in places.items()}
+    else:
+        numbers = dict(enumerate(range(len(classes))))
+    mapped = np.zeros(len(samples.classes), dtype=np.int64)
+    for label in np.unique(samples.labels).tolist():
+        name = samples.classes[label]
+        place = places.get(name, numbers.get(int(name)) if name.isdecimal() else None)
+        if place is None:
+            listing = ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
+            raise UsageError(f"{source}: {owner} has no class {name}; it has {listing}")
+        mapped[label] = place
+    return Samples(mapped[samples.labels], classes, samples.ids, images=samples.images, features=samples.features)

@@ -27,11 +27,11 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
 from foretaste.errors import ForetasteError, UsageError
-from foretaste.io.atomic import atomic_path
+from foretaste.io.atomic import atomic_bytes
 from foretaste.nets import Net, build
 from foretaste.progress import OnProgress, Progress, silent
 from foretaste.samples import Samples
@@ -426,8 +426,7 @@ def write_checkpoint(path: Path, key: str, net: nn.Module, optimizer: torch.opti
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"state.{number}.{name}": value for name, value in state.items() if value is not None}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {"key": key, "step": str(step)})
+    atomic_bytes(path, serialised(tensors, {"key": key, "step": str(step)}))
 
 
 def read_checkpoint(path: Path, key: str, net: nn.Module, optimizer: torch.optim.Optimizer) -> int:

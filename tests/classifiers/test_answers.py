@@ -35,7 +35,6 @@ def test_scores(dtype: type[np.floating[Any]]) -> None:
     [
         (np.array([0, 1]), r"answers 3 images with int64 \(2,\)"),
         (np.zeros((2, 2)), r"float64 \(2, 2\)"),
-        (np.zeros((3, 1)), r"float64 \(3, 1\)"),
         (np.zeros(3), r"float64 \(3,\)"),
         (np.zeros((3, 2, 2)), r"float64 \(3, 2, 2\)"),
         (np.zeros((3, 4), dtype=np.int64), r"int64 \(3, 4\)"),
@@ -94,3 +93,18 @@ def test_wrong_images_are_refused(images: NDArray[Any]) -> None:
     with pytest.raises(UsageError, match=r"^it "):
         check_images(images, (8, 8, 3), "it")
     check_images(np.zeros((0, 5, 8, 3), dtype=np.uint8), (None, 8, 3), "it")
+
+
+def test_one_number_per_image_is_the_probability_of_the_second_class() -> None:
+    answers = read_answers(np.array([[0.1], [0.5], [0.75]]), 3, "it", ("a", "b"))
+    assert answers.labels.tolist() == [0, 0, 1]
+    assert answers.scores is not None
+    np.testing.assert_allclose(answers.scores, [[0.9, 0.1], [0.5, 0.5], [0.25, 0.75]], rtol=1e-6)
+    for value in (-2.0, 1.5, float("nan")):
+        with pytest.raises(ForetasteError, match="it answers with one number per image, which must be a probability"):
+            read_answers(np.array([[0.5], [value]]), 2, "it")
+
+
+def test_names_of_classes_are_no_answer() -> None:
+    with pytest.raises(ForetasteError, match="names of classes are not understood"):
+        read_answers(np.array([b"cat", b"dog"]), 2, "it")

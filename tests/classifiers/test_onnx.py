@@ -98,6 +98,8 @@ def test_a_fixed_batch(batch: int, tmp_path: Path, images: Images) -> None:
 def test_class_names(tmp_path: Path) -> None:
     for text, classes in (
         (json.dumps(["é", "b"]), ("é", "b")),
+        (json.dumps(odd := ["a\u00a0b", "\u3000", "👩\u200d🚀", "two\nlines"]), tuple(odd)),
+        ('["\\ud800", "b"]', ("\\ud800", "b")),
         ("['a', 'b']", None),
         ("[1, 2]", None),
         ("[" * 100_000, None),

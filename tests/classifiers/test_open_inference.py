@@ -99,10 +99,13 @@ def test_a_server_that_lists_no_models(server: "ModelServer", trouble: MakeTroub
         OpenInference(server.base)
 
 
+@pytest.mark.parametrize(
+    ("status", "body"), [(404, b""), (401, b""), (403, b"no"), (405, b""), (200, b"<html>welcome</html>"), (200, b"[]")]
+)
 def test_a_gateway_that_lets_only_the_model_through(
-    server: "ModelServer", trouble: MakeTrouble, images: Images
+    status: int, body: bytes, server: "ModelServer", trouble: MakeTrouble, images: Images
 ) -> None:
-    server.troubles = [trouble(status=404, on="/v2")]
+    server.troubles = [trouble(status=status, body=body, on="/v2")]
     assert len(OpenInference(server.url).classify(images)) == 20
 
 
@@ -253,7 +256,7 @@ def test_binary_garbage(server: "ModelServer", trouble: MakeTrouble, images: Ima
     ("status", "body", "complaint"),
     [
         (400, b'{"error": "batch-size must be <= 8"}', "answers 400: batch-size must be <= 8$"),
-        (500, b"\x1b[31mTraceback\n" + b"x" * 10_000, r"answers 500: \[31mTraceback x+…$"),
+        (500, b"\x1b[31mTraceback\n" + b"x" * 10_000, r"answers 500: \[31mTraceback x+…x+$"),
         (500, b"", "answers 500: it does not say why"),
         (422, b'{"detail": [1]}', r'answers 422: {"detail": \[1\]}'),
         (401, b"", "put a bearer token that it takes into FORETASTE_TOKEN"),

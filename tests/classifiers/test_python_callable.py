@@ -86,3 +86,29 @@ def test_places_that_are_none() -> None:
     ):
         with pytest.raises(error, match=complaint):
             load_callable(place)
+
+
+def test_a_module_sees_no_command_line(monkeypatch: pytest.MonkeyPatch, images: Images) -> None:
+    monkeypatch.setattr(sys, "argv", ["foretaste", "guard", "scan", "--model", "callable_parser:model"])
+    write(
+        "callable_parser",
+        "import argparse\nargparse.ArgumentParser().parse_args()\nmodel = lambda images: [0] * len(images)",
+    )
+    assert load_callable("callable_parser:model").classify(images).labels.tolist() == [0] * 20
+    assert sys.argv[0] == "foretaste"
+
+
+def test_a_module_or_function_that_ends_the_program_is_named(images: Images) -> None:
+    write("callable_quitter", "import sys\nsys.exit(3)")
+    with pytest.raises(ForetasteError, match=r"callable_quitter ends the program \(3\) when it is imported"):
+        load_callable("callable_quitter:model")
+    with pytest.raises(ForetasteError, match=r"the function ends the program \(1\) when it is asked"):
+        PythonCallable(lambda images: sys.exit(1)).classify(images)
+
+
+def test_what_a_model_prints_goes_to_standard_error(images: Images, capsys: pytest.CaptureFixture[str]) -> None:
+    write("callable_chatty", "print('hello')\ndef model(images):\n    print('asked')\n    return [0] * len(images)")
+    load_callable("callable_chatty:model").classify(images)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == "hello\nasked\n"

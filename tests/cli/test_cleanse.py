@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -62,6 +63,19 @@ class Darkness:
         return Verdict(scores=scores, flagged=flagged, classes=evidence, method=self.name, seed=seed, seconds=0.0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class FirstRow(Darkness):
+    """Flag the first sample, whatever it is."""
+
+    def inspect(
+        self, samples: Samples, clean: Samples | None, *, seed: int, workdir: Path | None, on_progress: OnProgress
+    ) -> Verdict:
+        flagged = np.arange(len(samples)) == 0
+        return Verdict(
+            scores=flagged.astype(np.float32), flagged=flagged, classes=(), method=self.name, seed=seed, seconds=0.0
+        )
+
+
 if __name__ == "__main__":  # the process that a test below interrupts
     # A shell starts what runs in the background deaf to it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -109,6 +123,7 @@ def test_poison_is_exit_code_1_and_taken_out(poisoned: str, out: Path, capsys: p
         "verdicts.parquet",
         "cleansed.parquet",
         "quarantine.parquet",
+        "keep.csv",
         "summary.json",
         "report.html",
     }
@@ -161,6 +176,10 @@ def test_the_truth_about_test_inputs_is_refused(
         ([*METHOD, "--set", "limits=3"], "there is no setting 'limits'; known: limit, pause"),
         ([*METHOD, "--set", "limit=dark"], "--set limit=dark: input should be a valid number"),
         ([*METHOD, "--seed", "-1"], "'--seed'"),
+        ([*METHOD, "--seed", str(2**32)], "'--seed'"),
+        ([*METHOD, "--resize", "0"], "--resize takes N or WxH, in pixels, not '0'"),
+        ([*METHOD, "--resize", "8x"], "--resize takes N or WxH, in pixels, not '8x'"),
+        ([*METHOD, "--split", "train"], "has no splits; leave --split out"),
         ([*METHOD, "--on-bad", "panic"], "'--on-bad'"),
         ([*METHOD, "--clean", "nowhere.npz"], "nowhere.npz"),
     ],
@@ -292,3 +311,115 @@ def test_the_list_names_every_method(capsys: pytest.CaptureFixture[str]) -> None
     assert cli.main(["cleanse", "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert {line.split()[0] for line in lines} >= set(CLEANSERS)
+
+
+QUICK = ["--method", "darkness"]
+
+
+def photos(folder: Path) -> Path:
+    """Save 12 photographs of each of two classes, one of them black, with what pictures hold beside their pixels."""
+    rng = np.random.default_rng(0)
+    for label in ("cat", "dog"):
+        (folder / label).mkdir(parents=True)
+        for index in range(12):
+            pixels = rng.integers(60, 200, (12, 16, 3), dtype=np.uint8) * (label == "cat" or index > 0)
+            exif = Image.Exif()
+            exif[0x0112] = 6  # to be shown turned by a quarter
+            Image.fromarray(pixels).save(folder / label / f"{index}.jpg", exif=exif)
+    return folder
+
+
+def test_the_cleansed_set_is_the_users_own_files(tmp_path: Path, out: Path) -> None:
+    folder = photos(tmp_path / "photos")
+    arguments = ["cleanse", str(folder), *QUICK, "--resize", "8x6", "--format", "source", "--out", str(out)]
+    assert cli.main(arguments) == 1
+    rows = pq.read_table(out / "cleansed.parquet")["image"].to_pylist()
+    assert len(rows) == 23
+    for row in rows:
+        assert row["bytes"] == (folder / row["path"]).read_bytes()
+    copies = sorted(path.relative_to(out / "cleansed") for path in (out / "cleansed").rglob("*.jpg"))
+    assert sorted(map(str, copies)) == sorted(row["path"] for row in rows)
+    assert all((out / "cleansed" / path).read_bytes() == (folder / path).read_bytes() for path in copies)
+    assert (out / "quarantine" / "dog" / "0.jpg").exists()
+    assert io.load(out / "quarantine.parquet").sample_shape == (12, 16, 3)
+    assert cli.main(arguments) == 4  # the copies are the user's now
+
+
+def test_the_cleansed_set_has_all_columns_of_the_source(tmp_path: Path, out: Path) -> None:
+    folder = photos(tmp_path / "photos")
+    files = sorted(folder.rglob("*.jpg"))
+    table = pa.table(
+        {
+            "photo": pa.array(
+                [
+                    {"bytes": None if i % 2 else f.read_bytes(), "path": str(f.relative_to(tmp_path))}
+                    for i, f in enumerate(files)
+                ]
+            ),
+            "label": pa.array([f.parent.name for f in files]).dictionary_encode(),
+            "caption": [f"a {f.parent.name}" for f in files],
+            "box": [[0, 0, i, i] for i in range(24)],
+        }
+    ).replace_schema_metadata({"curator": "me"})
+    pq.write_table(table, tmp_path / "set.parquet")
+    options = [*QUICK, "--resize", "8", "--image-column", "photo", "--out", str(out)]
+    assert cli.main(["cleanse", str(tmp_path / "set.parquet"), *options]) == 1
+    cleansed = pq.read_table(out / "cleansed.parquet")
+    assert cleansed.schema.metadata[b"curator"] == b"me"
+    black = [row for row, file in enumerate(files) if file.parent.name == "dog" and file.name == "0.jpg"]
+    kept = [row for row in range(24) if row not in black]
+    for name in ("label", "caption", "box"):
+        assert cleansed[name].to_pylist() == table.take(kept)[name].to_pylist()
+    assert [one["bytes"] for one in cleansed["photo"].to_pylist()] == [files[row].read_bytes() for row in kept]
+    assert pq.read_table(out / "quarantine.parquet")["box"].to_pylist() == [[0, 0, black[0], black[0]]]
+
+
+def test_arrays_and_lines_come_out_as_they_went_in(tmp_path: Path, out: Path) -> None:
+    images = np.random.default_rng(0).integers(40, 200, (24, 8, 8, 1), dtype=np.uint8)
+    images[5] = 0
+    weights, classes = np.linspace(0, 1, 24), np.array(["a", "b"])
+    np.savez(tmp_path / "set.npz", x=images, y=np.arange(24) % 2, weights=weights, classes=classes, note=np.array(3))
+    arguments = [*QUICK, "--format", "source", "--out", str(out)]
+    assert cli.main(["cleanse", str(tmp_path / "set.npz"), *arguments, "--resize", "4"]) == 1
+    with np.load(out / "cleansed.npz") as cleansed:
+        np.testing.assert_array_equal(cleansed["x"], np.delete(images, 5, axis=0))
+        np.testing.assert_array_equal(cleansed["weights"], np.delete(weights, 5))
+        assert cleansed["classes"].tolist() == ["a", "b"]
+        assert int(cleansed["note"]) == 3
+    assert io.load(out / "cleansed.parquet").sample_shape == (8, 8, 1)
+
+
+def test_lines_of_a_table_come_out_as_they_went_in(tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CLEANSERS, "darkness", FirstRow)
+    lines = ["id,a,text,label"] + [f'0{row},{row}.500,"one, ""{row}""\r\nof many",{row % 2}' for row in range(24)]
+    (tmp_path / "set.csv").write_bytes("\r\n".join(lines).encode())
+    assert cli.main(["cleanse", str(tmp_path / "set.csv"), *QUICK, "--format", "source", "--out", str(out)]) == 1
+    assert (out / "cleansed.csv").read_bytes() == "\r\n".join([lines[0], *lines[2:]]).encode() + b"\n"
+    assert (out / "quarantine.csv").read_bytes() == "\r\n".join(lines[:2]).encode() + b"\r\n"
+    cleansed = pq.read_table(out / "cleansed.parquet")
+    assert cleansed.column_names == ["id", "a", "text", "label"]
+    assert cleansed["id"].to_pylist() == [f"0{row}" for row in range(1, 24)]
+    assert len(io.load(out / "cleansed.parquet")) == 23
+
+
+def test_what_was_left_out_and_what_was_taken_for_granted_is_told(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = photos(tmp_path / "photos")
+    (folder / "cat" / "notes.heic").write_bytes(b"x")
+    assert cli.main(["cleanse", str(folder), *QUICK, "--out", str(out)]) == 1
+    assert (
+        f"note: {folder}: left out 1; first cat/notes.heic, which is not named like an image" in capsys.readouterr().out
+    )
+    assert "left out 1" in json.loads((out / "summary.json").read_text())["notes"][-1]
+
+
+def test_names_in_the_set_cannot_control_the_terminal(
+    tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = photos(tmp_path / "photos")
+    (folder / "dog").rename(folder / "dog\x1b[2J\nnothing found")
+    assert cli.main(["cleanse", str(folder), *QUICK, "--out", str(out)]) == 1
+    text = capsys.readouterr().out
+    assert "\x1b" not in text
+    assert "  class dog\\x1b[2J\\nnothing found: 1 of 12 samples" in text

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -441,3 +441,59 @@ def test_what_cleanse_took_out_becomes_a_registry(
 def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["guard", verb, "--help"]) == 0
     assert "--model" in capsys.readouterr().out
+
+
+def test_inputs_without_labels_are_screened_and_what_was_left_out_is_told(
+    case: Case, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with np.load(case.inputs) as arrays:
+        images = arrays["x"]
+    np.savez(case.folder / "bare.npz", x=images)
+    (case.folder / "flat").mkdir()
+    for row, image in enumerate(images):
+        Image.fromarray(image).save(case.folder / "flat" / f"{row:02d}.png")
+    (case.folder / "flat" / "torn.png").write_bytes(b"x")
+    for name, left_out in (("bare.npz", False), ("flat", True)):
+        inputs = str(case.folder / name)
+        arguments = replace(case, inputs=inputs).arguments("--on-bad", "skip")
+        assert cli.main(arguments) == 1
+        text = capsys.readouterr().out
+        assert text.startswith("trojaned inputs found: 2 of 60")
+        assert (f"note: {inputs}: left out 1; first {inputs}/torn.png" in text) is left_out
+
+
+def test_grey_inputs_are_rgb_beside_a_clean_set_in_rgb(case: Case) -> None:
+    with np.load(case.inputs) as arrays:
+        np.savez(case.folder / "grey.npz", x=arrays["x"][..., :1])
+    assert cli.main(replace(case, inputs=str(case.folder / "grey.npz")).arguments()) == 1
+    assert json.loads((case.out / "summary.json").read_text())["n_flagged"] == 2
+
+
+def test_what_the_scan_reads_is_not_overwritten(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(case.arguments()) == 1
+    before = (case.out / "triggers" / "triggers.json").read_bytes()
+    assert cli.main(case.arguments("--registry", str(case.out / "triggers"))) == 4
+    assert "triggers would be overwritten; choose another folder" in capsys.readouterr().err
+    assert (case.out / "triggers" / "triggers.json").read_bytes() == before
+
+
+def test_a_model_that_prints_leaves_json_alone(
+    case: Case, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (case.folder / "chatty_model.py").write_text(
+        MODEL.replace("def classify(images):", "def classify(images):\n    print('1/1')")
+    )
+    arguments = ["chatty_model:classify" if one == "corner_model:classify" else one for one in case.arguments("--json")]
+    assert cli.main(arguments) == 1
+    output = capsys.readouterr()
+    assert json.loads(output.out)["n_flagged"] == 2
+    assert "1/1" in output.err
+
+
+def test_an_empty_quarantine_has_no_triggers(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    io.write_parquet(io.load(case.clean)[:0], case.folder / "quarantine.parquet")
+    given = ["--model", "corner_model:classify", "--clean", case.clean, "--out", str(case.out)]
+    assert cli.main(["guard", "learn", str(case.folder / "quarantine.parquet"), *given]) == 0
+    assert capsys.readouterr().out == "triggers reconstructed from 0 samples: 0\n"
+    assert len(Registry.load(case.out)) == 0
+    assert not (case.folder / "calls.txt").exists()

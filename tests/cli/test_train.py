@@ -48,6 +48,7 @@ def test_without_json_the_figures_are_lines(
 def test_an_unknown_net_is_bad_usage(sets: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", sets[0], "--net", "nonesuch", "--out", str(tmp_path / "model")]) == 4
     assert "nonesuch" in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()
 
 
 def test_what_was_left_out_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

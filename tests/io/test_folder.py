@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from foretaste import ForetasteError, UsageError, io
+from foretaste.io.images import FORMATS
 
 
 def test_classes_ids_and_order(tree: Path) -> None:
@@ -100,3 +101,51 @@ def test_one_class_is_bad_usage(tree: Path) -> None:
     (tree / "dog").rmdir()
     with pytest.raises(UsageError, match="only one class"):
         io.load(tree)
+
+
+def test_folders_called_by_numbers_count(tmp_path: Path, encode: Callable[..., bytes]) -> None:
+    for number in (0, 1, 2, 10, 11):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "a.png").write_bytes(encode(colour=(number, 0, 0)))
+    samples = io.load(tmp_path)
+    assert samples.classes == ("0", "1", "2", "10", "11")
+    assert samples.inputs[:, 0, 0, 0].tolist() == [0, 1, 2, 10, 11]
+    assert samples.labels.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_folders_without_images_are_no_classes(tree: Path) -> None:
+    for name in ("__pycache__", "lost+found", "__MACOSX"):
+        (tree / name).mkdir()
+    (tree / "__MACOSX" / "._0.png").write_bytes(b"x")
+    loaded = io.read(tree)
+    assert loaded.samples.classes == ("cat", "dog")
+    assert [one.name for one in loaded.skipped] == ["__MACOSX", "__pycache__", "lost+found"]
+
+
+def test_splits_are_no_classes(tmp_path: Path, encode: Callable[..., bytes]) -> None:
+    for split, n in (("train", 2), ("test", 1)):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(n):
+                (tmp_path / split / name / f"{i}.png").write_bytes(encode())
+    with pytest.raises(UsageError, match="are splits, not classes: test/, train/; name one with --split"):
+        io.load(tmp_path)
+    samples = io.load(tmp_path, split="train")
+    assert samples.ids.tolist() == ["cat/0.png", "cat/1.png", "dog/0.png", "dog/1.png"]
+    assert samples.classes == ("cat", "dog")
+    with pytest.raises(UsageError, match="no split val; it has test, train"):
+        io.load(tmp_path, split="val")
+
+
+def test_inputs_without_labels_may_lie_anywhere_in_the_folder(tree: Path, encode: Callable[..., bytes]) -> None:
+    (tree / "a.png").write_bytes(encode())
+    loaded = io.read(tree, use="ignore")
+    assert len(loaded.samples) == 7
+    assert loaded.samples.classes == ("unlabelled",)
+    assert loaded.skipped == ()
+
+
+@pytest.mark.skipif("AVIF" not in FORMATS, reason="Pillow was built without AVIF")
+def test_avif_where_pillow_has_it(tree: Path, encode: Callable[..., bytes]) -> None:
+    (tree / "cat" / "3.avif").write_bytes(encode(form="AVIF"))
+    assert "cat/3.avif" in io.load(tree).ids

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from foretaste import ForetasteError, UsageError, io
-from foretaste.io.decoding import Loaded
+from foretaste.io.decoding import Loaded, Reading
 from foretaste.io.download import RemoteFile, fetch
 from foretaste.io.named import OFFICIAL, Sources, read_named
 from foretaste.progress import Progress, silent
@@ -175,7 +175,7 @@ def sources(server: Server, encode: Encode) -> Sources:
 
 
 def get(sources: Sources, name: str, split: str, resize: tuple[int, int] | None = None) -> Loaded:
-    return read_named(name, split, resize=resize, on_bad="stop", on_progress=silent, sources=sources)
+    return read_named(name, split, Reading(resize=resize), sources=sources)
 
 
 def test_cifar10(sources: Sources) -> None:

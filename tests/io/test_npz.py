@@ -55,13 +55,13 @@ def test_errors_are_sentences_about_the_file(tmp_path: Path) -> None:
         ({"x": images}, "has no array y; it needs x and y"),
         ({"a": images}, "has no array x and no array y"),
         ({"x": images, "y": np.array([0, 1])}, r"x has 3 samples, but y has shape \(2,\)"),
-        ({"x": images, "y": np.array([0.0, 1, 1])}, "labels must be integers"),
-        ({"x": images, "y": np.array([0, -1, 1])}, "label -1"),
-        ({"x": images, "y": Y, "classes": np.array(["a"])}, r"row 1\) has label 1, outside the 1 classes"),
+        ({"x": images, "y": np.array([0.5, 1, 1])}, "row 0 has label 0.5; labels are either all whole numbers"),
+        ({"x": images, "y": np.array([0, -1, 1])}, r"row 1 has no label \(-1\)"),
+        ({"x": images, "y": Y, "classes": np.array(["a"])}, "row 1 has label 1, outside the 1 classes"),
         ({"x": images, "y": Y, "ids": np.array(["a", "a", "b"])}, "ids repeat"),
         ({"x": images.astype(np.float32), "y": Y}, "x must be uint8 images"),
         ({"x": images[..., :2], "y": Y}, "images must be"),
-        ({"x": np.full((3, 2), np.nan), "y": Y}, r"row 0\) has NaN"),
+        ({"x": np.full((3, 2), np.nan), "y": Y}, "row 0 has NaN"),
         ({"x": np.asfortranarray(np.ones((3, 4, 4), np.uint8)), "y": Y}, "Fortran order"),
         ({"x": images[:0], "y": Y[:0]}, "holds no samples"),
     ]
@@ -135,3 +135,31 @@ def test_impossible_shapes(tmp_path: Path, shape: str) -> None:
             np.save(file, Y)
     with pytest.raises(ForetasteError):
         io.read(tmp_path / "a.npz")
+
+
+def test_labels_as_floats_truths_and_texts(tmp_path: Path) -> None:
+    x = np.zeros((3, 4, 4), np.uint8)
+    for y, classes, labels in (
+        (np.array([0.0, 2.0, 1.0]), ("0", "1", "2"), [0, 2, 1]),
+        (np.array([True, False, True]), ("0", "1"), [1, 0, 1]),
+        (np.array(["dog", "cat", "dog"]), ("cat", "dog"), [1, 0, 1]),
+        (np.array([50667, 10115, 50667]), ("10115", "50667"), [1, 0, 1]),
+    ):
+        samples = io.load(save(tmp_path / "a.npz", x=x, y=y))
+        assert (samples.classes, samples.labels.tolist()) == (classes, labels)
+    with pytest.raises(ForetasteError, match="row 1 has label 1700000000, which cannot be a class"):
+        io.load(save(tmp_path / "a.npz", x=x, y=np.array([3, 1_700_000_000, 3])))
+
+
+def test_bad_samples_are_left_out_if_that_is_asked_for(tmp_path: Path) -> None:
+    x = np.array([[1.0, 2.0], [np.nan, 1.0], [3.0, 4.0], [5.0, 6.0]])
+    loaded = io.read(save(tmp_path / "a.npz", x=x, y=np.array([0, 1, -1, 1])), on_bad="skip")
+    assert loaded.samples.inputs.tolist() == [[1, 2], [5, 6]]
+    assert loaded.samples.labels.tolist() == [0, 1]
+    assert [one.reason for one in loaded.skipped] == ["has NaN or infinite features", "has no label (-1)"]
+
+
+def test_inputs_need_no_labels(tmp_path: Path) -> None:
+    samples = io.read(save(tmp_path / "a.npz", x=np.zeros((3, 4, 4), np.uint8)), use="ignore").samples
+    assert samples.labels.tolist() == [0, 0, 0]
+    assert samples.classes == ("unlabelled",)

@@ -148,3 +148,17 @@ def test_a_cache_that_cannot_be_made(file: Path, own_cache: Path) -> None:
     own_cache.write_text("a file")
     with pytest.raises(ForetasteError, match="cannot write"):
         io.load(file)
+
+
+def test_small_sets_need_no_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("FORETASTE_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    np.savez(tmp_path / "a.npz", x=np.zeros((4, 3, 3), np.uint8), y=np.array([0, 1, 0, 1]))
+    assert len(io.load(tmp_path / "a.npz")) == 4
+    monkeypatch.setattr("foretaste.io.store.IN_MEMORY", 10)
+    with pytest.raises(ForetasteError, match="no home folder for the cache; set FORETASTE_CACHE"):
+        io.load(tmp_path / "a.npz")

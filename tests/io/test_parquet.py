@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from foretaste import ForetasteError, Samples, io
+from foretaste import ForetasteError, Samples, UsageError, io
 
 Same = Callable[[Samples, Samples], None]
 IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -40,7 +40,7 @@ def test_round_trip_of_colour_images(tmp_path: Path, pictures: Samples, same: Sa
 def test_round_trip_in_several_row_groups(
     tmp_path: Path, pictures: Samples, same: Same, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("foretaste.io.parquet.GROUP_BYTES", 5000)
+    monkeypatch.setattr("foretaste.io.parquet_writer.GROUP_BYTES", 5000)
     io.write_parquet(pictures, tmp_path / "x.parquet")
     assert pq.ParquetFile(tmp_path / "x.parquet").num_row_groups > 5
     same(io.load(tmp_path / "x.parquet"), pictures)
@@ -88,7 +88,7 @@ def test_metadata_is_in_the_hugging_face_layout(tmp_path: Path, pictures: Sample
 def test_an_empty_set_can_be_written(tmp_path: Path, pictures: Samples) -> None:
     io.write_parquet(pictures[:0], tmp_path / "x.parquet")
     assert pq.read_metadata(tmp_path / "x.parquet").num_rows == 0
-    with pytest.raises(ForetasteError, match="no image"):
+    with pytest.raises(ForetasteError, match="holds no samples"):
         io.load(tmp_path / "x.parquet")
 
 
@@ -133,11 +133,17 @@ def test_errors_name_file_and_row(tmp_path: Path, encode: Callable[..., bytes]) 
     file, good, two = tmp_path / "x.parquet", images(encode(), encode()), ["a", "b"]
     cases: list[tuple[dict[str, Any], str]] = [
         ({"image": good, "label": pa.array([0, 2])}, "row 1 has label 2, outside the 2 classes"),
-        ({"image": good, "label": pa.array([-1, 1])}, "row 0 has label -1, outside the 2 classes"),
+        (
+            {"image": good, "label": pa.array([-1, 1])},
+            r"row 0 has no label \(-1\); --on-bad skip leaves such samples out",
+        ),
         ({"image": good, "label": pa.array([0, None])}, "row 1 has no label"),
-        ({"image": good, "label": pa.array([0.5, 1])}, "column label holds double"),
+        (
+            {"image": good, "label": pa.array([0.5, 1])},
+            "row 0 has label 0.5; labels are either all whole numbers or all texts",
+        ),
         ({"image": good, "other": pa.array([0, 1])}, "has no label column; it has image, other"),
-        ({"label": pa.array([0, 1])}, "has no image column"),
+        ({"photo": good, "label": pa.array([0, 1])}, "no image column of a known name; .* --image-column photo"),
         ({"image": pa.array([1, 2]), "label": pa.array([0, 1])}, "column image holds int64"),
         ({"image": images(encode(), b"no"), "label": pa.array([0, 1])}, "row 1 is not a PNG"),
         ({"image": images(encode(), None), "label": pa.array([0, 1])}, "row 1 holds no image"),
@@ -145,8 +151,8 @@ def test_errors_name_file_and_row(tmp_path: Path, encode: Callable[..., bytes]) 
         ({"image": good, "label": pa.array([0, 1]), "id": pa.array(["s", None])}, "row 1 has no id"),
         ({"features": pa.array([[1.0], [float("nan")]]), "label": pa.array([0, 1])}, "row 1 has NaN"),
         ({"features": pa.array([[1.0], [None]]), "label": pa.array([0, 1])}, "row 1 has NaN"),
-        ({"features": pa.array([[1.0], [1.0, 2.0]]), "label": pa.array([0, 1])}, "row 1 has 2 features, row 0 has 1"),
-        ({"features": pa.array([[1.0], None]), "label": pa.array([0, 1])}, "row 1 has no features"),
+        ({"features": pa.array([[1.0], [1.0, 2.0]]), "label": pa.array([0, 1])}, "row 1 has 2 features, others have 1"),
+        ({"features": pa.array([[1.0], None]), "label": pa.array([0, 1])}, "row 1 has no features, others have 1"),
         ({"features": pa.array(["a", "b"]), "label": pa.array([0, 1])}, "column features holds string"),
     ]
     for columns, message in cases:
@@ -219,7 +225,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, pictures: Samples, m
     def fail(images: object) -> list[bytes]:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("foretaste.io.parquet._encode_block", fail)
+    monkeypatch.setattr("foretaste.io.parquet_writer._encode_block", fail)
     with pytest.raises(ForetasteError, match=r"cannot write .*x\.parquet: No space left on device"):
         io.write_parquet(pictures, path)
     assert path.read_bytes() == b"old"
@@ -229,7 +235,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, pictures: Samples, m
 def test_only_the_chosen_rows_are_written(
     tmp_path: Path, pictures: Samples, same: Same, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("foretaste.io.parquet.GROUP_BYTES", 5000)
+    monkeypatch.setattr("foretaste.io.parquet_writer.GROUP_BYTES", 5000)
     chosen = np.arange(len(pictures)) % 3 == 0
     io.write_parquet(pictures, tmp_path / "x.parquet", rows=chosen)
     same(io.load(tmp_path / "x.parquet"), pictures[chosen])
@@ -238,7 +244,7 @@ def test_only_the_chosen_rows_are_written(
 def test_writing_takes_the_samples_in_pieces(
     tmp_path: Path, pictures: Samples, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("foretaste.io.parquet.GROUP_BYTES", 10 * pictures.inputs[0].nbytes)
+    monkeypatch.setattr("foretaste.io.parquet_writer.GROUP_BYTES", 10 * pictures.inputs[0].nbytes)
     taken: list[int] = []
     take = Samples.__getitem__
 
@@ -249,3 +255,86 @@ def test_writing_takes_the_samples_in_pieces(
     monkeypatch.setattr(Samples, "__getitem__", noted)
     io.write_parquet(pictures, tmp_path / "x.parquet", rows=np.arange(len(pictures)) != 7)
     assert (max(taken), sum(taken)) == (10, len(pictures) - 1)
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view()])
+@pytest.mark.parametrize("text", [pa.string(), pa.large_string(), pa.string_view()])
+def test_all_of_arrows_types_for_bytes_and_texts(
+    tmp_path: Path, encode: Callable[..., bytes], kind: pa.DataType, text: pa.DataType
+) -> None:
+    label = pa.array(["dog", "cat"], text)
+    plain = write(tmp_path / "a.parquet", image=pa.array([encode(), encode()], kind), label=label)
+    column = pa.StructArray.from_arrays(
+        [pa.array([encode(), encode()], kind), pa.array(["p", "q"], text)], names=["bytes", "path"]
+    )
+    parts = write(tmp_path / "b.parquet", image=column, label=label)
+    for file in (plain, parts):
+        assert io.load(file).labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(("image", "label"), [("Image", "Label"), ("jpg", "cls"), ("img", "target"), ("png", "CLASS")])
+def test_columns_of_known_names(tmp_path: Path, encode: Callable[..., bytes], image: str, label: str) -> None:
+    path = write(tmp_path / "a.parquet", **{image: images(encode(), encode()), label: pa.array([True, False])})
+    assert io.load(path).labels.tolist() == [1, 0]
+
+
+def test_columns_of_other_names_are_named_by_the_user(tmp_path: Path, encode: Callable[..., bytes]) -> None:
+    path = write(
+        tmp_path / "a.parquet", photo=images(encode(), encode()), species=pa.array([1.0, 0.0]), label=pa.array([0, 0])
+    )
+    samples = io.load(path, image_column="photo", label_column="species")
+    assert samples.labels.tolist() == [1, 0]
+    with pytest.raises(UsageError, match="has no column foto; it has photo, species, label"):
+        io.load(path, image_column="foto")
+
+
+@pytest.mark.parametrize("place", ["", "data"])
+def test_the_files_of_a_split_are_one_set(tmp_path: Path, encode: Callable[..., bytes], place: str) -> None:
+    folder = tmp_path / "set" / place
+    folder.mkdir(parents=True)
+    for name, values in (("train-00000-of-00002", [0, 1]), ("train-00001-of-00002", [2, 2])):
+        write(folder / f"{name}.parquet", image=images(encode(), encode()), label=pa.array(values))
+    assert io.load(tmp_path / "set").labels.tolist() == [0, 1, 2, 2]
+    assert io.load(str(folder / "train-*.parquet")).labels.tolist() == [0, 1, 2, 2]
+    write(folder / "test-00000-of-00001.parquet", image=images(encode(), encode()), label=pa.array([1, 0]))
+    with pytest.raises(UsageError, match="has the splits test, train; name one of them with --split"):
+        io.load(tmp_path / "set")
+    assert io.load(tmp_path / "set", split="test").labels.tolist() == [1, 0]
+    (folder / "train-00000-of-00002.parquet").unlink()
+    with pytest.raises(ForetasteError, match="holds 1 of the 2 files of train"):
+        io.load(tmp_path / "set", split="train")
+
+
+def test_files_with_other_columns_are_no_one_set(tmp_path: Path, encode: Callable[..., bytes]) -> None:
+    write(tmp_path / "a.parquet", image=images(encode(), encode()), label=pa.array([0, 1]))
+    write(tmp_path / "b.parquet", image=images(encode(), encode()), label=pa.array(["0", "1"]))
+    with pytest.raises(ForetasteError, match=r"the columns of .*b\.parquet differ from those of .*a\.parquet"):
+        io.load(tmp_path)
+
+
+def test_columns_of_numbers_and_texts_are_features(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", a=pa.array([1, 2]), kind=pa.array(["x", "y"]), target=pa.array([0, 1]))
+    samples = io.load(path)
+    assert samples.inputs.tolist() == [[1, 0], [2, 1]]
+    assert samples.labels.tolist() == [0, 1]
+
+
+def test_samples_without_labels_or_with_bad_features_are_left_out_if_that_is_asked_for(
+    tmp_path: Path, encode: Callable[..., bytes]
+) -> None:
+    path = write(tmp_path / "a.parquet", image=images(encode(), encode(), encode()), label=pa.array([1, None, 0]))
+    loaded = io.read(path, on_bad="skip")
+    assert loaded.samples.ids.tolist() == ["0", "2"]
+    assert [one.reason for one in loaded.skipped] == ["has no label"]
+    rows = pa.array([[1.0], [float("nan")], [2.0, 3.0], None, [4.0]])
+    path = write(tmp_path / "b.parquet", features=rows, label=pa.array([0, 1, 1, 0, 1]))
+    loaded = io.read(path, on_bad="skip")
+    assert loaded.samples.inputs.tolist() == [[1], [4]]
+    assert loaded.samples.labels.tolist() == [0, 1]
+    assert len(loaded.skipped) == 3
+
+
+def test_inputs_need_no_labels(tmp_path: Path, encode: Callable[..., bytes]) -> None:
+    for more in ({}, {"label": pa.array([-1, -1])}, {"label": pa.array([None, None], pa.int64())}):
+        path = write(tmp_path / "a.parquet", image=images(encode(), encode()), **more)
+        assert io.read(path, use="ignore").samples.labels.tolist() == [0, 0]

@@ -48,14 +48,18 @@ def test_reads_one_split_of_a_dictionary(tmp_path: Path, encode: Encode) -> None
     save(tmp_path / "sets" / "train", encode, rows=6)
     save(tmp_path / "sets" / "test", encode, rows=4)
     (tmp_path / "sets" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
-    assert len(io.load(tmp_path / "sets")) == 6
+    assert len(io.load(tmp_path / "sets", split="train")) == 6
+    with pytest.warns(UserWarning, match="has splits, and train was read"):
+        assert len(io.load(tmp_path / "sets")) == 6
     assert len(io.load(tmp_path / "sets", split="test")) == 4
     with pytest.raises(UsageError, match="no split other; it has train, test"):
         io.load(tmp_path / "sets", split="other")
 
 
 def test_a_lone_set_is_read_whole(tmp_path: Path, encode: Encode) -> None:
-    assert len(io.load(save(tmp_path / "set", encode), split="test")) == 6
+    assert len(io.load(save(tmp_path / "set", encode))) == 6
+    with pytest.raises(UsageError, match="has no splits; leave --split out"):
+        io.load(tmp_path / "set", split="test")
 
 
 @pytest.mark.parametrize(

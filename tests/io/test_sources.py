@@ -26,8 +26,13 @@ def test_resize_out_of_range(tree: Path, resize: int | tuple[int, int]) -> None:
         io.load(tree, resize=resize)
 
 
-def test_a_source_without_splits_is_read_whole(tree: Path) -> None:
-    assert np.array_equal(io.load(tree, split="test").ids, io.load(tree).ids)
+def test_a_source_without_splits_has_none_to_choose(tree: Path, tmp_path: Path, pictures: Samples) -> None:
+    with pytest.raises(UsageError, match="has no split test; it has none"):
+        io.load(tree, split="test")
+    io.write_parquet(pictures, tmp_path / "a.parquet")
+    with pytest.raises(UsageError, match="has no splits; leave --split out"):
+        io.load(tmp_path / "a.parquet", split="test")
+    assert len(io.read(tree, default_split="test").samples) == len(io.load(tree))
 
 
 def test_a_set_of_one_occurring_class_keeps_the_others_names(tmp_path: Path, pictures: Samples) -> None:

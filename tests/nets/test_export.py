@@ -1,4 +1,8 @@
 import json
+import os
+import resource
+import signal
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -97,3 +101,26 @@ def test_files_that_are_no_nets_are_one_sentence(tmp_path: Path) -> None:
     save_file({**tensors, "head.bias": tensors["head.bias"].double()}, path, {"foretaste": json.dumps(card)})
     with pytest.raises(ForetasteError, match="its tensors are not those"):
         load(path)
+
+
+def test_files_follow_the_umask(tmp_path: Path) -> None:
+    previous = os.umask(0o027)
+    try:
+        save(used("mlp", (7,)), tmp_path / "model.safetensors")
+        export_onnx(used("mlp", (7,)), tmp_path / "model.onnx")
+    finally:
+        os.umask(previous)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()] == [0o640, 0o640]
+
+
+def test_a_full_disk_is_one_sentence_that_names_the_file(tmp_path: Path) -> None:
+    previous = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit then fails with an error
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, previous[1]))
+    try:
+        with pytest.raises(ForetasteError, match=r"^cannot write .*model\.safetensors: File too large$"):
+            save(used("mlp", (7,)), tmp_path / "model.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, previous)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert list(tmp_path.iterdir()) == []

@@ -1,3 +1,4 @@
+import csv
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,11 +12,11 @@ import pytest
 import foretaste
 from foretaste.cleansers.verdict import Verdict
 from foretaste.errors import ForetasteError
-from foretaste.io import Skipped, load
+from foretaste.io import Loaded, Skipped, load
 from foretaste.report.results import save_cleanse
 from foretaste.samples import Mask, Samples
 
-FILES = {"verdicts.parquet", "cleansed.parquet", "quarantine.parquet", "report.html", "summary.json"}
+FILES = {"verdicts.parquet", "cleansed.parquet", "quarantine.parquet", "keep.csv", "report.html", "summary.json"}
 ALWAYS = {"version", "method", "seed", "seconds", "n_samples", "n_flagged", "poisoned", "suspect_classes", "n_skipped"}
 
 
@@ -29,7 +30,9 @@ def test_every_file_is_there_and_nothing_half_written(tmp_path: Path, samples: S
 
 
 def test_summary_says_what_was_found(tmp_path: Path, samples: Samples, verdict: Verdict) -> None:
-    summary = save(tmp_path, samples, verdict, clean_size=200, skipped=[Skipped("bad.png", "is not an image")])
+    summary = save(
+        tmp_path, samples, verdict, clean_size=200, loaded=Loaded(samples, (Skipped("bad.png", "is not an image"),))
+    )
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
     assert summary.keys() >= ALWAYS
     assert not summary.keys() & {"tpr", "fpr", "auroc"}
@@ -136,3 +139,29 @@ def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path, samp
     (tmp_path / "file").write_text("")
     with pytest.raises(ForetasteError, match="file"):
         save(tmp_path / "file", samples, verdict)
+
+
+def test_the_ids_to_keep_are_listed(
+    tmp_path: Path, make_samples: Callable[..., Samples], make_verdict: Callable[[Samples, Mask], Verdict]
+) -> None:
+    ids = [f"a,{row}" if row % 2 else f'b"{row}' for row in range(120)]
+    samples = make_samples((3,), ids=ids)
+    flagged = np.arange(120) < 118
+    save(tmp_path, samples, make_verdict(samples, flagged))
+    assert (tmp_path / "keep.csv").read_text() == 'id\n"b""118"\n"a,119"\n'
+    with (tmp_path / "keep.csv").open(newline="") as file:
+        assert [row[0] for row in csv.reader(file)] == ["id", *ids[118:]]
+
+
+def test_a_run_that_fails_leaves_no_summary_of_an_earlier_one(
+    tmp_path: Path, samples: Samples, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, samples, verdict)
+
+    def fail(path: Path, text: str) -> None:
+        raise ForetasteError("cannot write it: No space left on device")
+
+    monkeypatch.setattr("foretaste.report.results.atomic_text", fail)
+    with pytest.raises(ForetasteError, match="No space left"):
+        save(tmp_path, samples, verdict)
+    assert not (tmp_path / "summary.json").exists()

@@ -18,7 +18,8 @@ def read_answers(output: NDArray[Any], n: int, source: str, classes: tuple[str, 
     """Return what a model's output says of n images.
 
     Args:
-        output: ``(N, K)`` floating-point scores, K ≥ 2, or ``(N,)`` or ``(N, 1)`` integer labels.
+        output: ``(N, K)`` floating-point scores, K ≥ 2; ``(N, 1)`` probabilities of the second of two classes, each
+            in [0, 1]; or ``(N,)`` or ``(N, 1)`` integer labels.
         n: images that were asked about.
         source: what the model is called in messages.
         classes: the class names, if known.
@@ -32,6 +33,13 @@ def read_answers(output: NDArray[Any], n: int, source: str, classes: tuple[str, 
         if outside.size:
             raise ForetasteError(f"{source} answers with label {outside[0]}, which is outside its {most} classes")
         return Answers(output.reshape(n).astype(np.int64))
+    if output.dtype.kind == "f" and output.shape == (n, 1) and n:
+        if not ((output >= 0) & (output <= 1)).all():  # NaN, too
+            raise ForetasteError(
+                f"{source} answers with one number per image, which must be a probability in [0, 1]; "
+                "export it with its sigmoid, or with one score per class"
+            )
+        output = np.concatenate([1 - output, output], axis=1)
     if output.dtype.kind == "f" and output.ndim == 2 and len(output) == n and output.shape[1] >= 2:
         if classes is not None and output.shape[1] != most:
             raise ForetasteError(f"{source} answers with {output.shape[1]} scores per image but has {most} classes")
@@ -43,4 +51,5 @@ def read_answers(output: NDArray[Any], n: int, source: str, classes: tuple[str, 
     raise ForetasteError(
         f"{source} answers {n} images with {output.dtype} {output.shape}, "
         "which is neither (N,) integer labels nor (N, K) floating-point scores"
+        + ("; names of classes are not understood" if output.dtype.kind in "OSU" else "")
     )

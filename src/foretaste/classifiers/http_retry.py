@@ -13,9 +13,9 @@ from threading import Lock
 
 import httpx
 
-from foretaste.classifiers.sanitising import described, shown
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.io.download import LOOPBACK
+from foretaste.sanitising import described, shown
 
 TOKEN = "FORETASTE_TOKEN"
 """The environment variable with the bearer token."""

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foretaste.classifiers.batches import check_images
-from foretaste.classifiers.sanitising import shown
 from foretaste.errors import ForetasteError
 from foretaste.samples import Images
+from foretaste.sanitising import shown
 
 LARGEST_BATCH = 4096
 """No model that takes so many images at a time, and only so many, is asked: it would have to be sent gigabytes."""

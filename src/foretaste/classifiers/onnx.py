@@ -20,9 +20,9 @@ from foretaste.classifiers.answers import read_answers
 from foretaste.classifiers.batches import batch_size, in_batches
 from foretaste.classifiers.classifier import Answers
 from foretaste.classifiers.layout import Declared, Layout, choose_output
-from foretaste.classifiers.sanitising import shown
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.samples import Images
+from foretaste.sanitising import shown
 
 TYPES = {
     "tensor(uint8)": np.uint8,
@@ -185,17 +185,17 @@ def _declared(argument: Any) -> Declared:
 
 
 def _classes(text: str | None) -> tuple[str, ...] | None:
-    """Return the class names in a metadata value, or None if it is something else."""
+    """Return the class names in a metadata value, or None if it is something else.
+
+    Names are taken with whatever characters they hold; what prints them makes them safe. Only half of a surrogate pair,
+    which no file could hold, becomes an escape.
+    """
     try:
         names = json.loads(text or "")
     except (ValueError, RecursionError):
         return None
-    if (
-        isinstance(names, list)
-        and len(names) >= 2
-        and all(isinstance(name, str) and name.isprintable() for name in names)
-    ):
-        return tuple(names)
+    if isinstance(names, list) and len(names) >= 2 and all(isinstance(name, str) for name in names):
+        return tuple(name.encode("utf-8", "backslashreplace").decode() for name in names)
     return None
 
 

@@ -20,9 +20,9 @@ from foretaste.classifiers.classifier import Answers
 from foretaste.classifiers.http_retry import TOKEN, PatientClient, Reply
 from foretaste.classifiers.layout import Declared, Layout, choose_output
 from foretaste.classifiers.protocol_codec import DATATYPES, JSON_LENGTH, Model, WireError, decode, encode, parse
-from foretaste.classifiers.sanitising import shown
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.samples import Images
+from foretaste.sanitising import shown
 
 BINARY = "binary_tensor_data"
 """The extension that a server names which takes and sends tensors as binary data."""
@@ -219,12 +219,18 @@ class OpenInference:
         return Answers(answers.labels[:n], None if answers.scores is None else answers.scores[:n])
 
     def _server(self) -> ServerMetadata:
-        """Return what the server says of itself; some gateways let only models through, and then it is nothing."""
+        """Return what the server says of itself.
+
+        It is nothing where a gateway lets only models through and answers with an error or a page for people: whether
+        the model can be asked, its own address says.
+        """
         reply = self._http.request("GET", "/v2")
-        if reply.status == httpx.codes.NOT_FOUND:
+        if 300 <= reply.status < 400:
+            self._check(reply)
+        try:
+            return parse(ServerMetadata, reply.body) if reply.status == httpx.codes.OK else ServerMetadata()
+        except WireError:
             return ServerMetadata()
-        self._check(reply)
-        return self._parse(ServerMetadata, reply)
 
     def _model(self) -> ModelMetadata:
         reply = self._http.request("GET", self._address.path)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -15,9 +16,9 @@ import numpy as np
 from foretaste.classifiers.answers import read_answers
 from foretaste.classifiers.batches import batch_size, check_images, in_batches
 from foretaste.classifiers.classifier import Answers
-from foretaste.classifiers.sanitising import described
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.samples import Images
+from foretaste.sanitising import described
 
 MOST_IMAGES = 256
 """Images in a call."""
@@ -28,6 +29,8 @@ PLACE = re.compile(r"[^\W\d][\w.]*:[^\W\d][\w.]*")
 
 class PythonCallable:
     """Asks a function, in one thread at a time, because it need not be safe to use from several.
+
+    What the function prints goes to standard error, because standard output belongs to the results.
 
     Args:
         function: takes ``uint8 (N, H, W, C)``, a copy that it may change, and returns ``(N,)`` integer labels or
@@ -59,8 +62,10 @@ class PythonCallable:
 
     def _ask(self, images: Images) -> Answers:
         try:
-            with self._lock:
+            with self._lock, redirect_stdout(sys.stderr):
                 output = np.asarray(self._function(np.array(images)))
+        except SystemExit as error:
+            raise ForetasteError(f"{self._name} ends the program ({error.code}) when it is asked") from error
         except Exception as error:  # whatever somebody's function may raise
             raise ForetasteError(f"{self._name} fails on {len(images)} images: {described(error)}") from error
         return read_answers(output, len(images), self._name)
@@ -69,7 +74,8 @@ class PythonCallable:
 def load_callable(place: str) -> PythonCallable:
     """Return the function at ``module:attribute``, with the current folder searched for modules too.
 
-    Importing a module runs it: name only what you trust.
+    Importing a module runs it: name only what you trust. It sees no command line, and what it prints goes to standard
+    error.
 
     Raises:
         UsageError: there is no such module or attribute, or it cannot be called.
@@ -82,7 +88,12 @@ def load_callable(place: str) -> PythonCallable:
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        found: Any = importlib.import_module(module)
+        with guest(module):
+            found: Any = importlib.import_module(module)
+    except SystemExit as error:
+        raise ForetasteError(
+            f"{module} ends the program ({error.code}) when it is imported; keep what is not the model out of it"
+        ) from error
     except Exception as error:  # whatever somebody's module may raise
         if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
             raise UsageError(f"there is no Python module {error.name}, neither installed nor in {here}") from None
@@ -95,3 +106,15 @@ def load_callable(place: str) -> PythonCallable:
     if not callable(found):
         raise UsageError(f"{place} is {type(found).__name__} and cannot be called")
     return PythonCallable(found, place)
+
+
+@contextmanager
+def guest(module: str) -> Iterator[None]:
+    """Let somebody's module be imported: it finds no arguments to parse, and prints to standard error."""
+    arguments = sys.argv
+    sys.argv = [module]
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        sys.argv = arguments

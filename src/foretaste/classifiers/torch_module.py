@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from foretaste.classifiers.answers import read_answers
 from foretaste.classifiers.batches import batch_size, check_images, in_batches
 from foretaste.classifiers.classifier import Answers
-from foretaste.classifiers.sanitising import described
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.nets import Net
 from foretaste.samples import Images
+from foretaste.sanitising import described
 
 SOURCE = "the torch module"
 MOST_IMAGES = 1024

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from foretaste import plugins
-from foretaste.cleansers.verdict import Cleanser, Verdict
+from foretaste.cleansers.verdict import ClassEvidence, Cleanser, Verdict
 from foretaste.errors import UsageError
 from foretaste.progress import OnProgress, silent
-from foretaste.samples import Samples
+from foretaste.samples import Mask, Samples, alike, renumbered
 
 __all__ = ["CLEANSERS", "Cleanser", "Verdict", "cleanse", "find", "names"]
 
@@ -24,6 +26,9 @@ PLUGINS = "foretaste.cleansers"
 
 FEWEST = 10
 """A class with fewer samples than this cannot be told from its own poison."""
+
+LARGEST_SEED = 2**32 - 1
+"""The largest seed that all libraries underneath take."""
 
 
 def __getattr__(name: str) -> Any:
@@ -98,10 +103,11 @@ def cleanse(
     """Find the poison in a training set.
 
     Args:
-        samples: the set to inspect; each class that is present has at least 10 samples.
-        clean: trusted samples of the same classes and shape, or None.
+        samples: the set to inspect; classes of fewer than 10 samples are not judged, and the verdict says so.
+        clean: trusted samples of the same classes, by name, and shape, or None; some classes may be missing.
         method: the name of a cleanser.
-        seed: where all random numbers come from, ≥ 0; same seed, same machine kind, same verdict, bit for bit.
+        seed: where all random numbers come from, in [0, 2³² − 1]; same seed, same machine kind, same verdict, bit for
+            bit.
         workdir: an existing folder for checkpoints, so that a run started again with the same arguments goes on.
         on_progress: called as the work goes on.
         **hyperparameters: fields of the cleanser that are not to have their default.
@@ -110,40 +116,81 @@ def cleanse(
         UsageError: there is no such cleanser or hyperparameter, a value is out of range, or the samples do not fit.
     """
     cleanser = plugins.build(method, find(method), hyperparameters)
-    check_samples(samples)
-    if clean is not None:
-        check_clean(clean, samples)
-    return cleanser.inspect(samples, clean, seed=seed, workdir=workdir, on_progress=on_progress)
+    samples, clean, judged = prepare(samples, clean, seed)
+    verdict = cleanser.inspect(
+        samples if judged.all() else samples[judged], clean, seed=seed, workdir=workdir, on_progress=on_progress
+    )
+    return verdict if judged.all() else spread(verdict, samples, judged)
 
 
-def check_samples(samples: Samples) -> None:
-    """Refuse a set in which poison cannot be told from a class.
+def prepare(samples: Samples, clean: Samples | None, seed: int) -> tuple[Samples, Samples | None, Mask]:
+    """Return the set and the clean set in one form, and ``bool (N,)``, which samples' classes can be judged.
+
+    Classes of the clean set are those of the same names in the set. Grey images are made RGB if those of the other set
+    are. A class that has samples, but fewer than ``FEWEST``, is not judged.
 
     Raises:
-        UsageError: fewer than two classes are present, or one of them has too few samples.
+        UsageError: fewer than two classes can be judged, the clean set is empty or of another kind, or the seed is out
+            of range.
     """
-    present, counts = np.unique(samples.labels, return_counts=True)
-    if len(present) < 2:
-        raise UsageError(f"the set to inspect needs samples of at least two classes, not {len(present)}")
-    small = int(np.argmin(counts))
-    if counts[small] < FEWEST:
+    if not 0 <= seed <= LARGEST_SEED:
+        raise UsageError(f"the seed must be in [0, {LARGEST_SEED}], not {seed}")
+    counts = np.bincount(samples.labels, minlength=len(samples.classes))
+    if np.count_nonzero(counts >= FEWEST) < 2:
         raise UsageError(
-            f"class {samples.classes[present[small]]} has {counts[small]} samples; {FEWEST} are needed to judge a class"
+            f"the set to inspect needs at least two classes of {FEWEST} samples or more, "
+            f"and has {np.count_nonzero(counts >= FEWEST)}"
         )
-
-
-def check_clean(clean: Samples, samples: Samples) -> None:
-    """Refuse a clean set that is not of the same kind as the set to inspect.
-
-    Raises:
-        UsageError: it is empty, or its classes or shape differ.
-    """
+    judged = (counts >= FEWEST)[samples.labels]
+    if clean is None:
+        return samples, None, judged
     if len(clean) == 0:
         raise UsageError("the clean set is empty; leave it out, or give some samples that you trust")
-    if clean.classes != samples.classes:
-        raise UsageError("the clean set's classes are not those of the set to inspect")
+    clean = renumbered(clean, samples.classes, "the clean set", "the set to inspect")
+    samples, clean = alike(samples, clean)
     if clean.sample_shape != samples.sample_shape:
         raise UsageError(
             f"the clean set's samples have shape {clean.sample_shape}, "
             f"those of the set to inspect {samples.sample_shape}"
         )
+    return samples, clean[(counts >= FEWEST)[clean.labels]], judged
+
+
+def spread(verdict: Verdict, samples: Samples, judged: Mask) -> Verdict:
+    """Return a verdict on the judged samples as one on all: the others have the lowest score, and are not flagged."""
+    rows = np.flatnonzero(judged)
+
+    def filled(values: NDArray[Any], rest: Any) -> NDArray[Any]:
+        whole = np.full((len(samples), *values.shape[1:]), rest, dtype=values.dtype)
+        whole[rows] = values
+        return whole
+
+    counts = np.bincount(samples.labels, minlength=len(samples.classes))
+    left = [label for label, count in enumerate(counts.tolist()) if 0 < count < FEWEST]
+    evidence = {one.label: one for one in verdict.classes} | {
+        label: ClassEvidence(
+            label=label,
+            n_samples=int(counts[label]),
+            n_suspects=0,
+            n_flagged=0,
+            statistic=0.0,
+            threshold=1.0,
+            condemned=False,
+            reason=f"not judged: {FEWEST} samples are needed to judge a class",
+        )
+        for label in left
+    }
+    names = ", ".join(f"{samples.classes[label]} ({counts[label]})" for label in left[:20])
+    note = f"not judged, because they have fewer than {FEWEST} samples: {names}"
+    return replace(
+        verdict,
+        scores=filled(verdict.scores, verdict.scores.min()),
+        flagged=filled(verdict.flagged, False),
+        classes=tuple(evidence[label] for label in sorted(evidence)),
+        notes=(*verdict.notes, note + (", …" if len(left) > 20 else "")),
+        rounds=tuple(
+            replace(one, losses=filled(one.losses, one.losses.max()), kept=filled(one.kept, False))
+            for one in verdict.rounds
+        ),
+        embedding=None if verdict.embedding is None else filled(verdict.embedding, 0.0),
+    )

@@ -15,6 +15,7 @@ from foretaste import __version__
 from foretaste.cli.cleanse import cleanse
 from foretaste.cli.demo import demo
 from foretaste.cli.guard import guard
+from foretaste.cli.output import say
 from foretaste.cli.poison import poison
 from foretaste.cli.train import train
 from foretaste.errors import ForetasteError, UsageError
@@ -105,5 +106,5 @@ def sentence(error: Exception) -> str:
 
 def fail(message: str, exit_code: int) -> int:
     """Print one line to standard error and return the exit code."""
-    typer.echo(f"foretaste: error: {message}", err=True)
+    say(f"foretaste: error: {message}", err=True)
     return exit_code

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from foretaste.cli.figures import line, share
-from foretaste.cli.options import MODELS, Json, OnBad, Out, Resize, Seed, Settings, Source, lister
+from foretaste.cli.options import (
+    MODELS,
+    ImageColumn,
+    Json,
+    LabelColumn,
+    OnBad,
+    Out,
+    Resize,
+    Seed,
+    Settings,
+    Source,
+    Split,
+    lister,
+    size,
+)
+from foretaste.cli.output import say
 from foretaste.errors import ForetasteError, UsageError
 
 if TYPE_CHECKING:
@@ -20,9 +35,6 @@ if TYPE_CHECKING:
     from foretaste.guards.neo.registry import Registry
     from foretaste.progress import OnProgress
     from foretaste.samples import Samples
-
-WORK = ".work"
-"""The folder under ``--out`` where a run keeps what it needs to go on after it was killed."""
 
 POISON_FOUND = 1
 
@@ -55,7 +67,14 @@ def cleanse(
     ] = None,
     seed: Seed = 0,
     settings: Settings = None,
+    split: Split = None,
     resize: Resize = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    form: Annotated[
+        Literal["parquet", "source"],
+        typer.Option("--format", help="Write the sets as parquet only, or also in the format of the source."),
+    ] = "parquet",
     on_bad: OnBad = "stop",
     as_json: Json = False,
     listing: Annotated[
@@ -71,17 +90,28 @@ def cleanse(
     from foretaste import cleansers, io
     from foretaste.classifiers import open_classifier
     from foretaste.cli.fields import parse_settings
-    from foretaste.cli.output import check_writable, truth_of_training_set, whole
+    from foretaste.cli.output import truth_of_training_set, whole
     from foretaste.cli.progress import bars
-    from foretaste.io.atomic import remove_unfinished
-    from foretaste.report.results import save_cleanse
+    from foretaste.cli.results_folder import ResultsFolder
+    from foretaste.io.sources import left_out
+    from foretaste.report.results import COPIES, FILES, save_cleanse
 
     hyperparameters = parse_settings(cleansers.find(method), settings or ())
-    check_writable(out)
-    classifier = None if model is None else open_classifier(model)
+    for name in COPIES:
+        if (out / name).exists():
+            raise UsageError(f"{out / name} is left of an earlier run; remove it, or choose another folder")
     poison = cover = registry = None
-    with bars(quiet=as_json) as show:
-        inspected = io.read(source, resize=resize, on_bad=on_bad, on_progress=show)
+    with ResultsFolder(out, FILES, (source, clean, truth, model)) as folder, bars(quiet=as_json) as show:
+        classifier = None if model is None else open_classifier(model)
+        read = partial(
+            io.read,
+            resize=size(resize),
+            image_column=image_column,
+            label_column=label_column,
+            on_bad=on_bad,
+            on_progress=show,
+        )
+        inspected = read(source, split=split)
         samples = inspected.samples
         if classifier is not None and samples.images is None:
             raise UsageError("--model reconstructs triggers in images, and these samples are feature vectors")
@@ -90,23 +120,23 @@ def cleanse(
         if truth is not None:
             marks = truth_of_training_set(truth).mark(samples)
             poison, cover = marks.poison, marks.cover
-        trusted = None
-        if clean is not None:
-            trusted = whole(io.read(clean, resize=resize, on_bad=on_bad, on_progress=show), clean)
-        work = out / WORK
-        work.mkdir(parents=True, exist_ok=True)
+        trusted = None if clean is None else whole(read(clean, use="compare", like=inspected), clean)
+        samples, trusted, _ = cleansers.prepare(samples, trusted, seed)
+        folder.start()
         verdict = cleansers.cleanse(
-            samples, trusted, method=method, seed=seed, workdir=work, on_progress=show, **hyperparameters
+            samples, trusted, method=method, seed=seed, workdir=folder.work, on_progress=show, **hyperparameters
         )
         if classifier is not None and verdict.flagged.any():
             registry, notes = reconstruct(classifier, samples, trusted, verdict, seed, show)
             verdict = replace(verdict, notes=verdict.notes + notes)
+        verdict = replace(verdict, notes=verdict.notes + inspected.notes + left_out(inspected, source))
         summary = save_cleanse(
             out,
             samples,
             verdict,
             clean_size=None if trusted is None else len(trusted),
-            skipped=inspected.skipped,
+            loaded=inspected,
+            copy_source=form == "source",
             truth_poison=poison,
             truth_cover=cover,
             registry=registry,
@@ -114,8 +144,7 @@ def cleanse(
             source=source,
             on_progress=show,
         )
-    shutil.rmtree(work)
-    remove_unfinished(out)
+        folder.finish()
     if as_json:
         typer.echo(json.dumps(summary, indent=2))
     else:
@@ -155,21 +184,19 @@ def tell(samples: Samples, verdict: Verdict, summary: dict[str, Any], out: Path)
     """Print the verdict for people."""
     found = int(verdict.flagged.sum())
     if found:
-        typer.echo(f"poison found: {found} of {len(samples)} samples, taken out to {out / 'quarantine.parquet'}")
+        say(f"poison found: {found} of {len(samples)} samples, taken out to {out / 'quarantine.parquet'}")
     else:
-        typer.echo(f"nothing found in {len(samples)} samples")
+        say(f"nothing found in {len(samples)} samples")
     for evidence in verdict.classes:
         if evidence.condemned:
-            typer.echo(
+            say(
                 f"  class {samples.classes[evidence.label]}: {evidence.n_flagged} of {evidence.n_samples} samples; "
                 f"{evidence.reason}"
             )
     for trigger in summary.get("triggers", ()):
-        typer.echo(f"  {line(trigger)}; in {trigger['n_found']} samples")
+        say(f"  {line(trigger)}; in {trigger['n_found']} samples")
     for note in verdict.notes:
-        typer.echo(f"note: {note}")
+        say(f"note: {note}")
     if "tpr" in summary:
-        typer.echo(
-            f"against the truth: {share(summary['tpr'])} of the poison found, {share(summary['fpr'])} false alarms"
-        )
-    typer.echo(f"report: {out / 'report.html'}")
+        say(f"against the truth: {share(summary['tpr'])} of the poison found, {share(summary['fpr'])} false alarms")
+    say(f"report: {out / 'report.html'}")

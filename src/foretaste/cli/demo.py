@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from foretaste.cli.output import say
+
 
 def demo(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where to write.")] = Path("foretaste-demo"),
@@ -15,20 +17,22 @@ def demo(
     from rich.console import Console
     from rich.table import Table
 
-    from foretaste.cli.output import check_writable
     from foretaste.cli.progress import bars
+    from foretaste.cli.results_folder import ResultsFolder
     from foretaste.demo import tell
+    from foretaste.report.results import FILES
 
-    check_writable(out)
-    with bars(quiet=False) as show:
+    with ResultsFolder(out, ("train.parquet", "truth.json", *FILES)) as folder, bars(quiet=False) as show:
+        folder.start()
         story = tell(out, on_progress=show)
+        folder.finish()
     table = Table("model trained on", "accuracy", "attack success", title="Synthetic traffic signs, BadNets at 1 %")
     for name, outcome in (("the poisoned set", story.before), ("the cleansed set", story.after)):
         table.add_row(name, f"{outcome.accuracy:.1%}", f"{outcome.attack_success:.1%}")
     Console().print(table)
-    typer.echo(
+    say(
         f"{story.n_found} of {story.n_poison} poison samples found, {story.n_false_alarms} false alarms "
         f"in {story.n_samples} samples"
     )
-    typer.echo(f"report: {out / 'report.html'}")
+    say(f"report: {out / 'report.html'}")
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,14 +12,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foretaste.cli.figures import line, share
-from foretaste.cli.options import MODELS, SOURCES, Json, OnBad, Out, Resize, Seed, Settings, lister
+from foretaste.cli.options import (
+    MODELS,
+    SOURCES,
+    ImageColumn,
+    Json,
+    LabelColumn,
+    OnBad,
+    Out,
+    Resize,
+    Seed,
+    Settings,
+    Split,
+    lister,
+    size,
+)
+from foretaste.cli.output import say
 from foretaste.errors import ForetasteError, UsageError
 
 if TYPE_CHECKING:
     from foretaste.classifiers.answer_cache import Journal
+    from foretaste.classifiers.classifier import Classifier
     from foretaste.guards.guard import Reconstructing, Screener
     from foretaste.progress import OnProgress, Progress
     from foretaste.report.scan import Scan
+    from foretaste.samples import Samples
 
 WORK = ".work"
 """The folder under ``--out`` where a run keeps the answers that it has had, until it is done."""
@@ -85,7 +101,10 @@ def scan(
     pace: Pace = None,
     seed: Seed = 0,
     settings: Settings = None,
+    split: Split = None,
     resize: Resize = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
     on_bad: OnBad = "stop",
     as_json: Json = False,
     listing: Annotated[
@@ -102,14 +121,15 @@ def scan(
     from foretaste.classifiers.counting import Counted
     from foretaste.cli.classes import renumbered
     from foretaste.cli.fields import parse_settings
-    from foretaste.cli.output import check_writable, whole
+    from foretaste.cli.output import whole
     from foretaste.cli.progress import bars
+    from foretaste.cli.results_folder import ResultsFolder
     from foretaste.guards.guard import Calibrated
     from foretaste.guards.neo.registry import Registry
-    from foretaste.io.atomic import remove_unfinished
+    from foretaste.io.sources import left_out
     from foretaste.io.truth import read_truth
     from foretaste.report.scan import Scan
-    from foretaste.report.scan_results import save_scan
+    from foretaste.report.scan_results import FILES, save_scan
 
     kind = guards.find(method)
     hyperparameters = parse_settings(kind, settings or ())
@@ -118,15 +138,18 @@ def scan(
     known = None if truth is None else read_truth(truth)
     if known is not None and known.trojaned is None:
         raise UsageError(f"{truth} is about a training set, not about test inputs")
-    check_writable(out)
-    with bars(quiet=as_json) as show, journal(model, out, timeout, pace, show) as (classifier, listen):
-        trusted = whole(io.read(clean, resize=resize, on_bad=on_bad, on_progress=show), clean)
+    folder = ResultsFolder(out, FILES, (inputs, clean, truth, model, registry))
+    with folder, bars(quiet=as_json) as show, journal(model, out, timeout, pace, show) as (classifier, listen):
+        trusted = whole(io.read(clean, resize=size(resize), on_bad=on_bad, use="compare", on_progress=show), clean)
         read = io.read(
             inputs,
-            split="test",
-            resize=resize,
+            split=split,
+            default_split="test",
+            resize=size(resize),
+            image_column=image_column,
+            label_column=label_column,
             on_bad=on_bad,
-            fewest_classes=1,
+            use="ignore" if known is None else "compare",
             on_progress=show,
         )
         samples, classes, trojaned = read.samples, classifier.classes or trusted.classes, None
@@ -135,6 +158,7 @@ def scan(
             samples = renumbered(samples, classes, inputs)
         if samples.images is None:
             raise UsageError(f"{inputs} holds feature vectors; guards screen images")
+        samples, trusted = fitting(classifier, samples, trusted)
         if samples.sample_shape != trusted.sample_shape:
             raise UsageError(
                 f"the inputs have shape {samples.sample_shape}, and the clean images {trusted.sample_shape}"
@@ -155,8 +179,9 @@ def scan(
             if finder is None:
                 raise UsageError(f"--registry does not apply to --method {method}, which makes out no triggers")
             finder.registry = finder.registry.merge(earlier)
+        folder.start()
         calibrated, saved, asked = time.perf_counter(), classifier.saved_seconds, counted.queries
-        screening = keeper.screen(samples.images, listen)
+        screening = keeper.screen(samples.inputs, listen)
         done = time.perf_counter()
     result = Scan(
         samples=samples,
@@ -172,20 +197,19 @@ def scan(
         false_alarm_rate=false_alarm_rate,
         clean_size=len(trusted),
         threshold=keeper.screener.threshold if isinstance(keeper.screener, Calibrated) else None,
-        notes=shortcomings(finder),
+        notes=shortcomings(finder) + read.notes + left_out(read, inputs),
     )
-    summary = save_scan(
-        out,
-        result,
-        source=inputs,
-        model=model,
-        settings=hyperparameters,
-        skipped=read.skipped,
-        truth_trojaned=trojaned,
-    )
-    shutil.rmtree(out / WORK)
-    remove_unfinished(out)
-    remove_unfinished(out / "triggers")
+    with folder:
+        summary = save_scan(
+            out,
+            result,
+            source=inputs,
+            model=model,
+            settings=hyperparameters,
+            skipped=read.skipped,
+            truth_trojaned=trojaned,
+        )
+        folder.finish()
     if as_json:
         typer.echo(json.dumps(summary, indent=2))
     else:
@@ -206,6 +230,8 @@ def learn(
     pace: Pace = None,
     seed: Seed = 0,
     resize: Resize = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
     on_bad: OnBad = "stop",
     as_json: Json = False,
 ) -> int:
@@ -216,38 +242,61 @@ def learn(
     from foretaste import io
     from foretaste.classifiers.counting import Counted
     from foretaste.cli.classes import renumbered
-    from foretaste.cli.output import check_writable, whole
+    from foretaste.cli.output import whole
     from foretaste.cli.progress import bars
+    from foretaste.cli.results_folder import ResultsFolder
+    from foretaste.errors import EmptyError
     from foretaste.guards import neo
     from foretaste.guards.neo.registry import INDEX, Registry
-    from foretaste.io.atomic import remove_unfinished
     from foretaste.report.summary import describe
     from foretaste.report.triggers import find_triggers
 
-    check_writable(out)
+    folder = ResultsFolder(out, (), (quarantine, clean, model))
     known = Registry.load(out) if (out / INDEX).exists() else Registry()
-    with bars(quiet=as_json) as show, journal(model, out, timeout, pace, show) as (classifier, listen):
-        trusted = whole(io.read(clean, resize=resize, on_bad=on_bad, on_progress=show), clean)
+    with folder, bars(quiet=as_json) as show, journal(model, out, timeout, pace, show) as (classifier, listen):
+        trusted = whole(io.read(clean, resize=size(resize), on_bad=on_bad, use="compare", on_progress=show), clean)
         classes = classifier.classes or trusted.classes
-        read = io.read(quarantine, resize=resize, on_bad=on_bad, fewest_classes=1, on_progress=show)
-        taken = whole(read, quarantine)
-        suspects = renumbered(taken, classes, quarantine)
-        learnt = neo.learn(
-            suspects, Counted(classifier), renumbered(trusted, classes, clean), seed=seed, on_progress=listen
-        )
-    known.merge(learnt).save(out)
-    shutil.rmtree(out / WORK)
-    remove_unfinished(out)
+        try:
+            read = io.read(
+                quarantine,
+                resize=size(resize),
+                image_column=image_column,
+                label_column=label_column,
+                on_bad=on_bad,
+                use="compare",
+                on_progress=show,
+            )
+            taken = whole(read, quarantine)
+        except EmptyError:  # what cleanse leaves where it found nothing
+            taken = trusted[:0]
+        suspects, trusted = fitting(classifier, renumbered(taken, classes, quarantine), trusted)
+        learnt = Registry()
+        if len(suspects):
+            learnt = neo.learn(
+                suspects, Counted(classifier), renumbered(trusted, classes, clean), seed=seed, on_progress=listen
+            )
+    with folder:
+        known.merge(learnt).save(out)
+        folder.finish()
     triggers = [describe(trigger, len(rows), classes) for trigger, rows in find_triggers(learnt, suspects)]
     if as_json:
         typer.echo(json.dumps({"n_samples": len(suspects), "triggers": triggers}, indent=2))
         return 0
-    typer.echo(f"triggers reconstructed from {len(suspects)} samples: {len(triggers)}")
+    say(f"triggers reconstructed from {len(suspects)} samples: {len(triggers)}")
     for trigger in triggers:
-        typer.echo(f"  {line(trigger)}; in {trigger['n_found']} samples")
+        say(f"  {line(trigger)}; in {trigger['n_found']} samples")
     if triggers:
-        typer.echo(f"use them: foretaste guard scan --registry {out}")
+        say(f"use them: foretaste guard scan --registry {out}")
     return 0
+
+
+def fitting(classifier: Classifier, *sets: Samples) -> tuple[Samples, ...]:
+    """Return the sets with grey images as RGB if the classifier, or another set, has RGB."""
+    from foretaste.samples import alike, in_colour
+
+    if classifier.sample_shape is not None and classifier.sample_shape[2] == 3:
+        return tuple(in_colour(one) for one in sets)
+    return alike(*sets)
 
 
 def shortcomings(finder: Reconstructing | None) -> tuple[str, ...]:
@@ -306,7 +355,7 @@ def journal(
         where = f"stopped in {latest.phase} at {latest.done:,} of {latest.total:,}" if latest else "stopped"
         reached = f"{where}, with {classifier.kept:,} answers kept in {work}"
         if isinstance(error, KeyboardInterrupt):
-            typer.echo(reached, err=True)
+            say(reached, err=True)
             raise
         raise ForetasteError(f"{error}; {reached}: start again with the same arguments to go on") from error
 
@@ -315,20 +364,18 @@ def tell(scan: Scan, summary: dict[str, Any], out: Path) -> None:
     """Print what was found for people."""
     found, total = summary["n_flagged"], summary["n_samples"]
     if found:
-        typer.echo(
-            f"trojaned inputs found: {found} of {total}; what to answer instead is in {out / 'verdicts.parquet'}"
-        )
+        say(f"trojaned inputs found: {found} of {total}; what to answer instead is in {out / 'verdicts.parquet'}")
     else:
-        typer.echo(f"nothing found in {total} inputs")
+        say(f"nothing found in {total} inputs")
     for trigger in summary["triggers"]:
-        typer.echo(f"  {line(trigger)}; in {trigger['n_found']} inputs")
+        say(f"  {line(trigger)}; in {trigger['n_found']} inputs")
     for note in summary["notes"]:
-        typer.echo(f"note: {note}")
+        say(f"note: {note}")
     if "tpr" in summary:
-        typer.echo(
+        say(
             f"against the truth: {share(summary['tpr'])} of the trojaned found, {share(summary['fpr'])} false alarms, "
             f"{share(summary['corrected_accuracy'])} corrected rightly; "
             f"attack success {share(summary['asr_before'])} before, {share(summary['asr_after'])} after"
         )
-    typer.echo(f"cost: {summary['queries_per_image']:.1f} queries and {summary['ms_per_image']:.1f} ms per image")
-    typer.echo(f"report: {out / 'report.html'}")
+    say(f"cost: {summary['queries_per_image']:.1f} queries and {summary['ms_per_image']:.1f} ms per image")
+    say(f"report: {out / 'report.html'}")

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from foretaste.errors import UsageError
+
 SOURCES = (
     "a .parquet, .npz or .csv file, a folder with a subfolder per class, a saved datasets folder, cifar10, gtsrb, signs"
 )
@@ -22,19 +24,51 @@ MODELS = (
     "an .onnx file, a .safetensors file of foretaste train, module:attribute of a Python function, or an http(s):// "
     "endpoint that speaks the Open Inference Protocol v2"
 )
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Where all random numbers come from.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Where all random numbers come from.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", show_default=False, help="Set a hyperparameter; may be repeated."),
 ]
 Resize = Annotated[
-    int | None, typer.Option("--resize", metavar="N", min=1, help="Scale images to N x N pixels.", show_default=False)
+    str | None,
+    typer.Option(
+        "--resize", metavar="N|WxH", help="Scale images to N x N pixels, or to W x H of them.", show_default=False
+    ),
+]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        "--split", metavar="NAME", help="Which part of a source that has parts, such as train.", show_default=False
+    ),
+]
+ImageColumn = Annotated[
+    str | None,
+    typer.Option("--image-column", metavar="NAME", help="The column of images in parquet.", show_default=False),
+]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option("--label-column", metavar="NAME", help="The column of labels in a table.", show_default=False),
 ]
 OnBad = Annotated[
     Literal["stop", "skip"],
     typer.Option("--on-bad", help="Stop at a sample that cannot be read, or skip and count it."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")]
+
+
+def size(resize: str | None) -> tuple[int, int] | None:
+    """Return the (height, width) in pixels that ``--resize`` asks for.
+
+    Raises:
+        UsageError: it is neither N nor WxH.
+    """
+    if resize is None:
+        return None
+    width, by, height = resize.lower().partition("x")
+    height = height if by else width
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        raise UsageError(f"--resize takes N or WxH, in pixels, not {resize!r}")
+    return int(height), int(width)
 
 
 def lister(package: str) -> Callable[[bool], None]:

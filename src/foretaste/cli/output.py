@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING
 import typer
 
 from foretaste.errors import ForetasteError, UsageError
+from foretaste.sanitising import printable
 
 if TYPE_CHECKING:
     from foretaste.io.decoding import Loaded
     from foretaste.io.truth import Truth
     from foretaste.samples import Samples
+
+
+def say(line: str, *, err: bool = False) -> None:
+    """Print one line, with whatever names of data and models it holds made safe to print."""
+    typer.echo(printable(line), err=err)
 
 
 def check_writable(out: Path) -> None:
@@ -48,9 +54,9 @@ def truth_of_training_set(path: Path) -> Truth:
 
 
 def whole(loaded: Loaded, source: str) -> Samples:
-    """Return what was read, and say on stderr what of it was left out."""
-    if loaded.skipped:
-        first = loaded.skipped[0]
-        left_out = f"left out {len(loaded.skipped)}; first {first.name}, which {first.reason}"
-        typer.echo(f"note: {source}: {left_out}", err=True)
+    """Return what was read, and say on stderr what of it was left out or taken for granted."""
+    from foretaste.io.sources import left_out
+
+    for note in (*loaded.notes, *left_out(loaded, source)):
+        say(f"note: {note}", err=True)
     return loaded.samples

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from foretaste.cli.options import OnBad, Out, Resize, Seed, Settings, Source, lister
+from foretaste.cli.options import (
+    ImageColumn,
+    LabelColumn,
+    OnBad,
+    Out,
+    Resize,
+    Seed,
+    Settings,
+    Source,
+    Split,
+    lister,
+    size,
+)
+from foretaste.cli.output import say
 from foretaste.errors import ForetasteError, UsageError
 
 if TYPE_CHECKING:
@@ -73,7 +85,10 @@ def poison(
     ] = None,
     seed: Seed = 0,
     settings: Settings = None,
+    split: Split = None,
     resize: Resize = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
     on_bad: OnBad = "stop",
     listing: Annotated[
         bool, typer.Option("--list", help="List the attacks.", callback=lister("foretaste.attacks"), is_eager=True)
@@ -83,8 +98,9 @@ def poison(
     from foretaste import attacks, io
     from foretaste.cli.classes import renumbered
     from foretaste.cli.fields import parse_settings
-    from foretaste.cli.output import check_writable, truth_of_training_set, whole
+    from foretaste.cli.output import truth_of_training_set, whole
     from foretaste.cli.progress import bars
+    from foretaste.cli.results_folder import ResultsFolder
     from foretaste.io.atomic import atomic_text
     from foretaste.io.truth import Truth, write_truth
 
@@ -108,12 +124,20 @@ def poison(
     if (out / f"{other}.parquet").exists():
         raise UsageError(f"{out} holds {other}.parquet, whose {TRUTH} would be lost; choose another folder")
     path = out / f"{at}.parquet"
-    # What an earlier run left there goes first: stopped halfway, no file of it may stand beside one of this run.
-    replaced = (out / TRUTH, out / RECIPE, out / WEIGHTS, out / MODEL, path)
-    check_kept(replaced, Path(source), truth_file)
-    check_writable(out)
-    with bars(quiet=False) as show:
-        samples = whole(io.read(source, split=at, resize=resize, on_bad=on_bad, on_progress=show), source)
+    files = (path.name, TRUTH, WEIGHTS, MODEL, RECIPE)
+    with ResultsFolder(out, files, (source, truth_file)) as folder, bars(quiet=False) as show:
+        loaded = io.read(
+            source,
+            split=split,
+            default_split=at,
+            resize=size(resize),
+            image_column=image_column,
+            label_column=label_column,
+            on_bad=on_bad,
+            use="learn" if at == "train" else "compare",
+            on_progress=show,
+        )
+        samples = whole(loaded, source)
         if attack_from is None:
             options: dict[str, Any] = {}
             if target is not None:
@@ -126,7 +150,7 @@ def poison(
         elif classes is not None and classes != samples.classes:
             raise UsageError(f"{source} has other classes than the set that the attack was made for")
         hyperparameters = {field: getattr(chosen, field) for field in names(type(chosen))}
-        check_kept(replaced, *(value for value in hyperparameters.values() if isinstance(value, Path)))
+        folder.keep(*(value for value in hyperparameters.values() if isinstance(value, Path)))
         if at == "train":
             marks = earlier.mark(samples)
             taken = marks.poison | marks.cover
@@ -144,34 +168,22 @@ def poison(
             truth, count = Truth.of_inputs(result, trojaned), f"{trojaned.sum()} trojaned inputs"
         model = chosen.trojaned() if at == "train" and isinstance(chosen, attacks.TrojansModel) else None
 
-        for file in replaced:
-            file.unlink(missing_ok=True)
+        folder.start()
         io.write_parquet(result, path, on_progress=show)
         write_truth(truth, out / TRUTH)
         head = {"attack": name, "at": at, "seed": seed, "source": source, "classes": samples.classes}
         if at == "test":
             head["stamped"] = stamped
-        atomic_text(out / RECIPE, as_toml(head, hyperparameters))
         if isinstance(chosen, attacks.Trainable) and chosen.weights is not None:
             attacks.save_weights(chosen, out / WEIGHTS)
         if model is not None:
             from foretaste.nets.export import save
 
             save(model, out / MODEL)
-    typer.echo(f"{count} among {len(result)} in {path}")
+        atomic_text(out / RECIPE, as_toml(head, hyperparameters))
+        folder.finish()
+    say(f"{count} among {len(result)} in {path}")
     return 0
-
-
-def check_kept(replaced: Iterable[Path], *inputs: Path | None) -> None:
-    """Refuse to replace a file that the run reads.
-
-    Raises:
-        UsageError: an input is among the files that are replaced.
-    """
-    there = {path.resolve() for path in replaced}
-    for path in inputs:
-        if path is not None and path.resolve() in there:
-            raise UsageError(f"{path} would be overwritten; choose another folder")
 
 
 def read_attack(folder: Path) -> tuple[str, Attack, tuple[str, ...] | None]:
@@ -186,6 +198,7 @@ def read_attack(folder: Path) -> tuple[str, Attack, tuple[str, ...] | None]:
     from pydantic import TypeAdapter, ValidationError
 
     from foretaste import attacks
+    from foretaste.sanitising import reason
 
     recipe = folder / RECIPE
     try:
@@ -198,7 +211,7 @@ def read_attack(folder: Path) -> tuple[str, Attack, tuple[str, ...] | None]:
     except FileNotFoundError:
         raise UsageError(f"{folder} holds no {RECIPE}; give a folder that foretaste poison wrote") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
-        raise ForetasteError(f"cannot read {recipe}: {' '.join(str(error).split())[:200]}") from error
+        raise ForetasteError(f"cannot read {recipe}: {reason(error)}") from error
     if isinstance(attack, attacks.Trainable) and (folder / WEIGHTS).exists():
         attack = attacks.load_weights(attack, folder / WEIGHTS)
     return content["attack"], attack, classes

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from foretaste.progress import OnProgress, Progress, silent
+from foretaste.sanitising import printable
 
 
 @contextmanager
@@ -35,8 +36,9 @@ def bars(*, quiet: bool) -> Iterator[OnProgress]:
 
     def show(progress: Progress) -> None:
         nonlocal current
-        if current is None or display.tasks[-1].description != progress.phase:
-            current = display.add_task(progress.phase, total=progress.total, note="")
+        phase = printable(progress.phase)
+        if current is None or display.tasks[-1].description != phase:
+            current = display.add_task(phase, total=progress.total, note="")
         display.update(current, completed=progress.done, total=progress.total, note=progress.note)
 
     with display:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import ExitStack
+from functools import partial
 from typing import Annotated
 
 import typer
 
-from foretaste.cli.options import Json, OnBad, Out, Resize, Seed, Source
+from foretaste.cli.options import ImageColumn, Json, LabelColumn, OnBad, Out, Resize, Seed, Source, Split, size
+from foretaste.cli.output import say
+
+FILES = ("model.safetensors", "model.onnx", "metrics.json")
+"""What the command writes."""
 
 
 def train(
@@ -26,34 +33,58 @@ def train(
         ),
     ] = None,
     seed: Seed = 0,
+    split: Split = None,
     resize: Resize = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
     on_bad: OnBad = "stop",
     as_json: Json = False,
 ) -> int:
     """Train a classifier with the reference trainer."""
     from foretaste import io, training
-    from foretaste.cli.output import check_writable, whole
+    from foretaste.cli.output import whole
     from foretaste.cli.progress import bars
+    from foretaste.cli.results_folder import ResultsFolder
     from foretaste.io.atomic import atomic_json
+    from foretaste.nets import outline
     from foretaste.nets.export import export_onnx, save
+    from foretaste.samples import alike, renumbered
 
-    check_writable(out)
     plan = training.TrainingPlan() if epochs is None else training.TrainingPlan(epochs=epochs)
-    with bars(quiet=as_json) as show:
-        samples = whole(io.read(source, resize=resize, on_bad=on_bad, on_progress=show), source)
-        held_out = None
+    # Of several processes that accelerate started, the first writes.
+    leads = int(os.environ.get("RANK", "0")) == 0
+    with ExitStack() as stack:
+        folder = stack.enter_context(ResultsFolder(out, FILES, (source, test))) if leads else None
+        show = stack.enter_context(bars(quiet=as_json))
+        read = partial(
+            io.read,
+            resize=size(resize),
+            image_column=image_column,
+            label_column=label_column,
+            on_bad=on_bad,
+            on_progress=show,
+        )
+        loaded = read(source, split=split)
+        samples, held_out = whole(loaded, source), None
         if test is not None:
-            held_out = whole(io.read(test, split="test", resize=resize, on_bad=on_bad, on_progress=show), test)
+            held_out = whole(read(test, default_split="test", use="compare", like=loaded), test)
+            held_out = renumbered(held_out, samples.classes, test, source)
+            samples, held_out = alike(samples, held_out)
+        outline(net, samples.sample_shape, samples.classes)  # refuses a net that is unknown or does not fit
+        if folder is not None:
+            folder.start()
         trained = training.train(samples, test=held_out, net=net, plan=plan, seed=seed, on_progress=show)
-    if not trained.leads:
-        return 0
-    save(trained.net, out / "model.safetensors")
-    export_onnx(trained.net, out / "model.onnx")
-    atomic_json(out / "metrics.json", trained.metrics)
+        if not trained.leads:
+            return 0
+        save(trained.net, out / "model.safetensors")
+        export_onnx(trained.net, out / "model.onnx")
+        atomic_json(out / "metrics.json", trained.metrics)
+        if folder is not None:
+            folder.finish()
     if as_json:
         typer.echo(json.dumps(trained.metrics, indent=2))
     else:
         for name, value in trained.metrics.items():
-            typer.echo(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
-        typer.echo(f"model: {out / 'model.onnx'}")
+            say(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
+        say(f"model: {out / 'model.onnx'}")
     return 0

@@ -63,6 +63,16 @@ def atomic_text(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
+def atomic_bytes(path: str | Path, content: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        ForetasteError: as for ``atomic_path``.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def atomic_json(path: str | Path, value: Any) -> None:
     """Write a JSON file whole or not at all, indented, without NaN (which JSON does not have).
 

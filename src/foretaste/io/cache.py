@@ -7,15 +7,24 @@ import shutil
 import time
 from pathlib import Path
 
+from foretaste.errors import ForetasteError
+
 ABANDONED_AFTER = 24 * 3600.0
 """Seconds after which a file of an unfinished run is taken to be left behind."""
 
 
 def cache_dir() -> Path:
-    """Return the cache folder: ``$FORETASTE_CACHE``, else ``foretaste`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    """Return the cache folder: ``$FORETASTE_CACHE``, else ``foretaste`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
+
+    Raises:
+        ForetasteError: none of them is set, and the user has no home folder.
+    """
     if chosen := os.environ.get("FORETASTE_CACHE"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "foretaste"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "foretaste"
+    except RuntimeError:
+        raise ForetasteError("there is no home folder for the cache; set FORETASTE_CACHE to a folder") from None
 
 
 def sweep(folder: Path) -> None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foretaste.errors import ForetasteError
 from foretaste.io.images import BadImageError, decode_image
+from foretaste.io.keys import LABEL_NAMES, LabelUse, find_column, refuse
 from foretaste.io.parallel import map_ordered
 from foretaste.io.store import gather
-from foretaste.progress import OnProgress, Progress
+from foretaste.progress import OnProgress, Progress, silent
 from foretaste.samples import Labels, Samples
+
+if TYPE_CHECKING:
+    from foretaste.io.tables import TableForm
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
@@ -39,12 +43,84 @@ class Skipped:
     reason: str
 
 
+class Original(Protocol):
+    """A source that samples were read from, to write rows of it as they are there: undecoded, all columns."""
+
+    def write_parquet(self, path: Path, rows: NDArray[np.intp], on_progress: OnProgress) -> None:
+        """Write some of the source's rows, ascending, as parquet.
+
+        Raises:
+            ForetasteError: the source cannot be read again, or the file not be written.
+        """
+        ...
+
+    def copy(self, folder: Path, name: str, rows: NDArray[np.intp], on_progress: OnProgress) -> Path | None:
+        """Write some of the source's rows, ascending, in the source's own format into a folder.
+
+        Returns:
+            What was written; None where the source's format is parquet, or it has none to be written in.
+
+        Raises:
+            ForetasteError: as for ``write_parquet``.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a source is to be read.
+
+    Attributes:
+        resize: (height, width) in pixels to resize images to, or None.
+        on_bad: what to do with a sample that cannot be used.
+        use: what the labels are for.
+        image_column: the column of images, None for one of a known name.
+        label_column: the column of labels, None for one of a known name.
+        form: how the run's first table was read, None for none.
+        on_progress: called as the work goes on.
+    """
+
+    resize: Size | None = None
+    on_bad: OnBad = "stop"
+    use: LabelUse = "compare"
+    image_column: str | None = None
+    label_column: str | None = None
+    form: TableForm | None = None
+    on_progress: OnProgress = silent
+
+    def find_label(self, columns: Sequence[str], origin: str) -> str | None:
+        """Return the column of labels: the chosen one, that of the run's first table, or one of a known name.
+
+        Raises:
+            UsageError: as for ``find_column``.
+        """
+        first = self.form.label if self.form is not None and self.form.label in columns else None
+        return find_column(columns, self.label_column or first, LABEL_NAMES, what="label", origin=origin)
+
+
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """Samples, and what their source held that is not among them."""
+    """Samples, and what their source held that is not among them.
+
+    Attributes:
+        samples: the N samples.
+        skipped: what was left out.
+        rows: ``intp (N,)``, the row of the source that each sample is; None where they are all rows.
+        notes: sentences about what was taken for granted in reading.
+        form: how a table was read, None of anything else.
+        original: writes rows of the source as they are; None where the samples are all there is.
+    """
 
     samples: Samples
     skipped: tuple[Skipped, ...] = ()
+    rows: NDArray[np.intp] | None = field(default=None, kw_only=True)
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
+    form: TableForm | None = field(default=None, kw_only=True)
+    original: Original | None = field(default=None, kw_only=True)
+
+    def noting(self, notes: tuple[str, ...], original: Original | None = None) -> Self:
+        """Return the same with further notes, and with the source it came from if that is given."""
+        return replace(self, notes=self.notes + notes, original=original or self.original)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,6 +136,7 @@ class Encoded:
         name: what to call row i in messages.
         identity: what the images depend on, as JSON.
         skipped: what was left out already.
+        bad: why a row cannot be used, whatever its image is, by row.
     """
 
     origin: str
@@ -70,17 +147,20 @@ class Encoded:
     name: Callable[[int], str]
     identity: object
     skipped: tuple[Skipped, ...] = ()
+    bad: Mapping[int, str] = field(default_factory=dict)
 
 
-def decode(encoded: Encoded, *, resize: Size | None, on_bad: OnBad, on_progress: OnProgress) -> Loaded:
+def decode(encoded: Encoded, reading: Reading) -> Loaded:
     """Decode every image. They are grey, C = 1, if all of them are; otherwise RGB, C = 3.
 
     Raises:
         ForetasteError: an image is bad and ``on_bad`` is "stop", no image is good, sizes differ and ``resize`` is None,
             or the set is too large for memory and the cache cannot be written.
     """
-    identity = ["images", encoded.identity, resize, on_bad]
-    run = _Decoding(encoded, resize, on_bad, on_progress)
+    if reading.on_bad == "stop":
+        refuse(encoded.bad, encoded.name)
+    identity = ["images", encoded.identity, reading.resize, reading.on_bad, sorted(encoded.bad)]
+    run = _Decoding(encoded, reading)
     try:
         result = gather(run.chunks(1), len(encoded.labels), identity, run.notes)
     except _ColourError:
@@ -94,6 +174,7 @@ def decode(encoded: Encoded, *, resize: Size | None, on_bad: OnBad, on_progress:
     return Loaded(
         Samples(encoded.labels[good], encoded.classes, encoded.ids[good], images=result.array),
         encoded.skipped + tuple(Skipped(encoded.name(row), reason) for row, reason in bad),
+        rows=np.flatnonzero(good),
     )
 
 
@@ -104,8 +185,9 @@ class _ColourError(Exception):
 class _Decoding:
     """One set being decoded."""
 
-    def __init__(self, encoded: Encoded, resize: Size | None, on_bad: OnBad, on_progress: OnProgress) -> None:
-        self.encoded, self.resize, self.on_bad, self.on_progress = encoded, resize, on_bad, on_progress
+    def __init__(self, encoded: Encoded, reading: Reading) -> None:
+        self.encoded, self.resize = encoded, reading.resize
+        self.on_bad, self.on_progress = reading.on_bad, reading.on_progress
         self.bad: list[tuple[int, str]] = []
         self.size: Size | None = None
         self.first = 0
@@ -141,9 +223,9 @@ class _Decoding:
                 yield np.stack(chunk)
 
     def _blocks(self) -> Iterator[list[bytes | Path | BadImageError]]:
-        block = []
-        for payload in self.encoded.payloads():
-            block.append(payload)
+        block: list[bytes | Path | BadImageError] = []
+        for row, payload in enumerate(self.encoded.payloads()):
+            block.append(BadImageError(self.encoded.bad[row]) if row in self.encoded.bad else payload)
             if len(block) >= self.block:
                 yield block
                 block = []

@@ -8,12 +8,27 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-"""The only decoders that input may reach."""
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", *(["AVIF"] if features.check("avif") else []))
+"""The only decoders that input may reach; AVIF where Pillow was built with it."""
 SUFFIXES = frozenset(
-    [".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"]
+    [
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jfif",
+        ".bmp",
+        ".gif",
+        ".webp",
+        ".avif",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+    ]
 )
 """File names that end so are images."""
 MAX_PIXELS = 64 * 2**20

@@ -8,18 +8,18 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import TextIOWrapper
 from pathlib import Path
 
 import numpy as np
 
 from foretaste.errors import ForetasteError, UsageError
-from foretaste.io.decoding import Encoded, Loaded, OnBad, Size, decode
+from foretaste.io.decoding import Encoded, Loaded, Reading, decode
 from foretaste.io.download import RemoteFile, fetch
 from foretaste.io.images import BadImageError, resize_image
+from foretaste.io.original import EncodedOriginal, SamplesOriginal
 from foretaste.io.signs import draw_signs
-from foretaste.progress import OnProgress
 from foretaste.samples import Samples, row_ids
 
 NAMES = ("cifar10", "gtsrb", "signs")
@@ -113,9 +113,7 @@ OFFICIAL = Sources(
 )
 
 
-def read_named(
-    name: str, split: str, *, resize: Size | None, on_bad: OnBad, on_progress: OnProgress, sources: Sources = OFFICIAL
-) -> Loaded:
+def read_named(name: str, split: str, reading: Reading, *, sources: Sources = OFFICIAL) -> Loaded:
     """Read the ``split``, "train" or "test", of a set in ``NAMES``.
 
     Raises:
@@ -126,13 +124,13 @@ def read_named(
         raise UsageError(f"{name} has no split {split}; it has {' and '.join(SPLITS)}")
     train = split == "train"
     if name == "gtsrb":
-        return _gtsrb(train, sources, resize or GTSRB_SIZE, on_bad, on_progress)
-    samples = _signs(train) if name == "signs" else _cifar10(train, fetch(sources.cifar10, on_progress))
-    if resize is not None:
+        return _gtsrb(train, sources, replace(reading, resize=reading.resize or GTSRB_SIZE))
+    whole = samples = _signs(train) if name == "signs" else _cifar10(train, fetch(sources.cifar10, reading.on_progress))
+    if reading.resize is not None:
         assert samples.images is not None
-        images = np.stack([resize_image(image, resize) for image in samples.images])
+        images = np.stack([resize_image(image, reading.resize) for image in samples.images])
         samples = Samples(samples.labels, samples.classes, samples.ids, images=images)
-    return Loaded(samples)
+    return Loaded(samples, original=SamplesOriginal(whole))
 
 
 def _signs(train: bool) -> Samples:
@@ -161,29 +159,30 @@ def _cifar10(train: bool, archive: Path) -> Samples:
     return Samples(rows[:, 0].astype(np.int64), CIFAR10_CLASSES, row_ids(len(rows)), images=images)
 
 
-def _gtsrb(train: bool, sources: Sources, resize: Size, on_bad: OnBad, on_progress: OnProgress) -> Loaded:
+def _gtsrb(train: bool, sources: Sources, reading: Reading) -> Loaded:
     """Stallkamp et al. 2012, the final training and test sets; whole pictures, not cut to the sign's box."""
-    path = fetch(sources.gtsrb_train if train else sources.gtsrb_test, on_progress)
+    path = fetch(sources.gtsrb_train if train else sources.gtsrb_test, reading.on_progress)
     try:
-        labels = None if train else _gtsrb_labels(fetch(sources.gtsrb_test_labels, on_progress))
+        labels = None if train else _gtsrb_labels(fetch(sources.gtsrb_test_labels, reading.on_progress))
         with zipfile.ZipFile(path) as archive:
             found = _gtsrb_members(archive, labels)
 
-            def payloads() -> Iterator[bytes | BadImageError]:
+        def payloads() -> Iterator[bytes | BadImageError]:
+            with zipfile.ZipFile(path) as archive:
                 for name, _, _ in found:
                     small = archive.getinfo(name).file_size <= MAX_MEMBER
                     yield archive.read(name) if small else BadImageError("is too large")
 
-            encoded = Encoded(
-                origin="gtsrb",
-                labels=np.array([label for _, label, _ in found], dtype=np.int64),
-                classes=GTSRB_CLASSES,
-                ids=np.array([name for _, _, name in found], dtype=np.str_),
-                payloads=payloads,
-                name=lambda row: f"gtsrb, {found[row][2]}",
-                identity=sources.gtsrb_train.sha256 if train else sources.gtsrb_test.sha256,
-            )
-            return decode(encoded, resize=resize, on_bad=on_bad, on_progress=on_progress)
+        encoded = Encoded(
+            origin="gtsrb",
+            labels=np.array([label for _, label, _ in found], dtype=np.int64),
+            classes=GTSRB_CLASSES,
+            ids=np.array([name for _, _, name in found], dtype=np.str_),
+            payloads=payloads,
+            name=lambda row: f"gtsrb, {found[row][2]}",
+            identity=sources.gtsrb_train.sha256 if train else sources.gtsrb_test.sha256,
+        )
+        return decode(encoded, reading).noting((), EncodedOriginal(encoded, None))
     except (OSError, EOFError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ForetasteError(f"{path} is damaged; delete it and try again") from error
 

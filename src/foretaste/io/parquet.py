@@ -1,114 +1,96 @@
-"""Parquet in the Hugging Face layout, read and written; ``datasets.load_dataset("parquet", …)`` reads it too."""
+"""Parquet in the Hugging Face layout, read from one file or from several."""
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
+from foretaste.errors import ForetasteError, UsageError
 from foretaste.io.arrow_rows import ArrowRows, arrow_errors, hub_features, read_rows
-from foretaste.io.atomic import atomic_path
 from foretaste.io.cache import file_identity
-from foretaste.io.decoding import Loaded, OnBad, Size
-from foretaste.io.images import encode_png
-from foretaste.io.parallel import map_ordered
-from foretaste.progress import OnProgress, Progress, silent
-from foretaste.samples import Mask, Samples
+from foretaste.io.decoding import Loaded, Reading
+from foretaste.io.folder import SPLITS
 
 BATCH_ROWS = 256
 """Rows read at a time."""
-GROUP_BYTES = 32 * 2**20
-"""Decoded bytes of one written row group; nothing larger is held."""
 
-_HUB_FEATURES = {"feature": {"dtype": "float32", "_type": "Value"}, "_type": "Sequence"}
-
-
-def read_parquet(path: Path, *, resize: Size | None, on_bad: OnBad, on_progress: OnProgress) -> Loaded:
-    """Read images or feature vectors.
-
-    Raises:
-        ForetasteError: it is no parquet file or a damaged one, or as for ``read_rows``.
-    """
-    with arrow_errors(str(path)):
-        file = pq.ParquetFile(path, pre_buffer=False)
-        schema, identity = file.schema_arrow, file_identity(path)
-
-    def batches(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        return iter(file.iter_batches(BATCH_ROWS, columns=list(columns)))
-
-    with file:
-        rows = ArrowRows(
-            origin=str(path),
-            folder=path.parent,
-            schema=schema,
-            features=hub_features((schema.metadata or {}).get(b"huggingface"), str(path)),
-            batches=batches,
-            identity=identity,
-        )
-        return read_rows(rows, resize=resize, on_bad=on_bad, on_progress=on_progress)
+SHARD = re.compile(r"(?P<split>.+?)-(?P<number>\d+)-of-(?P<count>\d+)\.parquet")
+"""What one of several files of a split is called on the Hugging Face hub."""
 
 
-def write_parquet(
-    samples: Samples, path: str | Path, *, rows: Mask | None = None, on_progress: OnProgress = silent
-) -> None:
-    """Write samples so that reading the file gives them back bit for bit, ids included.
-
-    Images: column ``image``, a struct of ``bytes`` (PNG) and ``path`` (the id), and ``label``. Feature vectors: columns
-    ``features``, ``label`` and ``id``. The class names are in the schema metadata under ``huggingface``.
-
-    The samples are taken in pieces, so they may be larger than memory.
-
-    Args:
-        samples: the N samples.
-        path: the file; missing parent folders are made.
-        rows: ``bool (N,)``, which of them to write; None is all.
-        on_progress: called as the work goes on.
+def read_parquet(files: Sequence[Path], origin: str, reading: Reading) -> Loaded:
+    """Read images or feature vectors from one file, or from several that are one table, in order.
 
     Raises:
-        ForetasteError: the file cannot be written; an older file of the name is left as it was.
+        ForetasteError: it is no parquet file or a damaged one, the files have other columns, or as for ``read_rows``.
     """
-    schema = _schema(samples)
-    size = max(1, min(10_000, GROUP_BYTES // max(1, samples.inputs.itemsize * int(np.prod(samples.sample_shape)))))
-    chosen = np.arange(len(samples)) if rows is None else np.flatnonzero(rows)
-    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        for start in range(0, len(chosen), size):
-            part = samples[chosen[start : start + size]]
-            writer.write_table(_table(part, schema))
-            on_progress(Progress(phase=f"writing {Path(path).name}", done=start + len(part), total=len(chosen)))
+    with arrow_errors(origin):
+        schemas = [_schema_of(file) for file in files]
+        identity = [file_identity(file) for file in files]
+    for file, schema in zip(files, schemas, strict=True):
+        if not schema.equals(schemas[0]):
+            raise ForetasteError(f"the columns of {file} differ from those of {files[0]}")
+    schema = schemas[0]
+
+    def batches(columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+        for path in files:
+            with pq.ParquetFile(path, pre_buffer=False) as file:
+                yield from file.iter_batches(BATCH_ROWS, columns=None if columns is None else list(columns))
+
+    rows = ArrowRows(
+        origin=origin,
+        folder=files[0].parent,
+        schema=schema,
+        features=hub_features((schema.metadata or {}).get(b"huggingface"), origin),
+        batches=batches,
+        identity=identity,
+    )
+    return read_rows(rows, reading)
 
 
-def _schema(samples: Samples) -> pa.Schema:
-    label = {"_type": "ClassLabel", "names": list(samples.classes)}
-    if samples.images is not None:
-        fields = {"image": pa.struct([("bytes", pa.binary()), ("path", pa.string())]), "label": pa.int64()}
-        features = {"image": {"_type": "Image"}, "label": label}
-    else:
-        fields = {"features": pa.list_(pa.float32()), "label": pa.int64(), "id": pa.string()}
-        features = {"features": _HUB_FEATURES, "label": label, "id": {"dtype": "string", "_type": "Value"}}
-    return pa.schema(list(fields.items()), {"huggingface": json.dumps({"info": {"features": features}})})
+def _schema_of(file: Path) -> pa.Schema:
+    with pq.ParquetFile(file, pre_buffer=False) as opened:
+        return opened.schema_arrow
 
 
-def _table(part: Samples, schema: pa.Schema) -> pa.Table:
-    ids, labels = pa.array(part.ids.tolist(), pa.string()), pa.array(part.labels)
-    if part.images is not None:
-        images = part.images
-        blocks = (images[start : start + 64] for start in range(0, len(images), 64))
-        encoded = [png for block in map_ordered(_encode_block, blocks) for png in block]
-        column = pa.StructArray.from_arrays(
-            [pa.array(encoded, pa.binary()), ids], fields=list(schema.field("image").type)
-        )
-        return pa.Table.from_arrays([column, labels], schema=schema)
-    assert part.features is not None
-    width = part.features.shape[1]
-    offsets = pa.array(np.arange(len(part) + 1, dtype=np.int32) * width)
-    column = pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(part.features).reshape(-1)))
-    return pa.Table.from_arrays([column, labels, ids], schema=schema)
+def shards(folder: Path) -> dict[str, list[Path]]:
+    """Return the parquet files in a folder, or in its subfolder ``data``, by split; "" where names tell no split.
+
+    Raises:
+        ForetasteError: the folder cannot be read, or a file of a split is missing.
+    """
+    found: dict[str, list[Path]] = {}
+    counts: dict[str, int] = {}
+    try:
+        files = sorted(folder.glob("*.parquet")) or sorted((folder / "data").glob("*.parquet"))
+    except OSError as error:
+        raise ForetasteError(f"cannot read {error.filename or folder}: {error.strerror or error}") from error
+    for file in files:
+        if shard := SHARD.fullmatch(file.name):
+            split = shard["split"]
+            counts[split] = int(shard["count"])
+        else:
+            split = file.stem if file.stem.lower() in SPLITS else ""
+        found.setdefault(split, []).append(file)
+    for split, count in counts.items():
+        if len(found[split]) != count:
+            raise ForetasteError(f"{folder} holds {len(found[split])} of the {count} files of {split}")
+    return found
 
 
-def _encode_block(images: NDArray[np.uint8]) -> list[bytes]:
-    return [encode_png(image) for image in images]
+def chosen_split(folder: Path, found: dict[str, list[Path]], split: str | None) -> list[Path]:
+    """Return the files of the split that was asked for, or of the only one.
+
+    Raises:
+        UsageError: there is no such split, or none was asked for and there are several.
+    """
+    if split is None and len(found) == 1:
+        return next(iter(found.values()))
+    if split not in found:
+        listing = ", ".join(name or "files of no split" for name in found)
+        raise UsageError(f"{folder} has the splits {listing}; name one of them with --split")
+    return found[split]

@@ -12,8 +12,7 @@ import pyarrow as pa
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.io.arrow_rows import ArrowRows, arrow_errors, hub_features, read_rows
 from foretaste.io.cache import file_identity
-from foretaste.io.decoding import Loaded, OnBad, Size
-from foretaste.progress import OnProgress
+from foretaste.io.decoding import Loaded, Reading
 
 STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
 
@@ -28,7 +27,7 @@ def has_splits(folder: Path) -> bool:
     return (folder / SPLITS).is_file()
 
 
-def read_saved(folder: Path, split: str, *, resize: Size | None, on_bad: OnBad, on_progress: OnProgress) -> Loaded:
+def read_saved(folder: Path, split: str, reading: Reading) -> Loaded:
     """Read a saved data set, or the one named ``split`` in a saved dictionary.
 
     Raises:
@@ -49,7 +48,7 @@ def read_saved(folder: Path, split: str, *, resize: Size | None, on_bad: OnBad, 
             schema = stream.schema
         identity = [file_identity(file) for file in files]
 
-    def batches(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def batches(columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
         for file in files:
             with pa.OSFile(str(file)) as source, pa.ipc.open_stream(source) as stream:
                 if not stream.schema.equals(schema):
@@ -59,7 +58,7 @@ def read_saved(folder: Path, split: str, *, resize: Size | None, on_bad: OnBad, 
     rows = ArrowRows(
         origin=str(folder), folder=folder, schema=schema, features=features, batches=batches, identity=identity
     )
-    return read_rows(rows, resize=resize, on_bad=on_bad, on_progress=on_progress)
+    return read_rows(rows, reading)
 
 
 def _json(path: Path, key: str, kind: type[list[Any]]) -> list[Any]:

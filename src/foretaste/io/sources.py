@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from glob import glob
 from pathlib import Path
 
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.io.csv import read_csv
-from foretaste.io.decoding import Loaded, OnBad, Size
-from foretaste.io.folder import read_folder
+from foretaste.io.decoding import Loaded, OnBad, Reading, Size
+from foretaste.io.folder import read_folder, split_folders
 from foretaste.io.images import MAX_PIXELS
+from foretaste.io.keys import LabelUse
 from foretaste.io.named import NAMES, read_named
 from foretaste.io.npz import read_npz
-from foretaste.io.parquet import read_parquet
+from foretaste.io.parquet import chosen_split, read_parquet, shards
 from foretaste.io.saved import has_splits, is_saved, read_saved
 from foretaste.progress import OnProgress, silent
 from foretaste.samples import Samples
@@ -21,10 +23,14 @@ from foretaste.samples import Samples
 def read(
     source: str | Path,
     *,
-    split: str = "train",
+    split: str | None = None,
+    default_split: str = "train",
     resize: int | Size | None = None,
     on_bad: OnBad = "stop",
-    fewest_classes: int = 2,
+    use: LabelUse = "learn",
+    image_column: str | None = None,
+    label_column: str | None = None,
+    like: Loaded | None = None,
     on_progress: OnProgress = silent,
 ) -> Loaded:
     """Read samples and say what was left out.
@@ -33,26 +39,41 @@ def read(
     ``~/.cache/foretaste``) and memory-mapped. Images are grey, C = 1, if all of the set are, else RGB.
 
     Args:
-        source: a ``.parquet`` file in the Hugging Face image layout, or with ``features`` and ``label``; a folder with
-            one subfolder of images per class; an ``.npz`` with ``x`` and ``y``; a ``.csv`` table of
-            features with labels in the column ``class``, ``label`` or the last; a folder written by
-            ``datasets.Dataset.save_to_disk``; or ``cifar10``, ``gtsrb`` or ``signs``.
-        split: which part of a named set ("train" or "test") or of a saved dictionary of data sets; any other source is
-            read whole.
+        source: a ``.parquet`` file, a pattern that the files of one table match ("data/train-*.parquet"), or a folder
+            of them: images in the Hugging Face layout, lists of ``features``, or columns of numbers; a folder with one
+            subfolder of images per class; an ``.npz`` with ``x`` and ``y``; a ``.csv`` table of features; a folder
+            written by ``datasets.Dataset.save_to_disk``; or ``cifar10``, ``gtsrb`` or ``signs``.
+        split: which part to read of a source that has parts.
+        default_split: which part of a named set ("train" or "test") or of a saved dictionary of data sets to read if
+            ``split`` does not say. A folder with parts is not guessed about.
         resize: pixels to resize images to: one number for both sides, or (height, width).
-        on_bad: "stop" at the first image that cannot be used, or "skip" it and report it.
-        fewest_classes: 2 for what is to be learnt from; 1 for inputs whose labels may say nothing.
+        on_bad: "stop" at the first sample that cannot be used, or "skip" it and report it.
+        use: what the labels are for: "learn" from, "compare" with, or "ignore", and then there need be none.
+        image_column: the column of images, where it has no known name.
+        label_column: the column of labels, where it has no known name.
+        like: what the run read first; the columns and texts of a table are numbered as there.
         on_progress: called as the work goes on.
 
     Raises:
-        UsageError: there is no such source or split, it has too few classes, or ``resize`` makes no sense.
+        UsageError: there is no such source or split, it is not clear what is meant, it has too few classes, or
+            ``resize`` makes no sense.
+        EmptyError: the source is in order and holds no samples.
         ForetasteError: the source is damaged, or its parts do not fit; the sentence names the file and the row.
     """
     size = (resize, resize) if isinstance(resize, int) else resize
     if size is not None and not (min(size) >= 1 and size[0] * size[1] <= MAX_PIXELS):
         raise UsageError(f"cannot resize images to {size[1]} x {size[0]} pixels")
-    loaded = _read(source, split, size, on_bad, on_progress)
-    if len(loaded.samples.classes) < fewest_classes:
+    reading = Reading(
+        resize=size,
+        on_bad=on_bad,
+        use=use,
+        image_column=image_column,
+        label_column=label_column,
+        form=None if like is None else like.form,
+        on_progress=on_progress,
+    )
+    loaded = _read(source, split, default_split, reading)
+    if use == "learn" and len(loaded.samples.classes) < 2:
         raise UsageError(f"{source} has only one class; a classifier needs at least two")
     _check_names(loaded.samples, source)
     return loaded
@@ -70,44 +91,77 @@ def _check_names(samples: Samples, source: str | Path) -> None:
                 ) from None
 
 
-def _read(source: str | Path, split: str, size: Size | None, on_bad: OnBad, on_progress: OnProgress) -> Loaded:
+def _read(source: str | Path, split: str | None, default_split: str, reading: Reading) -> Loaded:
     if source in NAMES:
-        return read_named(str(source), split, resize=size, on_bad=on_bad, on_progress=on_progress)
+        return read_named(str(source), split or default_split, reading)
     path = Path(source)
     if not path.exists():
-        raise UsageError(f"{source} does not exist; give a file, a folder, or one of {', '.join(NAMES)}")
-    if path.is_dir() and has_splits(path):
-        return read_saved(path, split, resize=size, on_bad=on_bad, on_progress=on_progress)
+        files = [Path(name) for name in sorted(glob(str(source)))]  # noqa: PTH207, a pattern may be absolute
+        if not files:
+            raise UsageError(f"{source} does not exist; give a file, a folder, or one of {', '.join(NAMES)}")
+        if any(file.suffix.lower() != ".parquet" for file in files):
+            raise UsageError(f"{source} matches {files[0].name}; several files must be .parquet")
+        return read_parquet(files, str(source), reading)
     if path.is_dir():
-        if is_saved(path):
-            return read_saved(path, split, resize=size, on_bad=on_bad, on_progress=on_progress)
-        return read_folder(path, resize=size, on_bad=on_bad, on_progress=on_progress)
+        return _read_folder(path, split, default_split, reading)
+    if split is not None:
+        raise UsageError(f"{source} has no splits; leave --split out")
     if path.suffix.lower() == ".parquet":
-        return read_parquet(path, resize=size, on_bad=on_bad, on_progress=on_progress)
+        return read_parquet([path], str(path), reading)
     if path.suffix.lower() == ".npz":
-        return read_npz(path, resize=size, on_progress=on_progress)
+        return read_npz(path, reading)
     if path.suffix.lower() == ".csv":
-        return read_csv(path, resize=size, on_progress=on_progress)
+        return read_csv(path, reading)
     raise UsageError(f"{source} is not a kind of file that can be read; give .parquet, .npz, .csv or a folder")
+
+
+def _read_folder(path: Path, split: str | None, default_split: str, reading: Reading) -> Loaded:
+    if is_saved(path):
+        if split is not None and not has_splits(path):
+            raise UsageError(f"{path} has no splits; leave --split out")
+        notes = (f"{path} has splits, and {default_split} was read",) if split is None and has_splits(path) else ()
+        return read_saved(path, split or default_split, reading).noting(notes)
+    if found := shards(path):
+        return read_parquet(chosen_split(path, found, split), str(path), reading)
+    if split is not None:
+        if split not in (splits := split_folders(path)):
+            raise UsageError(f"{path} has no split {split}; it has {', '.join(splits) or 'none'}")
+        return read_folder(path / split, reading)
+    return read_folder(path, reading)
 
 
 def load(
     source: str | Path,
     *,
-    split: str = "train",
+    split: str | None = None,
     resize: int | Size | None = None,
     on_bad: OnBad = "stop",
+    image_column: str | None = None,
+    label_column: str | None = None,
     on_progress: OnProgress = silent,
 ) -> Samples:
-    """Read samples; as ``read``, but what was left out becomes a warning.
+    """Read samples; as ``read``, but what was left out or taken for granted becomes a warning.
 
     Raises:
         ForetasteError: as for ``read``.
     """
-    loaded = read(source, split=split, resize=resize, on_bad=on_bad, on_progress=on_progress)
-    if loaded.skipped:
-        first = loaded.skipped[0]
-        warnings.warn(
-            f"{source}: left out {len(loaded.skipped)}; first {first.name}, which {first.reason}", stacklevel=2
-        )
+    loaded = read(
+        source,
+        split=split,
+        resize=resize,
+        on_bad=on_bad,
+        image_column=image_column,
+        label_column=label_column,
+        on_progress=on_progress,
+    )
+    for note in (*loaded.notes, *left_out(loaded, source)):
+        warnings.warn(note, stacklevel=2)
     return loaded.samples
+
+
+def left_out(loaded: Loaded, source: str | Path) -> tuple[str, ...]:
+    """Return a sentence about what of a source was left out; none if nothing was."""
+    if not loaded.skipped:
+        return ()
+    first = loaded.skipped[0]
+    return (f"{source}: left out {len(loaded.skipped)}; first {first.name}, which {first.reason}",)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from math import prod
@@ -94,15 +95,15 @@ def gather(
     Raises:
         ForetasteError: the cache cannot be written.
     """
-    entry = Entry.of(identity)
-    if (earlier := entry.read()) is not None:
-        return earlier
+    with suppress(ForetasteError):  # without a cache there is nothing earlier, and small arrays need none
+        if (earlier := Entry.of(identity).read()) is not None:
+            return earlier
     first = next(chunks, None)
     if first is None:
         return Gathered(np.empty((0,), np.uint8), notes())
     chunks = chain([first], chunks)
     if rows * first[0].nbytes > IN_MEMORY:
-        return entry.write(chunks, notes)
+        return Entry.of(identity).write(chunks, notes)
     array, done = np.empty((rows, *first.shape[1:]), first.dtype), 0
     for chunk in chunks:
         array[done : done + len(chunk)] = chunk

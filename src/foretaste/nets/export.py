@@ -13,11 +13,12 @@ from typing import Annotated
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialised
 
 from foretaste.errors import ForetasteError
-from foretaste.io.atomic import atomic_path
+from foretaste.io.atomic import atomic_bytes, atomic_path
 from foretaste.nets import Net, outline
+from foretaste.sanitising import reason
 
 CARD = "foretaste"
 """The metadata key of a model file under which ``Card`` is kept, as JSON."""
@@ -44,8 +45,7 @@ def save(net: Net, path: str | Path) -> None:
     """
     card = Card(net=net.name, width=net.width, sample_shape=net.sample_shape, classes=net.classes)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-    with atomic_path(path) as temporary:
-        save_file(state, temporary, {CARD: card.model_dump_json()})
+    atomic_bytes(path, serialised(state, {CARD: card.model_dump_json()}))
 
 
 def load(path: str | Path) -> Net:
@@ -69,7 +69,7 @@ def load(path: str | Path) -> Net:
     except KeyError:
         raise ForetasteError(f"{path} is not a model that foretaste wrote") from None
     except (SafetensorError, OSError, ValidationError, RuntimeError) as error:
-        raise ForetasteError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+        raise ForetasteError(f"cannot read {path}: {reason(error)}") from error
     net.channels_last()
     return net.eval()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,31 @@ import pyarrow.parquet as pq
 
 from foretaste.cleansers.verdict import Verdict
 from foretaste.guards.neo.registry import Registry
-from foretaste.io import Skipped, atomic_json, atomic_path, atomic_text, write_parquet
+from foretaste.io import Loaded, Skipped, atomic_json, atomic_path, atomic_text
+from foretaste.io.atomic import writing
+from foretaste.io.original import SamplesOriginal
 from foretaste.progress import OnProgress, silent
 from foretaste.report.page import cleanse_page
 from foretaste.report.summary import about, describe, plain, save_triggers
 from foretaste.report.triggers import find_triggers
 from foretaste.samples import Mask, Samples
+
+FILES = (
+    "verdicts.parquet",
+    "cleansed.parquet",
+    "quarantine.parquet",
+    "cleansed.csv",
+    "quarantine.csv",
+    "cleansed.npz",
+    "quarantine.npz",
+    "keep.csv",
+    "report.html",
+    "summary.json",
+)
+"""What ``save_cleanse`` writes, those for the source's format only if that is asked for."""
+
+COPIES = ("cleansed", "quarantine")
+"""The folders that it writes if asked for the format of a source that is a folder."""
 
 
 def save_cleanse(
@@ -28,16 +48,19 @@ def save_cleanse(
     source: str,
     settings: Mapping[str, object],
     clean_size: int | None = None,
-    skipped: Sequence[Skipped] = (),
+    loaded: Loaded | None = None,
+    copy_source: bool = False,
     truth_poison: Mask | None = None,
     truth_cover: Mask | None = None,
     registry: Registry | None = None,
     on_progress: OnProgress = silent,
 ) -> dict[str, Any]:
-    """Write ``verdicts.parquet``, ``cleansed.parquet``, ``quarantine.parquet``, ``report.html`` and ``summary.json``.
+    """Write ``FILES``.
 
-    ``summary.json`` comes last: where it is, the rest is complete. Written twice from the same verdict, the files
-    are the same but for ``created``.
+    ``cleansed.parquet`` and ``quarantine.parquet`` share out the rows of the source as they are there: all columns, and
+    images as they are encoded. ``keep.csv`` lists the ids of the samples that were not flagged. ``summary.json`` comes
+    last: where it is, the rest is complete. Written twice from the same verdict, the files are the same but for
+    ``created``.
 
     Args:
         out: the folder to write into; made if missing.
@@ -46,7 +69,8 @@ def save_cleanse(
         source: where the samples came from, for people.
         settings: the method's hyperparameters and whatever else shaped the run.
         clean_size: number of trusted samples the method had, None for none.
-        skipped: what could not be read and so was not inspected.
+        loaded: what the samples were read from; None writes the samples themselves.
+        copy_source: whether to write the two sets in the format of the source, too.
         truth_poison: ``bool (N,)``, which samples are poison, where that is known.
         truth_cover: ``bool (N,)``, which carry the trigger under their true label; with ``truth_poison`` only. They
             count as clean in the rates.
@@ -60,7 +84,10 @@ def save_cleanse(
     Raises:
         ForetasteError: a file cannot be written.
     """
-    summary = _summary(samples, verdict, source, settings, clean_size, skipped, truth_poison, truth_cover)
+    with writing(out / "summary.json"):
+        (out / "summary.json").unlink(missing_ok=True)
+    loaded = loaded or Loaded(samples)
+    summary = _summary(samples, verdict, source, settings, clean_size, loaded.skipped, truth_poison, truth_cover)
     found = None
     if registry is not None:
         flagged = samples[verdict.flagged]
@@ -70,8 +97,16 @@ def save_cleanse(
     page = cleanse_page(samples, verdict, summary, truth_poison=truth_poison, triggers=found)
     with atomic_path(out / "verdicts.parquet") as path:
         pq.write_table(_verdicts(samples, verdict), path)
-    write_parquet(samples, out / "cleansed.parquet", rows=~verdict.flagged, on_progress=on_progress)
-    write_parquet(samples, out / "quarantine.parquet", rows=verdict.flagged, on_progress=on_progress)
+    rows = np.arange(len(samples)) if loaded.rows is None else loaded.rows
+    original = loaded.original or SamplesOriginal(samples)
+    for name, chosen in (("cleansed", rows[~verdict.flagged]), ("quarantine", rows[verdict.flagged])):
+        original.write_parquet(out / f"{name}.parquet", chosen, on_progress)
+        if copy_source:
+            original.copy(out, name, chosen, on_progress)
+    with atomic_path(out / "keep.csv") as path, path.open("w", encoding="utf-8", newline="") as file:
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(["id"])
+        lines.writerows([name] for name in samples.ids[~verdict.flagged].tolist())
     atomic_text(out / "report.html", page)
     atomic_json(out / "summary.json", summary)
     return summary

@@ -19,6 +19,9 @@ from foretaste.report.scan_page import scan_page
 from foretaste.report.summary import about, describe, name_of, plain, save_triggers
 from foretaste.samples import Mask, Samples
 
+FILES = ("verdicts.parquet", "report.html", "summary.json")
+"""What ``save_scan`` writes beside the folder of triggers."""
+
 
 def save_scan(
     out: Path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import math
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from foretaste import __version__
-from foretaste.guards.neo.registry import Registry
+from foretaste.guards.neo.registry import INDEX, Registry
 from foretaste.guards.trigger import Trigger
 from foretaste.io import Skipped
 
@@ -71,12 +72,23 @@ def name_of(label: int, classes: Sequence[str]) -> str:
 
 
 def save_triggers(registry: Registry, folder: Path) -> None:
-    """Write the triggers, and remove the pictures of those that an earlier run left in the folder."""
+    """Write the triggers in place of those that an earlier run left in the folder; other files stay."""
+    remove_triggers(folder)
     registry.save(folder)
-    names = {trigger.id for trigger in registry}
-    for path in folder.glob("*.png"):
-        if path.stem not in names:
-            path.unlink()
+
+
+def remove_triggers(folder: Path) -> None:
+    """Remove the triggers that an earlier run left in a folder: the pictures that its index names, and the index."""
+    try:
+        names = [trigger["id"] for trigger in json.loads((folder / INDEX).read_bytes())["triggers"]]
+    except (OSError, ValueError, LookupError, TypeError):
+        return
+    for name in names:
+        if isinstance(name, str) and Path(name).name == name:
+            (folder / f"{name}.png").unlink(missing_ok=True)
+    (folder / INDEX).unlink(missing_ok=True)
+    with suppress(OSError):  # other files are in it
+        folder.rmdir()
 
 
 def plain(value: object) -> object:

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save as serialised
 
 from foretaste.attacks._base.attack import Attack, Trainable, Weights
 from foretaste.errors import ForetasteError, UsageError
-from foretaste.io.atomic import atomic_path
+from foretaste.io.atomic import atomic_bytes
 from foretaste.io.cache import cache_dir, sweep
 from foretaste.progress import OnProgress, silent
 from foretaste.samples import Samples
+from foretaste.sanitising import reason
 
 if TYPE_CHECKING:
     from torch import nn
@@ -98,8 +99,7 @@ def save_weights(attack: Attack, path: Path) -> None:
     assert isinstance(attack, Trainable)
     assert attack.weights is not None
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in attack.weights.items()}
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {"attack": identity(attack)})
+    atomic_bytes(path, serialised(tensors, {"attack": identity(attack)}))
 
 
 def load_weights(attack: SomeAttack, path: Path) -> SomeAttack:
@@ -116,7 +116,7 @@ def load_weights(attack: SomeAttack, path: Path) -> SomeAttack:
     except FileNotFoundError:
         raise ForetasteError(f"there is no file {path}") from None
     except (SafetensorError, OSError) as error:
-        raise ForetasteError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+        raise ForetasteError(f"cannot read {path}: {reason(error)}") from error
     return with_weights(attack, weights)
 
 

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
 from foretaste.attacks._base.attack import Weights
 from foretaste.attacks._base.surrogate import surrogate
-from foretaste.io.atomic import atomic_path
+from foretaste.io.atomic import atomic_bytes
 from foretaste.nets import Net
 from foretaste.progress import OnProgress, Progress
 from foretaste.samples import Images, Samples
@@ -93,8 +94,7 @@ def craft(
             note = f"cosine {1 - distance:.2f}"
             on_progress(Progress(phase="match gradients", done=step + 1, total=steps, note=note))
         if kept is not None:
-            with atomic_path(kept) as temporary:
-                save_file({"changes": changes.cpu()}, temporary)
+            atomic_bytes(kept, serialised({"changes": changes.cpu()}))
     return {
         "rows": rows.astype(np.int64),
         "images": np.array(samples.inputs[rows]),

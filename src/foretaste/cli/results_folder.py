@@ -1,0 +1,116 @@
+"""The folder that a run writes its results to: its own while it runs, and never a mixture of two runs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from filelock import FileLock, Timeout
+
+from foretaste.cli import output
+from foretaste.errors import ForetasteError, UsageError
+from foretaste.io.atomic import remove_unfinished, writing
+
+WORK = ".work"
+"""The folder inside where a run keeps what it needs to go on after it was killed, until it is done."""
+TRIGGERS = "triggers"
+"""The folder inside with pictures of triggers."""
+
+
+class ResultsFolder:
+    """A folder that belongs to one run.
+
+    It is locked inside ``with``, which can be entered again. ``start`` removes the results of an earlier run, once this
+    one has read its inputs and can begin; ``finish`` removes ``work``, once all results are written. After an error
+    before ``start`` nothing is left of the run.
+
+    Args:
+        path: the folder; made if it is missing.
+        files: names of the files that the run writes, the one that says that all are there last.
+        inputs: what the run reads, as the user gave it; None and what is no file are passed over.
+
+    Raises:
+        UsageError: an input would be overwritten, or the results would become part of it; or there are files of these
+            names that no run of foretaste left.
+        ForetasteError: the folder cannot be written, or another run writes to it.
+    """
+
+    def __init__(self, path: Path, files: Sequence[str], inputs: Iterable[str | Path | None] = ()) -> None:
+        self.path, self._files = path, files
+        self.work = path / WORK
+        self._started = False
+        self.keep(*inputs)
+        there = [name for name in files if (path / name).exists()]
+        if there and not self.work.exists() and (files[-1] not in there or len(there) == 1):
+            raise UsageError(f"{path} holds {there[0]}, which foretaste did not write; choose another folder")
+        output.check_writable(path)
+
+    def keep(self, *inputs: str | Path | None) -> None:
+        """Refuse to overwrite what the run reads.
+
+        Raises:
+            UsageError: as for ``inputs``.
+        """
+        replaced = {(self.path / name).resolve() for name in (*self._files, TRIGGERS)}
+        for given in inputs:
+            if given is None or not Path(given).exists():
+                continue
+            place = Path(given).resolve()
+            if place in replaced:
+                raise UsageError(f"{given} would be overwritten; choose another folder")
+            if place.is_dir() and self.path.resolve().is_relative_to(place):
+                raise UsageError(
+                    f"{self.path} lies in {given}, which the results would become part of; choose another folder"
+                )
+
+    def __enter__(self) -> Self:
+        """Lock the folder."""
+        self._made = [folder for folder in (self.work, self.path) if not folder.exists()]
+        with writing(self.path):
+            self.work.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(self.work / "lock", timeout=0)
+            try:
+                self._lock.acquire()
+            except Timeout:
+                raise ForetasteError(
+                    f"another run writes to {self.path}; wait for it, or choose another folder"
+                ) from None
+        return self
+
+    def start(self) -> None:
+        """Remove what an earlier run left, the file that says that all are there first; other files stay.
+
+        Raises:
+            ForetasteError: it cannot be removed.
+        """
+        self._started = True
+        with writing(self.path):
+            for name in reversed(self._files):
+                (self.path / name).unlink(missing_ok=True)
+            if (self.path / TRIGGERS).is_dir():
+                from foretaste.report.summary import remove_triggers
+
+                remove_triggers(self.path / TRIGGERS)
+        remove_unfinished(self.path)
+
+    def finish(self) -> None:
+        """Remove what the run kept to go on after it was killed."""
+        remove_unfinished(self.path)
+        shutil.rmtree(self.work, ignore_errors=True)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Unlock the folder; after an error that came before the start, remove it if it was made and is empty."""
+        self._lock.release()
+        if kind is None or (self._started and not issubclass(kind, UsageError)):
+            return
+        with suppress(OSError):  # what is not empty stays
+            if self.work in self._made:
+                (self.work / "lock").unlink(missing_ok=True)
+            for folder in self._made:
+                folder.rmdir()
