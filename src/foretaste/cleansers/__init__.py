@@ -36,8 +36,9 @@ def __getattr__(name: str) -> Any:
 def built_in() -> dict[str, type[Cleanser]]:
     """Load the built-in cleansers and return them by name: the one dictionary that ``CLEANSERS`` is."""
     from foretaste.cleansers.confusion_training import ConfusionTraining
+    from foretaste.cleansers.confusion_training_paper import ConfusionTrainingPaper
 
-    return {"confusion-training": ConfusionTraining}
+    return {"confusion-training": ConfusionTraining, "confusion-training-paper": ConfusionTrainingPaper}
 
 
 def names() -> list[str]:
