@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from scipy.stats import multivariate_normal
 from torch import Tensor, nn
 
-from foretaste import cleansers, training
+from foretaste import cleansers, cli, training
 from foretaste.attacks import BadNets, Poisoned, poison_training_set
 from foretaste.cleansers.confusion_training_paper import (
     PRESETS,
@@ -41,13 +42,13 @@ if TYPE_CHECKING:
 TARGET = 3
 QUICK = ConfusionTrainingPaper(
     budget=1.0,
-    victim_epochs=4,
+    victim_epochs=12,
     shares=(0.25, 0.1),
     floors=(0.02,),
-    pretrain_epochs=(12, 12),
+    pretrain_epochs=(10, 12),
     clean_from=3,
     confusion_steps=(50,),
-    confusion_rates=(0.005,),
+    confusion_rates=(0.01,),
     lambda_=(10.0,),
 )
 """Three rounds, in seconds on a few hundred images of 16 pixels."""
@@ -66,14 +67,20 @@ def features(n: int, seed: int = 0, n_classes: int = 3) -> Samples:
 # What it finds.
 
 
+def of_six_classes(signs: Samples) -> Samples:
+    few = signs.labels < 6
+    return Samples.from_arrays(signs.inputs[few], signs.labels[few], signs.classes[:6])
+
+
 @pytest.fixture(scope="module")
 def poisoned(small_signs: SmallSigns) -> Poisoned:
-    return poison_training_set(small_signs(480, 0), BadNets(rate=0.06, target=TARGET, size=0.25), seed=0)
+    signs = of_six_classes(small_signs(1280, 0))
+    return poison_training_set(signs, BadNets(rate=0.06, target=TARGET, size=0.25), seed=0)
 
 
 @pytest.fixture(scope="module")
 def trusted(small_signs: SmallSigns) -> Samples:
-    return small_signs(96, 9)
+    return of_six_classes(small_signs(256, 9))
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +90,11 @@ def verdict(poisoned: Poisoned, trusted: Samples) -> Verdict:
 
 def test_badnets_is_found(verdict: Verdict, poisoned: Poisoned) -> None:
     detection = verdict.compare(poisoned.poison)
+    # With seeds 0 and 1 all 29 are found, with 11 % of the clean images at most and an AUROC of 0.98 at least: after so
+    # little training one other class still shows two groups.
     assert detection.tpr >= 0.9
-    assert detection.fpr <= 0.15
-    assert detection.auroc >= 0.98
+    assert detection.fpr <= 0.2
+    assert detection.auroc >= 0.95
     assert TARGET in verdict.suspect_classes
     assert max(verdict.classes, key=lambda entry: np.nan_to_num(entry.statistic)).label == TARGET
 
@@ -447,3 +456,25 @@ def test_images_take_the_net_that_is_named(hills: Hills) -> None:
     assert run.new(Stream.VICTIM, 0).name == "convnet"
     with pytest.raises(UsageError, match="no net 'nonesuch'"):
         ConfusionTrainingPaper(net="nonesuch").inspect(samples, samples)
+
+
+def test_the_command_line_takes_a_preset_and_a_budget_and_the_report_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, some in (("set", features(90)), ("clean", features(150, 1))):
+        np.savez(tmp_path / f"{name}.npz", x=some.inputs, y=some.labels)
+    arguments = ["cleanse", str(tmp_path / "set.npz"), "--method", "confusion-training-paper", "--json"]
+    arguments += ["--set", "preset=imagenet", "--set", "budget=0.001", "--set", "lambda_=20,10"]
+    assert cli.main([*arguments, "--out", str(tmp_path / "out")]) == 4
+    assert "needs clean samples, at least a batch of 128" in capsys.readouterr().err
+    arguments += ["--clean", str(tmp_path / "clean.npz"), "--out", str(tmp_path / "out")]
+    assert cli.main(arguments) in (0, 1)
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["notes"][0] == "the published configuration for imagenet was taken"
+    assert "epochs and steps were scaled by 0.001" in summary["notes"][1]
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "epochs and steps were scaled by 0.001" in page
+    assert "Round 5" in page
+    arguments[arguments.index("preset=imagenet")] = "preset=svhn"
+    assert cli.main(arguments) == 4
+    assert "--set preset=svhn: input should be 'cifar10', 'gtsrb', 'imagenet' or 'ember'" in capsys.readouterr().err

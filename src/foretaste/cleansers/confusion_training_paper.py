@@ -77,7 +77,7 @@ class Configuration:
         momentum: of each confusion, in [0, 1).
         weight_decay: of pretraining and confusion, ≥ 0.
         lambda_: weight of the clean samples' loss in a confusion, λ − 1 to 1 for the distilled samples'; above 1.
-        every: a confusion takes a batch of the distilled set in every so-manieth step, ≥ 1.
+        every: the k of a confusion that takes a batch of the distilled set in every k-th step, ≥ 1.
         batch_size: clean samples in a step, and as many of the distilled set, ≥ 2.
         clean_size: clean samples that the authors had, ≥ 1.
         flagged_share: None tests each class; otherwise this share of the set, in (0, 1], is flagged without a test.
@@ -229,8 +229,8 @@ class ConfusionTrainingPaper:
             1 on a GPU and 0.1 on a CPU, where the whole takes hours.
         net: a key of ``foretaste.nets.NETS``. None is ``mlp`` for feature vectors; for images ``resnet18``, as
             published, on a GPU and ``compact-resnet`` on a CPU.
-        smoothing: a class's loss is weighted by 1 / √(its share of the distilled set + this), > 0, so that a class of
-            which little is left does not rule the batch.
+        smoothing: a class's loss is weighted by 1 / √(its share of the distilled set + this), > 0; it bounds the weight
+            of classes of which little is left.
         ridge: added to the variance along each principal axis, > 0, so that points on a line have a density.
         ratio: a class is condemned if the likelihood per sample grows by more than this factor, > 1.
         top_ratio: the same for the class whose factor is the highest, > 1.
@@ -359,10 +359,10 @@ class ConfusionTrainingPaper:
             if np.isnan(ratio):
                 reason = f"the confused classifier keeps the label of {n_kept}, which leaves no two groups to compare"
             else:
-                apart = "lie apart from the rest" if condemned else "do not lie apart from the rest"
+                apart, above = ("lie", "above") if condemned else ("do not lie", "not above")
                 reason = (
-                    f"{n_kept} samples that the confused classifier gives their label {apart}: as two groups the class "
-                    f"is {ratio:.3g} times likelier per sample than as one"
+                    f"the {n_kept} samples whose label the confused classifier keeps {apart} apart from the rest: "
+                    f"the likelihood ratio of two groups to one is {above} {threshold:g}"
                 )
             evidence.append(
                 ClassEvidence(
@@ -380,14 +380,14 @@ class ConfusionTrainingPaper:
 
 
 CPU_BUDGET = 0.1
-"""The default budget on a CPU: some minutes for 25,000 images of 32 pixels on two cores."""
+"""The default budget on a CPU: 0.8 million passes of single images for a set of 25,000, minutes on two cores."""
 
 
 def checked(clean: Samples | None, plan: Configuration) -> Samples:
-    """Return the clean set, if it is one to confuse with.
+    """Return the clean set if it is large enough.
 
-    A batch is the least: with fewer, each step would show all of the clean set, and clean samples would have another
-    weight in the batch statistics than published.
+    It takes at least one batch: from fewer samples each step would show all of them, and their part in the batch
+    statistics would be smaller than published.
 
     Raises:
         UsageError: there is none, or it is too small.
@@ -476,7 +476,7 @@ class Run:
         self.key = fingerprint(samples, clean, method, plan, seed, __version__)
 
     def victim(self) -> Net:
-        """Train the model that an unwary user would train: with augmentation, as the reference trainer does."""
+        """Train as the reference trainer does, with augmentation, on the whole set."""
         plan = TrainingPlan(epochs=self.plan.victim_epochs)
         net = self.new(Stream.VICTIM, 0)
         self.train(
