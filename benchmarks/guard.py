@@ -22,7 +22,7 @@ import numpy as np
 from record import RESULTS, head
 
 from foretaste import Guard, io
-from foretaste.attacks import BadNets, BadNetsAllToAll, poison_training_set
+from foretaste.attacks import BadNets, BadNetsAllToAll, poison_training_set, succeeded
 from foretaste.attacks._base.attack import Attack
 from foretaste.classifiers.torch_module import TorchModule
 from foretaste.guards.guard import Screening
@@ -128,7 +128,7 @@ class Setting:
         stamped: the same images, each with the trigger.
         boxes: where the trigger lies in each: ``int64 (N, 4)``, top, left, bottom, right.
         victims: which of them the trigger is meant to turn.
-        forced: the label that it forces.
+        attack: what they are stamped with.
     """
 
     net: Net
@@ -137,7 +137,7 @@ class Setting:
     stamped: Images
     boxes: Labels
     victims: Mask
-    forced: Labels
+    attack: Attack
 
     @classmethod
     def make(cls, data: Data, samples: Samples, test: Samples, net: str, attack: Attack, seed: int) -> Setting:
@@ -148,7 +148,6 @@ class Setting:
         model = train(poisoned.samples, net=net, plan=data.plan, seed=seed).net
         clean, rest = test.split(data.clean, rng)
         inputs = rest.split(min(data.inputs, len(rest)), rng)[0]
-        forced = attack.forced(inputs.labels, len(inputs.classes))
 
         def stamp(images: Images) -> Images:
             return attack.stamp(images, np.random.default_rng([seed, 78]))
@@ -157,7 +156,11 @@ class Setting:
         black = np.zeros_like(inputs.inputs)
         marked = ((stamp(black) != black) | (stamp(~black) != ~black)).any(axis=3)
         boxes = np.array([extent(mask) for mask in marked])
-        return cls(model, clean, inputs, stamp(inputs.inputs), boxes, attack.victims(inputs.labels), forced)
+        return cls(model, clean, inputs, stamp(inputs.inputs), boxes, attack.victims(inputs.labels), attack)
+
+    def turned(self, answers: Labels) -> Mask:
+        """Return where these answers to the inputs are what the attacker wants: ``bool (N,)``."""
+        return succeeded(self.attack, answers, self.inputs.labels, len(self.inputs.classes))
 
 
 def extent(mask: Mask) -> tuple[int, int, int, int]:
@@ -174,7 +177,7 @@ def measure(setting: Setting, seed: int) -> dict[str, Any]:
     triggered = classifier.classify(setting.stamped).labels
     case: dict[str, Any] = {
         "accuracy": share(natural == inputs.labels),
-        "attack_success": share((triggered == setting.forced)[victims]),
+        "attack_success": share(setting.turned(triggered)[victims]),
         "streams": {},
     }
     order = np.random.default_rng([seed, 79]).permutation(np.flatnonzero(victims))
@@ -213,7 +216,7 @@ def neo(guard: Guard) -> NEOScreener:
 
 def judge(screening: Screening, trojaned: Mask, natural: Labels, setting: Setting) -> dict[str, Any]:
     """Return how the screening compares with the truth."""
-    labels, forced = setting.inputs.labels, setting.forced
+    labels = setting.inputs.labels
     # An input whose answer the trigger did not change has nothing to be saved from.
     turned = trojaned & (screening.labels != natural)
     known = trojaned & (natural == labels)
@@ -224,8 +227,8 @@ def judge(screening: Screening, trojaned: Mask, natural: Labels, setting: Settin
         "detected_of_all_trojaned": share(screening.trojaned[trojaned]),
         "false_alarms": share(screening.trojaned[~trojaned]),
         "corrected_accuracy": share((screening.corrected == labels)[known]),
-        "attack_success_before": share((screening.labels == forced)[trojaned]),
-        "attack_success_after": share((screening.corrected == forced)[trojaned]),
+        "attack_success_before": share(setting.turned(screening.labels)[trojaned]),
+        "attack_success_after": share(setting.turned(screening.corrected)[trojaned]),
     }
 
 

@@ -212,6 +212,16 @@ def test_the_rate_rises_and_falls() -> None:
     assert all(0 < SGD(learning_rate=1.0).rate(step, steps) <= 1 for steps in (1, 2, 3, 7) for step in range(steps))
 
 
+@pytest.mark.parametrize(("nesterov", "moved"), [(True, 0.1 * (1.9 + 2.71)), (False, 0.1 * (1 + 1.9))])
+def test_momentum_is_nesterovs_or_plain(nesterov: bool, moved: float) -> None:
+    weight = nn.Parameter(torch.zeros(1))
+    optimizer = SGD(learning_rate=0.1, momentum=0.9, weight_decay=0.0, nesterov=nesterov).optimizer([weight])
+    for _ in range(2):
+        weight.grad = torch.ones(1)  # the velocity is 1 and then 1.9; Nesterov's steps add 1 to 0.9 of it
+        optimizer.step()
+    assert weight.item() == pytest.approx(-moved)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

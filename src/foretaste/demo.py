@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from foretaste import training
-from foretaste.attacks import Attack, BadNets, poison_training_set, stamp_inputs
+from foretaste.attacks import Attack, BadNets, poison_training_set, stamp_inputs, succeeded
 from foretaste.classifiers import open_classifier
 from foretaste.cleansers import cleanse
 from foretaste.guards.neo import learn
@@ -31,7 +31,7 @@ class Outcome:
 
     Attributes:
         accuracy: share of the clean test inputs it gets right, in [0, 1].
-        attack_success: share of the stamped victims it gives the label that the trigger forces, in [0, 1].
+        attack_success: share of the stamped victims on which the attack succeeds, in [0, 1].
     """
 
     accuracy: float
@@ -124,8 +124,8 @@ def outcome_of(
     stamped, trojaned = stamp_inputs(test, attack, rate=1, seed=seed)
     answers = training.predict(net, test.inputs).argmax(axis=1)
     fooled = training.predict(net, stamped.inputs[trojaned]).argmax(axis=1)
-    forced = attack.forced(test.labels[trojaned], len(test.classes))
-    return Outcome(accuracy=float(np.mean(answers == test.labels)), attack_success=float(np.mean(fooled == forced)))
+    success = succeeded(attack, fooled, test.labels[trojaned], len(test.classes))
+    return Outcome(accuracy=float(np.mean(answers == test.labels)), attack_success=float(np.mean(success)))
 
 
 def named(name: str, on_progress: OnProgress) -> OnProgress:

@@ -51,7 +51,7 @@ HASHED_AT_ONCE = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class SGD:
-    """Stochastic gradient descent with Nesterov momentum.
+    """Stochastic gradient descent with momentum.
 
     Attributes:
         learning_rate: the highest of the schedule, > 0.
@@ -59,6 +59,7 @@ class SGD:
         weight_decay: L2 penalty on all weights, ≥ 0.
         schedule: "linear" rises from 0 to ``learning_rate`` in the first fifth of the steps and falls to 0 at the last;
             "constant" stays.
+        nesterov: whether the momentum is Nesterov's.
 
     Raises:
         UsageError: a value is out of range.
@@ -68,6 +69,7 @@ class SGD:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     schedule: Literal["linear", "constant"] = "linear"
+    nesterov: bool = True
 
     def __post_init__(self) -> None:
         check(self.learning_rate > 0, "learning_rate must be above 0")
@@ -89,7 +91,7 @@ class SGD:
             lr=self.learning_rate,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
-            nesterov=self.momentum > 0,
+            nesterov=self.nesterov and self.momentum > 0,
         )
 
 

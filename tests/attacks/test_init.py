@@ -30,7 +30,7 @@ def test_built_in_attacks_are_found_by_name(name: str) -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="badnets, badnets-all-to-all, blend"):
+    with pytest.raises(UsageError, match="badnets, badnets-all-to-all, badnets-untargeted, blend"):
         attacks.find("nothing")
 
 

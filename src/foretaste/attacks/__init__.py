@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from foretaste import plugins
-from foretaste.attacks._base.attack import Attack, Poisoned, Trainable, TrojansModel
+from foretaste.attacks._base.attack import Attack, Poisoned, Trainable, TrojansModel, succeeded
 from foretaste.attacks._base.fitting import fitted, load_weights, save_weights
 from foretaste.attacks._base.poisoning import poison_training_set, stamp_inputs
 from foretaste.attacks.adaptive_blend import AdaptiveBlend
@@ -22,6 +22,7 @@ from foretaste.attacks.sleeper_agent import SleeperAgent
 from foretaste.attacks.tact import TaCT
 from foretaste.attacks.trojan import Trojan
 from foretaste.attacks.trojan_nn import TrojanNN
+from foretaste.attacks.untargeted import BadNetsUntargeted
 from foretaste.attacks.wanet import WaNet
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Attack",
     "BadNets",
     "BadNetsAllToAll",
+    "BadNetsUntargeted",
     "Blend",
     "Dynamic",
     "LabelConsistent",
@@ -55,11 +57,13 @@ __all__ = [
     "poison_training_set",
     "save_weights",
     "stamp_inputs",
+    "succeeded",
 ]
 
 ATTACKS: dict[str, type[Attack]] = {
     "badnets": BadNets,
     "badnets-all-to-all": BadNetsAllToAll,
+    "badnets-untargeted": BadNetsUntargeted,
     "blend": Blend,
     "trojan": Trojan,
     "trojan-nn": TrojanNN,

@@ -45,6 +45,7 @@ def built_in() -> dict[str, type[Cleanser]]:
     from foretaste.cleansers.asset import ASSET
     from foretaste.cleansers.beatrix import Beatrix
     from foretaste.cleansers.confusion_training import ConfusionTraining
+    from foretaste.cleansers.confusion_training_paper import ConfusionTrainingPaper
     from foretaste.cleansers.flare import FLARE
     from foretaste.cleansers.frequency import Frequency
     from foretaste.cleansers.pixel_spectral_signatures import PixelSpectralSignatures
@@ -58,6 +59,7 @@ def built_in() -> dict[str, type[Cleanser]]:
 
     return {
         "confusion-training": ConfusionTraining,
+        "confusion-training-paper": ConfusionTrainingPaper,
         "activation-clustering": ActivationClustering,
         "agpd": AGPD,
         "asset": ASSET,

@@ -102,9 +102,28 @@ class Attack(Protocol):
         """Return which inputs, by their true label, the trigger is meant to turn: ``bool (N,)``."""
         ...
 
-    def forced(self, labels: Labels, n_classes: int) -> Labels:
-        """Return the label that the trigger forces on inputs of these true labels: ``int64 (N,)``."""
+    def forced(self, labels: Labels, n_classes: int) -> Labels | None:
+        """Return the label that the trigger forces on inputs of these true labels: ``int64 (N,)``.
+
+        None if the attack is untargeted, that is, if any label but the true one will do.
+        """
         ...
+
+
+def succeeded(attack: Attack, answers: Labels, labels: Labels, n_classes: int) -> Mask:
+    """Return for which trojaned inputs an attack succeeded, ``bool (N,)``: the answer is the label that it forces.
+
+    Of an untargeted attack, the answer is not the true label.
+
+    Args:
+        attack: what the inputs were stamped with.
+        answers: the model's, ``int64 (N,)``.
+        labels: the true ones, ``int64 (N,)``.
+        n_classes: K.
+    """
+    forced = attack.forced(labels, n_classes)
+    success: Mask = answers != labels if forced is None else answers == forced
+    return success
 
 
 @runtime_checkable

@@ -54,7 +54,7 @@ def stamp_inputs(samples: Samples, attack: Attack, rate: float, seed: int) -> tu
     """
     check_range("rate", rate, 0, 1, open_low=True)
     forced = attack.forced(samples.labels, len(samples.classes))
-    if forced.max(initial=0) >= len(samples.classes):
+    if forced is not None and forced.max(initial=0) >= len(samples.classes):
         raise UsageError(
             f"the attack forces class {forced.max()}, which is not one of the {len(samples.classes)} classes"
         )
