@@ -9,7 +9,7 @@ from foretaste.cleansers.confusion_training import ConfusionTraining
 from foretaste.cleansers.residual_trees import ResidualTrees, Scale
 from foretaste.cleansers.verdict import Verdict
 from foretaste.errors import UsageError
-from foretaste.io.csv import read_csv
+from foretaste.io import load
 from foretaste.progress import Progress, silent
 from foretaste.samples import Mask, Samples
 
@@ -115,7 +115,7 @@ def test_progress_is_reported_to_the_end() -> None:
 @pytest.mark.real_data
 @pytest.mark.parametrize("trust", [True, False])
 def test_malware_with_a_far_mark(real_data: Path, trust: bool) -> None:
-    whole = read_csv(real_data / "clamp.csv", resize=None, on_progress=silent).samples
+    whole = load(real_data / "clamp.csv")
     clean, samples = whole.split(300, np.random.default_rng(0))
     marked, poison = planted(samples, {2: 77.0, 25: 1e9}, 0.01, target=0)
     detection = ResidualTrees().inspect(marked, clean if trust else None).compare(poison)

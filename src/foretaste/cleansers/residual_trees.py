@@ -15,7 +15,7 @@ from scipy.special import logsumexp, softmax
 from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestClassifier
 from threadpoolctl import threadpool_limits
 
-from foretaste.cleansers._base.conclusion import plane
+from foretaste.cleansers._base.axes import plane
 from foretaste.cleansers.confusion_training.evidence import calibrate, find_marks
 from foretaste.cleansers.confusion_training.scored import Scored, class_evidence, clearest_of_rounds
 from foretaste.cleansers.verdict import Round, Verdict

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from foretaste.cleansers._base.conclusion import plane
+from foretaste.cleansers._base.axes import plane
 from foretaste.cleansers._base.near_duplicates import enriched
 from foretaste.cleansers.confusion_training.base_model import base_logits
 from foretaste.cleansers.confusion_training.detector import detect

@@ -1,0 +1,187 @@
+"""Turn off the steps of Confusion Training one by one, on small sets with and without poison.
+
+Run as ``python benchmarks/ablate.py --cells gtsrb-badnets gtsrb-noise`` with FORETASTE_DATA naming the folder of the
+data sets. A cell is a set and what is done to it; ``--variants`` chooses what is turned off. The sets are the signs
+(5,500 of them), a quarter of GTSRB, and a quarter of CIFAR-10. The last, and the attacks ``issba`` and ``adaptive-patch``, are
+held out: nothing was chosen by them. Results are kept in ``benchmarks/results/ablate.json``, one entry per cell, seed
+and variant; what is there already of the same commit is not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator
+from record import RESULTS, head
+
+import foretaste
+from foretaste.attacks import (
+    ISSBA,
+    SIG,
+    AdaptivePatch,
+    Attack,
+    BadNets,
+    BadNetsAllToAll,
+    Blend,
+    Dynamic,
+    TaCT,
+    Trojan,
+    WaNet,
+    fitted,
+    poison_training_set,
+)
+from foretaste.attacks.untargeted import BadNetsUntargeted
+from foretaste.cleansers.confusion_training import ConfusionTraining
+from foretaste.io import atomic_json
+from foretaste.samples import Mask, Samples
+
+OUT = RESULTS / "ablate.json"
+SHARE = 4
+"""Of GTSRB and CIFAR-10, one sample in so many is taken."""
+CLEAN = 500
+TARGETS = {"signs": 3, "gtsrb": 2, "cifar10": 0}
+
+ATTACKS: dict[str, Callable[[int], Attack]] = {
+    "badnets": lambda target: BadNets(rate=0.01, target=target),
+    "blend": lambda target: Blend(rate=0.01, target=target),
+    "trojan": lambda target: Trojan(rate=0.01, target=target),
+    "all-to-all": lambda target: BadNetsAllToAll(rate=0.05),
+    "untargeted": lambda target: BadNetsUntargeted(rate=0.05),
+    "tact": lambda target: TaCT(rate=0.01, cover_rate=0.01, target=target),
+    "wanet": lambda target: WaNet(rate=0.1, cover_rate=0.2, target=target),
+    "dynamic": lambda target: Dynamic(rate=0.03, cover_rate=0.03, target=target),
+    "sig": lambda target: SIG(rate=0.02, target=target),
+    "issba": lambda target: ISSBA(rate=0.02, target=target),
+    "adaptive-patch": lambda target: AdaptivePatch(rate=0.01, cover_rate=0.02, target=target),
+}
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "one round": {"rounds": 1},
+    "no tolerance": {"tolerance": 1.0},
+    "no noise in the base model": {"base_noise": 0.0},
+    "short base model": {"base_steps": 100},
+    "short views": {"view_steps": 80, "network_steps": 40},
+    "little confusion": {"lambda_": 1.1},
+}
+
+
+def noisy(samples: Samples, target: int, rng: Generator) -> Samples:
+    """Give 5 % of the samples another label, at random."""
+    n_classes = len(samples.classes)
+    wrong = rng.random(len(samples)) < 0.05
+    others = (samples.labels + rng.integers(1, n_classes, len(samples))) % n_classes
+    return samples.with_labels(np.where(wrong, others, samples.labels))
+
+
+def mixed(samples: Samples, target: int, rng: Generator) -> Samples:
+    """Label a fifth of one class as another."""
+    moved = (samples.labels == target + 1) & (rng.random(len(samples)) < 0.2)
+    return samples.with_labels(np.where(moved, target, samples.labels))
+
+
+def long_tailed(samples: Samples, target: int, rng: Generator) -> Samples:
+    """Leave exponentially fewer samples of each further class, of the last a tenth."""
+    n_classes = len(samples.classes)
+    share = 10.0 ** (-np.arange(n_classes) / (n_classes - 1))
+    return samples[rng.random(len(samples)) < share[samples.labels]]
+
+
+def repeated(samples: Samples, target: int, rng: Generator) -> Samples:
+    """Add ten copies of one sample in a hundred, each with a little noise."""
+    rows = np.repeat(rng.permutation(len(samples))[: len(samples) // 100], 10)
+    copies = samples.inputs[rows] + rng.integers(-6, 7, (len(rows), *samples.sample_shape))
+    return Samples.from_arrays(
+        np.concatenate([samples.inputs, copies.clip(0, 255).astype(np.uint8)]),
+        np.concatenate([samples.labels, samples.labels[rows]]),
+        samples.classes,
+    )
+
+
+def marked(samples: Samples, target: int, rng: Generator) -> Samples:
+    """Put a white square on a tenth of one class, under right labels."""
+    chosen = (samples.labels == target) & (rng.random(len(samples)) < 0.1)
+    images = samples.inputs.copy()
+    images[chosen, 2:5, 2:5] = 255
+    return Samples(samples.labels, samples.classes, samples.ids, images=images)
+
+
+QUIET: dict[str, Callable[[Samples, int, Generator], Samples]] = {
+    "none": lambda samples, target, rng: samples,
+    "noise": noisy,
+    "mixed": mixed,
+    "long-tailed": long_tailed,
+    "repeated": repeated,
+    "benign-mark": marked,
+}
+
+
+def cell(name: str, seed: int) -> tuple[Samples, Samples, Mask, Mask]:
+    """Return the set of a cell, the clean set, the poison and the cover."""
+    data, kind = name.split("-", 1)
+    rng = np.random.default_rng([seed, 1])
+    if data == "signs":
+        clean, samples = foretaste.load("signs").split(CLEAN, rng)
+    else:
+        folder = Path(os.environ["FORETASTE_DATA"])
+        whole = foretaste.load(folder / f"{data}-train.parquet")
+        samples = whole[np.sort(rng.permutation(len(whole))[: len(whole) // SHARE])]
+        test = foretaste.load(folder / f"{data}-test.parquet")
+        clean = test[rng.permutation(len(test))[:CLEAN]]
+    none = np.zeros(len(samples), dtype=np.bool_)
+    if kind in QUIET:
+        quiet = QUIET[kind](samples, TARGETS[data], rng)
+        return quiet, clean, *(np.zeros(len(quiet), dtype=np.bool_) for _ in range(2))
+    attack = fitted(ATTACKS[kind](TARGETS[data]), samples, seed=seed)
+    poisoned = poison_training_set(samples, attack, seed=seed)
+    return poisoned.samples, clean, poisoned.poison, none | poisoned.cover
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cells", nargs="+", required=True)
+    parser.add_argument("--variants", nargs="+", default=["default"], choices=sorted(VARIANTS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--without-clean", action="store_true", help="inspect without a clean set")
+    options = parser.parse_args()
+    results: dict[str, Any] = json.loads(OUT.read_text()) if OUT.exists() else {}
+    for name in options.cells:
+        for seed in options.seeds:
+            samples, clean, poison, cover = cell(name, seed)
+            for variant in options.variants:
+                clean_set = "without" if options.without_clean else "with"
+                key = f"{name}, seed {seed}, {clean_set} clean set, {variant}"
+                about = head()
+                if results.get(key, {}).get("commit") == about["commit"]:
+                    continue
+                began, worked = time.perf_counter(), time.process_time()
+                method = replace(ConfusionTraining(), **VARIANTS[variant])
+                verdict = method.inspect(samples, None if options.without_clean else clean, seed=seed)
+                natural = ~poison & ~cover
+                results[key] = about | {
+                    "n": len(samples),
+                    "poison": int(poison.sum()),
+                    "tpr": round(float(verdict.flagged[poison].mean()), 4) if poison.any() else None,
+                    "auroc": round(verdict.compare(poison).auroc, 4) if poison.any() else None,
+                    "natural_flagged": int(verdict.flagged[natural].sum()),
+                    "cover_flagged": int(verdict.flagged[cover].sum()),
+                    "condemned": list(verdict.suspect_classes),
+                    "seconds": round(time.perf_counter() - began, 1),
+                    "cpu_seconds": round(time.process_time() - worked, 1),
+                }
+                print(
+                    key, {what: results[key][what] for what in ("tpr", "natural_flagged", "cover_flagged", "seconds")}
+                )
+                atomic_json(OUT, results)
+
+
+if __name__ == "__main__":
+    main()
