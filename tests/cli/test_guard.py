@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from foretaste import cli, io
+from foretaste.calibration import Threshold, conformal_threshold
 from foretaste.classifiers.classifier import Classifier
 from foretaste.errors import UsageError
 from foretaste.guards import GUARDS, neo
-from foretaste.guards.calibration import Threshold, conformal_threshold
 from foretaste.guards.guard import Screening
 from foretaste.guards.neo.registry import Registry
 from foretaste.guards.trigger import Trigger

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import foretaste
-from foretaste.guards.calibration import conformal_threshold
+from foretaste.calibration import conformal_threshold
 from foretaste.guards.guard import Screening
 from foretaste.guards.neo.registry import Registry
 from foretaste.guards.trigger import Trigger

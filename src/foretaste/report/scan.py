@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from foretaste.guards.calibration import Threshold
+from foretaste.calibration import Threshold
 from foretaste.guards.guard import Screening
 from foretaste.guards.neo.registry import Registry
 from foretaste.samples import Samples

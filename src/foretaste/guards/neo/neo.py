@@ -9,10 +9,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from foretaste.calibration import conformal_threshold
 from foretaste.classifiers.classifier import Classifier
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.guards import check_clean
-from foretaste.guards.calibration import conformal_threshold
 from foretaste.guards.neo.batched_queries import Asked, Asking, ask
 from foretaste.guards.neo.correct import FURTHER_COVERS
 from foretaste.guards.neo.hosts import Hosts

@@ -13,13 +13,13 @@ import numpy as np
 from foretaste.classifiers.classifier import Classifier
 from foretaste.errors import UsageError
 from foretaste.guards import check_clean
-from foretaste.guards.calibration import check_shape
 from foretaste.guards.guard import Screening
 from foretaste.guards.neo.batched_queries import Asking, ask
 from foretaste.guards.neo.hosts import Hosts
 from foretaste.guards.neo.inpainting import Image, dominant_colour, with_colour
 from foretaste.guards.neo.regions import Box, paste
 from foretaste.guards.neo.registry import Registry
+from foretaste.guards.threshold_screener import check_shape
 from foretaste.guards.trigger import Trigger
 from foretaste.progress import OnProgress, Progress, silent
 from foretaste.samples import Images, Mask, Samples

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from foretaste.calibration import Threshold
 from foretaste.classifiers.classifier import Classifier
 from foretaste.errors import ForetasteError, UsageError
-from foretaste.guards.calibration import Threshold
 from foretaste.guards.neo.hosts import Hosts
 from foretaste.guards.neo.juries import Jury
 from foretaste.guards.neo.neo import NEO

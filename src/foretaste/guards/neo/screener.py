@@ -13,8 +13,8 @@ from zlib import crc32
 
 import numpy as np
 
+from foretaste.calibration import Threshold
 from foretaste.classifiers.classifier import Classifier
-from foretaste.guards.calibration import Threshold, check_shape
 from foretaste.guards.guard import Screening
 from foretaste.guards.neo.batched_queries import Asking, ask
 from foretaste.guards.neo.correct import FURTHER_COVERS, covered_label, known_label
@@ -25,6 +25,7 @@ from foretaste.guards.neo.reconstruct import cut_out, from_witnesses
 from foretaste.guards.neo.regions import Box
 from foretaste.guards.neo.registry import Match, Registry
 from foretaste.guards.neo.search import Found, Search, Tests, floor, suspicion
+from foretaste.guards.threshold_screener import check_shape
 from foretaste.guards.trigger import Trigger
 from foretaste.progress import OnProgress, Progress, silent
 from foretaste.samples import Images, Labels
