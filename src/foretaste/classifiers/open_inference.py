@@ -17,9 +17,9 @@ from pydantic import BaseModel, Field, RootModel, StrictInt
 from foretaste.classifiers.answers import read_answers
 from foretaste.classifiers.batches import batch_size, in_batches
 from foretaste.classifiers.classifier import Answers
-from foretaste.classifiers.http_retry import TOKEN, PatientClient, Reply
+from foretaste.classifiers.http_retry import TOKEN, Reply, RetryingClient
 from foretaste.classifiers.layout import Declared, Layout, choose_output
-from foretaste.classifiers.protocol_codec import DATATYPES, JSON_LENGTH, Model, WireError, decode, encode, parse
+from foretaste.classifiers.protocol_codec import DATATYPES, JSON_LENGTH, CodecError, Model, decode, encode, parse
 from foretaste.classifiers.sanitising import shown
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.samples import Images
@@ -157,7 +157,7 @@ class OpenInference:
         if batch_size < 1:
             raise UsageError(f"a request needs 1 image or more, not {batch_size}")
         self._address = Address.of(url)
-        self._http = PatientClient(
+        self._http = RetryingClient(
             self._address.root, token=token, timeout=timeout, attempts=attempts, queries_per_second=queries_per_second
         )
         server = self._server()
@@ -206,7 +206,7 @@ class OpenInference:
         self._check(reply)
         try:
             outputs = decode(reply.body, "outputs", reply.headers.get(JSON_LENGTH))
-        except WireError as error:
+        except CodecError as error:
             raise ForetasteError(f"an answer of {self._source} {error}") from None
         output = outputs.get(self._output) if self._output is not None else None
         if self._output is None and len(outputs) == 1:
@@ -269,7 +269,7 @@ class OpenInference:
     def _parse(self, model: type[Model], reply: Reply) -> Model:
         try:
             return parse(model, reply.body)
-        except WireError as error:
+        except CodecError as error:
             raise ForetasteError(f"an answer of {self._address} {error}") from None
 
 

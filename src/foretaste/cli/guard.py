@@ -17,7 +17,7 @@ from foretaste.cli.options import MODELS, SOURCES, Json, OnBad, Out, Resize, See
 from foretaste.errors import ForetasteError, UsageError
 
 if TYPE_CHECKING:
-    from foretaste.classifiers.answer_cache import Journal
+    from foretaste.classifiers.answer_cache import AnswerCache
     from foretaste.guards.guard import Reconstructing, Screener
     from foretaste.progress import OnProgress, Progress
     from foretaste.report.scan import Scan
@@ -119,7 +119,7 @@ def scan(
     if known is not None and known.trojaned is None:
         raise UsageError(f"{truth} is about a training set, not about test inputs")
     check_writable(out)
-    with bars(quiet=as_json) as show, journal(model, out, timeout, pace, show) as (classifier, listen):
+    with bars(quiet=as_json) as show, resumable(model, out, timeout, pace, show) as (classifier, listen):
         trusted = whole(io.read(clean, resize=resize, on_bad=on_bad, on_progress=show), clean)
         read = io.read(
             inputs,
@@ -226,7 +226,7 @@ def learn(
 
     check_writable(out)
     known = Registry.load(out) if (out / INDEX).exists() else Registry()
-    with bars(quiet=as_json) as show, journal(model, out, timeout, pace, show) as (classifier, listen):
+    with bars(quiet=as_json) as show, resumable(model, out, timeout, pace, show) as (classifier, listen):
         trusted = whole(io.read(clean, resize=resize, on_bad=on_bad, on_progress=show), clean)
         classes = classifier.classes or trusted.classes
         read = io.read(quarantine, resize=resize, on_bad=on_bad, fewest_classes=1, on_progress=show)
@@ -270,16 +270,16 @@ def trigger_finder(screener: Screener) -> Reconstructing | None:
 
 
 @contextmanager
-def journal(
+def resumable(
     model: str, out: Path, timeout: float | None, pace: float | None, show: OnProgress
-) -> Iterator[tuple[Journal, OnProgress]]:
+) -> Iterator[tuple[AnswerCache, OnProgress]]:
     """Open a model whose answers are kept until the run is done, and give a listener for what is asked of it.
 
     Raises:
         ForetasteError: the block failed; the sentence also says how far it had got.
     """
     from foretaste.classifiers import Endpoint, open_classifier
-    from foretaste.classifiers.answer_cache import Journal, identity
+    from foretaste.classifiers.answer_cache import AnswerCache, identity
 
     endpoint: Endpoint = {}
     if timeout is not None:
@@ -288,7 +288,7 @@ def journal(
         endpoint["queries_per_second"] = pace
     work = out / WORK
     work.mkdir(parents=True, exist_ok=True)
-    classifier = Journal(open_classifier(model, **endpoint), work, identity(model))
+    classifier = AnswerCache(open_classifier(model, **endpoint), work, identity(model))
     latest: Progress | None = None
 
     def listen(progress: Progress) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from foretaste.classifiers.classifier import Answers
-from foretaste.guards.neo.batched_queries import Asking, ask
+from foretaste.guards.neo.batched_queries import Queries, ask
 from foretaste.guards.neo.inpainting import dominant_colour, with_surround
 from foretaste.guards.neo.reconstruct import extent
 from foretaste.guards.neo.regions import Box, places, quarters, small_enough
@@ -65,7 +65,7 @@ def test_searches_are_asked_together_and_counted_apart() -> None:
             self.batches.append(len(images))
             return Answers(images[:, 0, 0, 0].astype(np.int64))
 
-    def count_to(n: int) -> Asking[int]:
+    def count_to(n: int) -> Queries[int]:
         total = 0
         for value in range(n):
             total += int((yield np.full((2, 1, 1, 1), value, dtype=np.uint8)).sum())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from foretaste.guards.neo.batched_queries import Asking
+from foretaste.guards.neo.batched_queries import Queries
 from foretaste.guards.neo.inpainting import Image, dominant_colour, with_colour, with_content, with_surround
 from foretaste.guards.neo.regions import Box
 from foretaste.samples import Mask
@@ -13,7 +13,7 @@ FURTHER_COVERS = 2
 """Questions that ``covered_label`` asks."""
 
 
-def covered_label(image: Image, box: Box, first: int, other: Image) -> Asking[int]:
+def covered_label(image: Image, box: Box, first: int, other: Image) -> Queries[int]:
     """Return the label that most covers of a box give the image, that of the first if all three differ.
 
     The box is filled with what surrounds it, which the search has asked already; with what another image has there;
@@ -33,7 +33,7 @@ def covered_label(image: Image, box: Box, first: int, other: Image) -> Asking[in
     return int(second if second == third else first)
 
 
-def known_label(image: Image, box: Box, mask: Mask) -> Asking[int]:
+def known_label(image: Image, box: Box, mask: Mask) -> Queries[int]:
     """Cover a known trigger's own pixels and return the label, for one question."""
     answers = yield with_surround(image, box, mask)[None]
     return int(answers[0])

@@ -8,20 +8,20 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from foretaste.guards.neo.batched_queries import Asking
-from foretaste.guards.neo.hosts import Hosts
+from foretaste.guards.neo.batched_queries import Queries
 from foretaste.guards.neo.inpainting import Image
+from foretaste.guards.neo.references import References
 from foretaste.guards.neo.regions import Box, paste
 from foretaste.guards.neo.registry import occurrences
 from foretaste.guards.neo.search import Effect
 from foretaste.guards.trigger import Trigger
 from foretaste.samples import Images, Mask
 
-JURY = 24
+PROBES = 24
 """Clean images that say whether a trigger still works."""
 FEWEST_TURNED = 0.75
 """Share of the clean images that a trigger must turn to be worth remembering."""
-WITNESSES = 3
+FEWEST_CARRIERS = 3
 """Fewest images that must hold a trigger before their common pixels are trusted."""
 NEAR = 16.0
 """Grey levels within which pixels of different images agree."""
@@ -34,8 +34,8 @@ AGREEMENT = 0.8
 
 
 def cut_out(
-    image: Image, box: Box, effect: Effect, label: int, hosts: Hosts, rng: np.random.Generator
-) -> Asking[Trigger | None]:
+    image: Image, box: Box, effect: Effect, label: int, references: References, rng: np.random.Generator
+) -> Queries[Trigger | None]:
     """Shrink a box around a trigger from each side as far as hardly a clean image is lost that it turned.
 
     Args:
@@ -43,15 +43,15 @@ def cut_out(
         box: where it is, or a little more.
         effect: what it does.
         label: the classifier's answer to the image.
-        hosts: clean images.
+        references: clean images.
         rng: chooses among them.
 
     Returns:
-        The trigger with all pixels of the smallest box in its mask; None if it turns too few hosts.
+        The trigger with all pixels of the smallest box in its mask; None if it turns too few references.
     """
-    chosen = hosts.labels != label if effect is Effect.FORCES else np.ones(len(hosts), dtype=np.bool_)
-    jury = hosts.order(chosen, rng)[:JURY]
-    images, labels = hosts.images[jury], hosts.labels[jury]
+    chosen = references.labels != label if effect is Effect.FORCES else np.ones(len(references), dtype=np.bool_)
+    probes = references.order(chosen, rng)[:PROBES]
+    images, labels = references.images[probes], references.labels[probes]
     turned = effect.turned((yield paste(image, images, box)), labels, label)
     if turned.mean() < FEWEST_TURNED:
         return None
@@ -73,7 +73,7 @@ def cut_out(
         anywhere=False,
         target=label if effect is Effect.FORCES else None,
         flip_rate=float(turned.mean()),
-        n_confirmed=len(jury),
+        n_confirmed=len(probes),
     )
     moved = yield scatter(trigger, images, rng)
     return replace(trigger, anywhere=bool(effect.turned(moved, labels, label).mean() >= 0.5))
@@ -95,14 +95,14 @@ def scatter(trigger: Trigger, images: Images, rng: np.random.Generator) -> Image
     return stamped
 
 
-def from_witnesses(trigger: Trigger, images: Sequence[Image], margin: int) -> Trigger:
+def from_carriers(trigger: Trigger, images: Sequence[Image], margin: int) -> Trigger:
     """Correct a trigger's extent and pixels by what all images that hold it have in common there.
 
     What surrounds a trigger differs from image to image; its own pixels do not.
 
     Args:
         trigger: what is known of it.
-        images: different images that hold it, at least ``WITNESSES`` of them, or the trigger is returned as it is.
+        images: different images that hold it; with fewer than ``FEWEST_CARRIERS`` the trigger is returned as it is.
         margin: pixels that it may be larger on each side.
     """
     found = [
@@ -111,7 +111,7 @@ def from_witnesses(trigger: Trigger, images: Sequence[Image], margin: int) -> Tr
         for seen in [occurrences(trigger, image[None])]
     ]
     found = [crops for crops in found if crops]
-    if len(found) < WITNESSES:
+    if len(found) < FEWEST_CARRIERS:
         return trigger
     # A part of a trigger may occur in it twice: the right one is that whose surroundings agree as well.
     first = found[0][0]

@@ -16,12 +16,12 @@ import numpy as np
 from foretaste.calibration import Threshold
 from foretaste.classifiers.classifier import Classifier
 from foretaste.guards.guard import Screening
-from foretaste.guards.neo.batched_queries import Asking, ask
+from foretaste.guards.neo.batched_queries import Queries, ask
 from foretaste.guards.neo.correct import FURTHER_COVERS, covered_label, known_label
-from foretaste.guards.neo.hosts import Hosts
 from foretaste.guards.neo.inpainting import Image
-from foretaste.guards.neo.juries import Jury
-from foretaste.guards.neo.reconstruct import cut_out, from_witnesses
+from foretaste.guards.neo.probe_sets import ProbeSet
+from foretaste.guards.neo.reconstruct import cut_out, from_carriers
+from foretaste.guards.neo.references import References
 from foretaste.guards.neo.regions import Box
 from foretaste.guards.neo.registry import Match, Registry
 from foretaste.guards.neo.search import Found, Search, Tests, floor, suspicion
@@ -37,7 +37,7 @@ WAVE = 64
 """Images that are searched side by side before what was found is looked for in all others."""
 REMEMBERED_BYTES = 2**26
 """Memory for earlier inputs, which are looked at again when a trigger becomes known: 64 MiB."""
-MOST_WITNESSES = 8
+MOST_CARRIERS = 8
 """Images that a trigger's reconstruction is made from, at most."""
 MATCHED_AT_ONCE = 1024
 """Images in which known triggers are looked for in one piece, which bounds the memory."""
@@ -52,8 +52,8 @@ class State:
     Attributes:
         method: the hyperparameters.
         seed: where all random numbers come from.
-        hosts: clean images that the classifier knows.
-        juries: which of them judge each smallest box, by box.
+        references: clean images that the classifier knows.
+        probe_sets: which of them judge each smallest box, by box.
         tests: the sequential test of each effect.
         threshold: an input is trojaned only at a score above it; holds the scores of the clean images searched.
         shares: each label's share of the answers to the clean set.
@@ -62,8 +62,8 @@ class State:
 
     method: NEO
     seed: int
-    hosts: Hosts
-    juries: Mapping[Box, Jury]
+    references: References
+    probe_sets: Mapping[Box, ProbeSet]
     tests: Tests
     threshold: Threshold
     shares: dict[int, float]
@@ -134,8 +134,8 @@ class NEOScreener:
         self._count = 0
         self._allowance = 0.0
         self._recent: deque[int] = deque(maxlen=RECENT)
-        self._memory: deque[Row] = deque(maxlen=max(REMEMBERED_BYTES // max(state.hosts.images[:1].nbytes, 1), 1))
-        self._witnesses: dict[str, list[Image]] = {}
+        self._memory: deque[Row] = deque(maxlen=max(REMEMBERED_BYTES // max(state.references.images[:1].nbytes, 1), 1))
+        self._carriers: dict[str, list[Image]] = {}
         self._successors: dict[str, Trigger] = {}
         self._revisions: list[Revision] = []
 
@@ -154,7 +154,7 @@ class NEOScreener:
             UsageError: the images are of another shape.
             ForetasteError: the classifier fails.
         """
-        check_shape(images, self.state.hosts.images.shape[1:])
+        check_shape(images, self.state.references.images.shape[1:])
         rows = self._begin(images)
         self._recognise(rows)
         chosen = self._worth_searching([row for row in rows if not row.trojaned])
@@ -186,7 +186,7 @@ class NEOScreener:
             UsageError: the images are of another shape.
             ForetasteError: the classifier fails.
         """
-        check_shape(images, self.state.hosts.images.shape[1:])
+        check_shape(images, self.state.references.images.shape[1:])
         labels = self._classifier.classify(images).labels
         rows = [
             Row(-1, image, label, label, floor(self.state.tests))
@@ -244,7 +244,7 @@ class NEOScreener:
             if answer.result != row.label:
                 row.corrected, row.trojaned, row.trigger = answer.result, True, match.trigger
                 row.score = max(row.score, self._certain)
-                self._witness(match.trigger, row.image)
+                self._add_carrier(match.trigger, row.image)
 
     @property
     def _certain(self) -> float:
@@ -284,15 +284,15 @@ class NEOScreener:
                 trojaned.append((row, answer.result.found))
         return trojaned
 
-    def _look_into(self, image: Image, label: int) -> Asking[Outcome]:
+    def _look_into(self, image: Image, label: int) -> Queries[Outcome]:
         """Search one image and cover what was found."""
         state = self.state
         rng = np.random.default_rng([state.seed, crc32(np.ascontiguousarray(image).tobytes())])
         parts = yield from Search(
             image,
             label,
-            state.hosts,
-            state.juries,
+            state.references,
+            state.probe_sets,
             tests=state.tests,
             largest=state.method.side(image.shape),
             budget=state.method.queries - 1 - FURTHER_COVERS,
@@ -303,7 +303,7 @@ class NEOScreener:
         if found is None:
             return Outcome(min(score, state.threshold.value), None, label)
         corrected = yield from covered_label(
-            image, found.box, found.covered, state.hosts.images[int(rng.integers(len(state.hosts)))]
+            image, found.box, found.covered, state.references.images[int(rng.integers(len(state.references)))]
         )
         if corrected == label:
             return Outcome(min(score, state.threshold.value), None, label)
@@ -340,41 +340,42 @@ class NEOScreener:
         row.trigger = match.trigger
         if answer.result != row.label:
             row.corrected = answer.result
-            self._witness(match.trigger, row.image)
+            self._add_carrier(match.trigger, row.image)
 
     def _reconstruct(self, row: Row, found: Found) -> None:
         """Cut the trigger out of a row and add it to the registry."""
         assert found.accepted is not None
         rng = np.random.default_rng([self.state.seed, crc32(row.image.tobytes()), 1])
         [answer] = ask(
-            [partial(cut_out, row.image, found.box, found.accepted, row.label, self.state.hosts, rng)], self._classifier
+            [partial(cut_out, row.image, found.box, found.accepted, row.label, self.state.references, rng)],
+            self._classifier,
         )
         self.learning_queries += answer.queries
         if answer.result is not None:
             self.registry.add(answer.result)
 
-    def _witness(self, trigger: Trigger, image: Image) -> None:
+    def _add_carrier(self, trigger: Trigger, image: Image) -> None:
         """Keep an image that holds a trigger, to make the trigger's picture better with."""
         with self._lock:
-            witnesses = self._witnesses.setdefault(trigger.id, [])
-            if len(witnesses) < MOST_WITNESSES and not any((image == other).all() for other in witnesses):
-                witnesses.append(np.array(image))
+            carriers = self._carriers.setdefault(trigger.id, [])
+            if len(carriers) < MOST_CARRIERS and not any((image == other).all() for other in carriers):
+                carriers.append(np.array(image))
 
     def _refine(self) -> None:
-        """Correct each trigger by what its witnesses have in common, and drop those that turn out to be another's."""
-        margin = self.state.method.side(self.state.hosts.images.shape[1:])
+        """Correct each trigger by what its carriers have in common, and drop those that turn out to be another's."""
+        margin = self.state.method.side(self.state.references.images.shape[1:])
         for trigger in self.registry:
-            better = from_witnesses(trigger, self._witnesses.get(trigger.id, []), margin)
+            better = from_carriers(trigger, self._carriers.get(trigger.id, []), margin)
             if better.id != trigger.id:
-                self._witnesses[better.id] = self._witnesses.pop(trigger.id)
+                self._carriers[better.id] = self._carriers.pop(trigger.id)
                 self.registry.replace(trigger, better)
                 self._succeed(trigger, better)
-        kept = Registry(sorted(self.registry, key=lambda trigger: -len(self._witnesses.get(trigger.id, []))))
+        kept = Registry(sorted(self.registry, key=lambda trigger: -len(self._carriers.get(trigger.id, []))))
         for trigger in self.registry:
             stands_for = kept.add(trigger)
             if stands_for.id != trigger.id:
                 self._succeed(trigger, stands_for)
-                self._witnesses.pop(trigger.id, None)
+                self._carriers.pop(trigger.id, None)
         self.registry.keep(kept)
 
     def _succeed(self, old: Trigger, new: Trigger) -> None:
