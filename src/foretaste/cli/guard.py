@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -17,15 +17,21 @@ from foretaste.cli.options import MODELS, SOURCES, Json, OnBad, Out, Resize, See
 from foretaste.errors import ForetasteError, UsageError
 
 if TYPE_CHECKING:
+    from foretaste.classifiers import Classifier, Preprocessing
     from foretaste.classifiers.answer_cache import AnswerCache
+    from foretaste.guards.clean_accuracy import CleanAccuracy
+    from foretaste.guards.finding import Finding
     from foretaste.guards.guard import Reconstructing, Screener
     from foretaste.progress import OnProgress, Progress
     from foretaste.report.scan import Scan
+    from foretaste.samples import Samples
 
 WORK = ".work"
 """The folder under ``--out`` where a run keeps the answers that it has had, until it is done."""
 
-TROJANED_FOUND = 1
+FOUND = 1
+
+FailOn = Literal["never", "trigger", "found", "warning"]
 
 Model = Annotated[
     str,
@@ -47,6 +53,31 @@ Timeout = Annotated[
 Pace = Annotated[
     float | None,
     typer.Option("--queries-per-second", metavar="N", show_default=False, help="Ask an endpoint no faster than this."),
+]
+
+Scale = Annotated[
+    float | None,
+    typer.Option(
+        "--scale", metavar="S", show_default=False, help="What the pixel value 255 becomes: 1 (as without it) or 255."
+    ),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option("--mean", metavar="M[,M,M]", show_default=False, help="Taken off the scaled pixels, per channel."),
+]
+Std = Annotated[
+    str | None,
+    typer.Option("--std", metavar="D[,D,D]", show_default=False, help="What the rest is divided by, per channel."),
+]
+Channels = Annotated[
+    str | None,
+    typer.Option("--channels", metavar="rgb|bgr", show_default=False, help="The order of colours the model takes."),
+]
+ClassNames = Annotated[
+    Path | None,
+    typer.Option(
+        "--class-names", metavar="FILE", show_default=False, help="The model's class names in its order, one a line."
+    ),
 ]
 
 guard = typer.Typer(
@@ -81,6 +112,11 @@ def scan(
         Path | None,
         typer.Option("--truth", metavar="FILE", show_default=False, help="truth.json, to compare the verdict with."),
     ] = None,
+    scale: Scale = None,
+    mean: Mean = None,
+    std: Std = None,
+    channels: Channels = None,
+    class_names: ClassNames = None,
     timeout: Timeout = None,
     pace: Pace = None,
     seed: Seed = 0,
@@ -88,19 +124,24 @@ def scan(
     resize: Resize = None,
     on_bad: OnBad = "stop",
     as_json: Json = False,
+    fail_on: Annotated[
+        FailOn, typer.Option("--fail-on", help="What makes the exit code 1: see the documentation of guard scan.")
+    ] = "found",
     listing: Annotated[
         bool, typer.Option("--list", help="List the methods.", callback=lister("foretaste.guards"), is_eager=True)
     ] = False,
 ) -> int:
     """Screen images before a classifier's answers to them are acted on.
 
-    The exit code is 1 if some are trojaned and 0 if not.
+    The exit code is 1 if a trigger was confirmed, or if more inputs are flagged than the false-alarm rate explains, and
+    0 if not.
 
     A run that was stopped goes on where it was when it is started again with the same arguments.
     """
     from foretaste import guards, io
     from foretaste.classifiers.counting import Counted
-    from foretaste.cli.classes import renumbered
+    from foretaste.classifiers.preprocessing import Preprocesses
+    from foretaste.cli.classes import numbering, renumbered
     from foretaste.cli.fields import parse_settings
     from foretaste.cli.output import check_writable, whole
     from foretaste.cli.progress import bars
@@ -119,7 +160,8 @@ def scan(
     if known is not None and known.trojaned is None:
         raise UsageError(f"{truth} is about a training set, not about test inputs")
     check_writable(out)
-    with bars(quiet=as_json) as show, resumable(model, out, timeout, pace, show) as (classifier, listen):
+    bare = open_model(model, preprocessing(scale, mean, std, channels), class_names, timeout, pace)
+    with bars(quiet=as_json) as show, resumable(model, bare, out, show) as (classifier, listen):
         trusted = whole(io.read(clean, resize=resize, on_bad=on_bad, on_progress=show), clean)
         read = io.read(
             inputs,
@@ -129,7 +171,7 @@ def scan(
             fewest_classes=1,
             on_progress=show,
         )
-        samples, classes, trojaned = read.samples, classifier.classes or trusted.classes, None
+        samples, classes, trojaned = read.samples, numbering(classifier.classes, trusted), None
         if known is not None:
             trojaned = known.mark(samples).trojaned
             samples = renumbered(samples, classes, inputs)
@@ -141,9 +183,12 @@ def scan(
             )
         earlier = None if registry is None else Registry.load(registry)
         counted, start = Counted(classifier), time.perf_counter()
+        trusted = renumbered(trusted, classes, clean)
+        guards.check_clean(counted, trusted, false_alarm_rate)
+        accuracy = known_well_enough(counted, trusted, seed, bare)
         keeper = guards.Guard(
             counted,
-            renumbered(trusted, classes, clean),
+            trusted,
             method,
             false_alarm_rate=false_alarm_rate,
             seed=seed,
@@ -171,8 +216,10 @@ def scan(
         calibration_queries=asked,
         false_alarm_rate=false_alarm_rate,
         clean_size=len(trusted),
+        clean_accuracy=accuracy,
+        preprocessing=bare.preprocessing if isinstance(bare, Preprocesses) else None,
         threshold=keeper.screener.threshold if isinstance(keeper.screener, Calibrated) else None,
-        notes=shortcomings(finder),
+        notes=(*doubts(accuracy), *shortcomings(finder)),
     )
     summary = save_scan(
         out,
@@ -190,7 +237,7 @@ def scan(
         typer.echo(json.dumps(summary, indent=2))
     else:
         tell(result, summary, out)
-    return TROJANED_FOUND if screening.trojaned.any() else 0
+    return FOUND if fails(result.finding, fail_on) else 0
 
 
 @guard.command()
@@ -202,6 +249,11 @@ def learn(
     model: Model,
     clean: Clean,
     out: Out,
+    scale: Scale = None,
+    mean: Mean = None,
+    std: Std = None,
+    channels: Channels = None,
+    class_names: ClassNames = None,
     timeout: Timeout = None,
     pace: Pace = None,
     seed: Seed = 0,
@@ -215,7 +267,7 @@ def learn(
     """
     from foretaste import io
     from foretaste.classifiers.counting import Counted
-    from foretaste.cli.classes import renumbered
+    from foretaste.cli.classes import numbering, renumbered
     from foretaste.cli.output import check_writable, whole
     from foretaste.cli.progress import bars
     from foretaste.guards import neo
@@ -226,23 +278,31 @@ def learn(
 
     check_writable(out)
     known = Registry.load(out) if (out / INDEX).exists() else Registry()
-    with bars(quiet=as_json) as show, resumable(model, out, timeout, pace, show) as (classifier, listen):
+    bare = open_model(model, preprocessing(scale, mean, std, channels), class_names, timeout, pace)
+    with bars(quiet=as_json) as show, resumable(model, bare, out, show) as (classifier, listen):
         trusted = whole(io.read(clean, resize=resize, on_bad=on_bad, on_progress=show), clean)
-        classes = classifier.classes or trusted.classes
+        classes = numbering(classifier.classes, trusted)
+        trusted = renumbered(trusted, classes, clean)
         read = io.read(quarantine, resize=resize, on_bad=on_bad, fewest_classes=1, on_progress=show)
         taken = whole(read, quarantine)
         suspects = renumbered(taken, classes, quarantine)
-        learnt = neo.learn(
-            suspects, Counted(classifier), renumbered(trusted, classes, clean), seed=seed, on_progress=listen
-        )
+        counted = Counted(classifier)
+        accuracy = known_well_enough(counted, trusted, seed, bare)
+        learnt = neo.learn(suspects, counted, trusted, seed=seed, on_progress=listen)
     known.merge(learnt).save(out)
     shutil.rmtree(out / WORK)
     remove_unfinished(out)
     triggers = [describe(trigger, len(rows), classes) for trigger, rows in find_triggers(learnt, suspects)]
     if as_json:
-        typer.echo(json.dumps({"n_samples": len(suspects), "triggers": triggers}, indent=2))
+        typer.echo(
+            json.dumps(
+                {"n_samples": len(suspects), "clean_accuracy": accuracy.described(), "triggers": triggers}, indent=2
+            )
+        )
         return 0
     typer.echo(f"triggers reconstructed from {len(suspects)} samples: {len(triggers)}")
+    for note in doubts(accuracy):
+        typer.echo(f"note: {note}")
     for trigger in triggers:
         typer.echo(f"  {line(trigger)}; in {trigger['n_found']} samples")
     if triggers:
@@ -269,26 +329,87 @@ def trigger_finder(screener: Screener) -> Reconstructing | None:
     return None
 
 
-@contextmanager
-def resumable(
-    model: str, out: Path, timeout: float | None, pace: float | None, show: OnProgress
-) -> Iterator[tuple[AnswerCache, OnProgress]]:
-    """Open a model whose answers are kept until the run is done, and give a listener for what is asked of it.
+def preprocessing(scale: float | None, mean: str | None, std: str | None, channels: str | None) -> Preprocessing | None:
+    """Return what the options ask to be done to the pixels; None if none is given, which leaves it to the model.
 
     Raises:
-        ForetasteError: the block failed; the sentence also says how far it had got.
+        UsageError: a value is out of range.
+    """
+    from foretaste.classifiers import Preprocessing
+    from foretaste.cli.fields import parse_settings
+
+    given = {"scale": scale, "mean": mean, "std": std, "channels": channels}
+    settings = [f"{name}={value}" for name, value in given.items() if value is not None]
+    return Preprocessing(**parse_settings(Preprocessing, settings)) if settings else None
+
+
+def open_model(
+    model: str, way: Preprocessing | None, class_names: Path | None, timeout: float | None, pace: float | None
+) -> Classifier:
+    """Open a model with what the options say of it.
+
+    Raises:
+        UsageError: there is no such model, or an option does not apply to it.
+        ForetasteError: it cannot be read or reached.
     """
     from foretaste.classifiers import Endpoint, open_classifier
-    from foretaste.classifiers.answer_cache import AnswerCache, identity
+    from foretaste.classifiers.class_names import read_class_names
 
     endpoint: Endpoint = {}
     if timeout is not None:
         endpoint["timeout"] = timeout
     if pace is not None:
         endpoint["queries_per_second"] = pace
+    classes = None if class_names is None else read_class_names(class_names)
+    return open_classifier(model, preprocessing=way, classes=classes, **endpoint)
+
+
+def known_well_enough(classifier: Classifier, trusted: Samples, seed: int, model: Classifier) -> CleanAccuracy:
+    """Say how many trusted images the classifier gives their own label, and refuse one that hardly knows any.
+
+    Raises:
+        UsageError: it is near chance on them, or does not take such images.
+        ForetasteError: the classifier fails.
+    """
+    from foretaste.guards.clean_accuracy import CleanCheck, check_accuracy
+
+    accuracy = CleanCheck().measure(classifier, trusted, seed, model)
+    check_accuracy(accuracy)
+    return accuracy
+
+
+def doubts(accuracy: CleanAccuracy) -> tuple[str, ...]:
+    """Return a note if the model's accuracy on the clean set is in doubt."""
+    return () if accuracy.doubt is None else (accuracy.doubt,)
+
+
+def fails(finding: Finding, fail_on: FailOn) -> bool:
+    """Return whether a scan with this finding is to end in exit code 1."""
+    from foretaste.guards.finding import Conclusion
+
+    levels = {
+        "never": False,
+        "trigger": finding.conclusion is Conclusion.TRIGGER,
+        "found": finding.conclusion is not Conclusion.NOTHING,
+        "warning": finding.conclusion is not Conclusion.NOTHING or finding.shift is not None,
+    }
+    return levels[fail_on]
+
+
+@contextmanager
+def resumable(model: str, opened: Classifier, out: Path, show: OnProgress) -> Iterator[tuple[AnswerCache, OnProgress]]:
+    """Keep a model's answers until the run is done, and give a listener for what is asked of it.
+
+    Raises:
+        ForetasteError: the block failed; the sentence also says how far it had got.
+    """
+    from foretaste.classifiers.answer_cache import AnswerCache, identity
+    from foretaste.classifiers.preprocessing import Preprocesses
+
     work = out / WORK
     work.mkdir(parents=True, exist_ok=True)
-    classifier = AnswerCache(open_classifier(model, **endpoint), work, identity(model))
+    way = opened.preprocessing if isinstance(opened, Preprocesses) else None
+    classifier = AnswerCache(opened, work, f"{identity(model)} {'' if way is None else way.options}")
     latest: Progress | None = None
 
     def listen(progress: Progress) -> None:
@@ -311,20 +432,40 @@ def resumable(
         raise ForetasteError(f"{error}; {reached}: start again with the same arguments to go on") from error
 
 
+def headline(scan: Scan, summary: dict[str, Any], out: Path) -> str:
+    """Say what the scan amounts to in a line."""
+    from foretaste.guards.finding import Conclusion
+
+    finding, flagged, total = scan.finding, summary["n_flagged"], summary["n_samples"]
+    alarms = f"{finding.n_unexplained:,} flagged without a trigger (p = {finding.p_value:.2g} if all are false alarms)"
+    match finding.conclusion:
+        case Conclusion.TRIGGER:
+            where = f"what to answer instead is in {out / 'verdicts.parquet'}"
+            return f"trojaned inputs found: {flagged:,} of {total:,}, {finding.n_carriers:,} with a trigger; {where}"
+        case Conclusion.EXCESS:
+            return f"suspicious inputs: {flagged:,} of {total:,}, more than false alarms explain; {alarms}"
+        case Conclusion.NOTHING if flagged:
+            return f"nothing found in {total:,} inputs: no more than false alarms explain; {alarms}"
+        case _:
+            return f"nothing found in {total:,} inputs"
+
+
 def tell(scan: Scan, summary: dict[str, Any], out: Path) -> None:
     """Print what was found for people."""
-    found, total = summary["n_flagged"], summary["n_samples"]
-    if found:
-        typer.echo(
-            f"trojaned inputs found: {found} of {total}; what to answer instead is in {out / 'verdicts.parquet'}"
-        )
-    else:
-        typer.echo(f"nothing found in {total} inputs")
+    from foretaste.report.scan_page import shift_sentence
+
+    typer.echo(headline(scan, summary, out))
     for trigger in summary["triggers"]:
         typer.echo(f"  {line(trigger)}; in {trigger['n_found']} inputs")
+    if scan.finding.shift is not None:
+        typer.echo(f"warning: {shift_sentence(scan.finding.shift, scan.classes)}")
     for note in summary["notes"]:
         typer.echo(f"note: {note}")
-    if "tpr" in summary:
+    accuracy = scan.clean_accuracy
+    typer.echo(f"clean images: the model is right on {share(accuracy.accuracy)} of {accuracy.n:,}")
+    if summary.get("n_trojaned") == 0:
+        typer.echo(f"against the truth: no input is trojaned; {share(summary['fpr'])} false alarms")
+    elif "tpr" in summary:
         typer.echo(
             f"against the truth: {share(summary['tpr'])} of the trojaned found, {share(summary['fpr'])} false alarms, "
             f"{share(summary['corrected_accuracy'])} corrected rightly; "
