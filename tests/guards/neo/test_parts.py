@@ -101,4 +101,4 @@ def test_the_extent_grows_and_shrinks_to_where_the_agreement_ends() -> None:
     agreed = np.zeros((12, 12), dtype=np.bool_)
     agreed[3:8, 4:9] = True
     for start in (Box(4, 5, 6, 7), Box(2, 3, 7, 8), Box(3, 4, 8, 9)):
-        assert extent(agreed, start) == (3, 4, 8, 9)
+        assert extent(agreed, agreed, start) == (3, 4, 8, 9)

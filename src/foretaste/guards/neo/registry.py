@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Picture
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from scipy.signal import fftconvolve
 
 from foretaste.errors import ForetasteError
 from foretaste.guards.neo.regions import Box
@@ -21,6 +22,12 @@ from foretaste.samples import Images, Labels, Mask
 TOLERANCE = (6.0, 24.0)
 """Grey levels by which a trigger's pixels may differ on average, as after JPEG, and still be that trigger: for one
 without contrast, and at most. In between it is a quarter of its contrast."""
+CORRELATION = 0.75
+"""How well an image must correlate with a trigger for it to be that trigger blended into the image."""
+CONTRAST = 24.0
+"""Grey levels, as a standard deviation, that a trigger's pixels must differ by to be recognised by correlation."""
+FEWEST_PIXELS = 9
+"""Pixels that a trigger must have to be recognised by correlation."""
 LARGEST_SIDE = 4096
 """Pixels; no trigger file with a longer side is read."""
 INDEX = "triggers.json"
@@ -33,10 +40,13 @@ class Match:
     Attributes:
         trigger: which one.
         box: where.
+        blended: whether only their pattern is there, over something else: then it takes a question whether the box does
+            what the trigger does.
     """
 
     trigger: Trigger
     box: Box
+    blended: bool = False
 
 
 class Registry:
@@ -85,7 +95,8 @@ class Registry:
             labels: ``int64 (N,)``, the answers to them; a trigger with a target is looked for where the answer is that.
 
         Returns:
-            One entry per image: the closest match, or None.
+            One entry per image: the closest match, or None. Blended ones are looked for where no other is, and only
+            of triggers with a target.
         """
         closest: list[Match | None] = [None] * len(images)
         distances = np.full(len(images), np.inf)
@@ -97,6 +108,18 @@ class Registry:
                 row, distance = int(rows[seen.image[place]]), float(seen.distance[place])
                 if distance < distances[row]:
                     closest[row], distances[row] = Match(trigger, seen.box(place)), distance
+        for trigger in self._triggers:
+            if trigger.target is None:  # every image would have to be looked at
+                continue
+            rows = np.array([row for row, match in enumerate(closest) if match is None or match.blended], dtype=np.intp)
+            rows = rows[labels[rows] == trigger.target]
+            seen = blended(trigger, images[rows])
+            for row, place in zip(rows[seen.image].tolist(), range(len(seen)), strict=True):
+                if 1 + seen.distance[place] < distances[row]:
+                    closest[row], distances[row] = (
+                        Match(trigger, seen.box(place), blended=True),
+                        1 + float(seen.distance[place]),
+                    )
         return closest
 
     def save(self, folder: str | Path) -> None:
@@ -281,6 +304,46 @@ def occurrences(trigger: Trigger, images: Images) -> Occurrences:
     return Occurrences(image[best], top[best], left[best], total[best] / len(members), size)
 
 
+def blended(trigger: Trigger, images: Images) -> Occurrences:
+    """Find the place in each image ``uint8 (N, H, W, C)`` that correlates best with a trigger, if it does so well.
+
+    A trigger that is blended into an image keeps its pattern, less strong, and takes on the image's brightness. The
+    distance is one less the correlation of the pixels. Triggers of few pixels, or without contrast, are not found so.
+    """
+    size = height, width = trigger.mask.shape
+    none = np.empty(0, dtype=np.int64)
+    nothing = Occurrences(none, none, none, np.empty(0), size)
+    if height > images.shape[1] or width > images.shape[2] or trigger.patch.shape[2] != images.shape[3]:
+        return nothing
+    pixels = trigger.patch[trigger.mask].astype(np.float64)
+    if not len(images) or trigger.mask.sum() < FEWEST_PIXELS or pixels.std() < CONTRAST:
+        return nothing
+    pattern = np.zeros(trigger.patch.shape)
+    pattern[trigger.mask] = pixels - pixels.mean()
+    values = images.astype(np.float64) - 127.5
+    ones = np.broadcast_to(trigger.mask[..., None], trigger.patch.shape).astype(np.float64)
+
+    def under(kernel: NDArray[np.float64], of: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the sum of products with a kernel ``(h, w, C)`` at every place: ``(N, H − h + 1, W − w + 1)``."""
+        sums: NDArray[np.float64] = fftconvolve(of, kernel[None, ::-1, ::-1], mode="valid", axes=(1, 2)).sum(axis=3)
+        return sums
+
+    total, squares = under(ones, values), under(ones, values**2)
+    spread = np.sqrt(np.maximum(squares - total**2 / ones.sum(), 1e-6) * (pattern**2).sum())
+    correlation = under(pattern, values) / np.maximum(spread, 1e-6)
+    if not trigger.anywhere:
+        row, column = (min(at, last - 1) for at, last in zip(trigger.position, correlation.shape[1:], strict=True))
+        allowed = np.zeros(correlation.shape[1:], dtype=np.bool_)
+        allowed[row, column] = True
+        correlation = np.where(allowed, correlation, -1.0)
+    flat = correlation.reshape(len(images), -1)
+    best = flat.argmax(axis=1)
+    image = np.flatnonzero(flat[np.arange(len(images)), best] >= CORRELATION)
+    top, left = np.unravel_index(best[image], correlation.shape[1:])
+    distance = 1 - flat[image, best[image]]
+    return Occurrences(image, top.astype(np.int64), left.astype(np.int64), distance, size)
+
+
 def telling(trigger: Trigger) -> NDArray[np.intp]:
     """Return the ``(row, column)`` of the trigger's pixels, those that differ most from its mean first: ``(n, 2)``."""
     members = np.argwhere(trigger.mask)
@@ -290,7 +353,10 @@ def telling(trigger: Trigger) -> NDArray[np.intp]:
 
 
 def same(first: Trigger, second: Trigger) -> bool:
-    """Return whether two reconstructions are of one trigger: same target, and the smaller lies in the larger."""
+    """Return whether two reconstructions are of one trigger: same target, and the smaller lies in the larger.
+
+    It may be blended into it: of a transparent trigger, each image gives another copy.
+    """
     if first.target != second.target or first.patch.shape[2] != second.patch.shape[2]:
         return False
     small, large = sorted([first, second], key=lambda trigger: int(trigger.mask.sum()))
@@ -306,4 +372,4 @@ def same(first: Trigger, second: Trigger) -> bool:
         flip_rate=small.flip_rate,
         n_confirmed=small.n_confirmed,
     )
-    return locate(floating, around) is not None
+    return locate(floating, around) is not None or len(blended(floating, around[None])) > 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from threading import RLock
@@ -17,10 +17,10 @@ from foretaste.calibration import Threshold
 from foretaste.classifiers.classifier import Classifier
 from foretaste.guards.guard import Screening
 from foretaste.guards.neo.batched_queries import Queries, ask
-from foretaste.guards.neo.correct import FURTHER_COVERS, covered_label, known_label
+from foretaste.guards.neo.correct import FURTHER_COVERS, blended_label, covered_label, known_label
 from foretaste.guards.neo.inpainting import Image
 from foretaste.guards.neo.probe_sets import ProbeSet
-from foretaste.guards.neo.reconstruct import cut_out, from_carriers
+from foretaste.guards.neo.reconstruct import LOSS, cut_out, from_carriers, measured
 from foretaste.guards.neo.references import References
 from foretaste.guards.neo.regions import Box
 from foretaste.guards.neo.registry import Match, Registry
@@ -39,6 +39,8 @@ REMEMBERED_BYTES = 2**26
 """Memory for earlier inputs, which are looked at again when a trigger becomes known: 64 MiB."""
 MOST_CARRIERS = 8
 """Images that a trigger's reconstruction is made from, at most."""
+COMPARED = 64
+"""Clean images that tell which pixels of a trigger's surroundings are ordinary."""
 MATCHED_AT_ONCE = 1024
 """Images in which known triggers are looked for in one piece, which bounds the memory."""
 RECENT = 1000
@@ -236,15 +238,21 @@ class NEOScreener:
         for row in rows:
             row.looked_for |= known
         seen = [(row, match) for row, match in zip(rows, matches, strict=True) if match is not None]
-        asked = ask(
-            [partial(known_label, row.image, match.box, match.trigger.mask) for row, match in seen], self._classifier
-        )
+        asked = ask([self._without(row, match) for row, match in seen], self._classifier)
         for (row, match), answer in zip(seen, asked, strict=True):
             row.queries += answer.queries
             if answer.result != row.label:
                 row.corrected, row.trojaned, row.trigger = answer.result, True, match.trigger
                 row.score = max(row.score, self._certain)
                 self._add_carrier(match.trigger, row.image)
+
+    def _without(self, row: Row, match: Match) -> Callable[[], Queries[int]]:
+        """Return the search for the label of a row without the known trigger that was seen in it."""
+        box, mask = match.box, match.trigger.mask
+        if not match.blended:
+            return partial(known_label, row.image, box, mask)
+        rng = np.random.default_rng([self.state.seed, crc32(row.image.tobytes()), 2])
+        return partial(blended_label, row.image, box, mask, row.label, match.trigger.target, self.state.references, rng)
 
     @property
     def _certain(self) -> float:
@@ -335,8 +343,8 @@ class NEOScreener:
         match = self._match(row)
         if match is None:
             return
-        [answer] = ask([partial(known_label, row.image, match.box, match.trigger.mask)], self._classifier)
-        row.queries += 1
+        [answer] = ask([self._without(row, match)], self._classifier)
+        row.queries += answer.queries
         row.trigger = match.trigger
         if answer.result != row.label:
             row.corrected = answer.result
@@ -352,7 +360,14 @@ class NEOScreener:
         )
         self.learning_queries += answer.queries
         if answer.result is not None:
-            self.registry.add(answer.result)
+            row.trigger = self.registry.add(answer.result)
+
+    def _measured(self, trigger: Trigger) -> Trigger:
+        """Return the trigger with its own flip rate."""
+        rng = np.random.default_rng([self.state.seed, 3])
+        [answer] = ask([partial(measured, trigger, self.state.references, rng)], self._classifier)
+        self.learning_queries += answer.queries
+        return answer.result
 
     def _add_carrier(self, trigger: Trigger, image: Image) -> None:
         """Keep an image that holds a trigger, to make the trigger's picture better with."""
@@ -365,8 +380,11 @@ class NEOScreener:
         """Correct each trigger by what its carriers have in common, and drop those that turn out to be another's."""
         margin = self.state.method.side(self.state.references.images.shape[1:])
         for trigger in self.registry:
-            better = from_carriers(trigger, self._carriers.get(trigger.id, []), margin)
+            clean = self.state.references.images[:COMPARED]
+            better = from_carriers(trigger, self._carriers.get(trigger.id, []), clean, margin)
             if better.id != trigger.id:
+                better = self._measured(better)
+            if better.id != trigger.id and better.flip_rate >= trigger.flip_rate - LOSS:
                 self._carriers[better.id] = self._carriers.pop(trigger.id)
                 self.registry.replace(trigger, better)
                 self._succeed(trigger, better)
