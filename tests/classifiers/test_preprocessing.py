@@ -1,8 +1,10 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from foretaste.classifiers.class_names import read_class_names
 from foretaste.classifiers.layout import Declared, Layout
@@ -77,7 +79,7 @@ def test_a_model_file_may_say_it_itself() -> None:
 def test_a_function_gets_pixels_or_what_is_asked_for() -> None:
     given = []
 
-    def function(images: np.ndarray) -> list[int]:  # type: ignore[type-arg]
+    def function(images: NDArray[Any]) -> list[int]:
         given.append(images)
         return [0] * len(images)
 

@@ -455,6 +455,10 @@ def test_triggers_of_an_earlier_run_are_known_and_go_with_those_of_this_one(case
         (["--model", "model.pt"], "model.pt"),
         (["--model", "no_such_module_anywhere:f"], "no_such_module_anywhere"),
         (["--timeout", "3"], "timeout"),
+        (["--mean", "0.5;0.5"], "--mean takes one number or three, separated by commas, not 0.5;0.5"),
+        (["--std", "0"], "std must be above 0"),
+        (["--channels", "grb"], "channels must be rgb or bgr, not grb"),
+        (["--class-names", "nowhere.txt"], "cannot read class names from nowhere.txt"),
     ],
 )
 def test_bad_usage(options: list[str], complaint: str, case: Case, capsys: pytest.CaptureFixture[str]) -> None:

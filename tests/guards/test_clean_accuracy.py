@@ -1,7 +1,9 @@
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from foretaste.classifiers.classifier import Answers
 from foretaste.classifiers.preprocessing import Preprocessing
@@ -9,7 +11,7 @@ from foretaste.classifiers.python_callable import PythonCallable
 from foretaste.errors import UsageError
 from foretaste.guards import Guard
 from foretaste.guards.clean_accuracy import CleanCheck, check_accuracy
-from foretaste.samples import Images, Samples
+from foretaste.samples import Images, Labels, Samples
 
 LEVELS = np.array([30, 90, 150, 210])
 """The grey level of each class."""
@@ -22,8 +24,9 @@ def draw(n: int = 200) -> Samples:
     return Samples.from_arrays(images.astype(np.uint8), labels)
 
 
-def nearest_level(values: Images, levels: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
-    return np.abs(values.mean(axis=(1, 2, 3))[:, None] - levels).argmin(axis=1)
+def nearest_level(values: NDArray[Any], levels: NDArray[np.float64]) -> Labels:
+    nearest: Labels = np.abs(values.mean(axis=(1, 2, 3))[:, None] - levels).argmin(axis=1)
+    return nearest
 
 
 def model(way: Preprocessing | None, order: tuple[int, ...] = (0, 1, 2, 3)) -> PythonCallable:

@@ -72,7 +72,7 @@ def test_a_label_that_has_become_frequent_is_told_with_its_p_value() -> None:
     shift = FindingRule().apply(screening(1000, 0, labels=labels), false_alarm_rate=0.01, clean_labels=CLEAN).shift
     assert shift is not None
     assert (shift.label, shift.n_inputs, shift.share, shift.clean_share) == (3, 190, 0.19, 0.1)
-    expected = stats.fisher_exact([[190, 810], [50, 450]], alternative="greater").pvalue
+    expected = stats.fisher_exact(np.array([[190, 810], [50, 450]]), alternative="greater").pvalue
     assert shift.p_value == pytest.approx(10 * expected)
     assert shift.p_value < 1e-3
 

@@ -37,6 +37,12 @@ def renumbered(samples: Samples, classes: tuple[str, ...], source: str, owner: s
         return samples
     numbers = {name: number for number, name in enumerate(classes)}
     numbers |= {str(number): number for number in range(len(classes)) if str(number) not in numbers}
+    # "00012" is 12.
+    numbers |= {
+        name: numbers[str(int(name))]
+        for name in samples.classes
+        if name not in numbers and name.isdecimal() and str(int(name)) in numbers
+    }
     for label in np.unique(samples.labels):
         if samples.classes[label] not in numbers:
             raise UsageError(f"{source}: {owner} has no class {samples.classes[label]}; it has {', '.join(classes)}")

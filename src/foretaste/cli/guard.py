@@ -336,11 +336,22 @@ def preprocessing(scale: float | None, mean: str | None, std: str | None, channe
         UsageError: a value is out of range.
     """
     from foretaste.classifiers import Preprocessing
-    from foretaste.cli.fields import parse_settings
 
-    given = {"scale": scale, "mean": mean, "std": std, "channels": channels}
-    settings = [f"{name}={value}" for name, value in given.items() if value is not None]
-    return Preprocessing(**parse_settings(Preprocessing, settings)) if settings else None
+    given: dict[str, Any] = {"scale": scale, "mean": per_channel(mean, "--mean"), "std": per_channel(std, "--std")}
+    fields = {name: value for name, value in (given | {"channels": channels}).items() if value is not None}
+    return Preprocessing(**fields) if fields else None
+
+
+def per_channel(text: str | None, option: str) -> tuple[float, ...] | None:
+    """Read numbers that are separated by commas.
+
+    Raises:
+        UsageError: they are no numbers.
+    """
+    try:
+        return None if text is None else tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"{option} takes one number or three, separated by commas, not {text}") from None
 
 
 def open_model(

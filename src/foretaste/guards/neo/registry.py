@@ -26,6 +26,8 @@ CORRELATION = 0.75
 """How well an image must correlate with a trigger for it to be that trigger blended into the image."""
 CONTRAST = 24.0
 """Grey levels, as a standard deviation, that a trigger's pixels must differ by to be recognised by correlation."""
+CORRELATED_BYTES = 2**26
+"""Memory for the images that are correlated with a trigger at a time, and a few times as much for the work: 64 MiB."""
 FEWEST_PIXELS = 9
 """Pixels that a trigger must have to be recognised by correlation."""
 LARGEST_SIDE = 4096
@@ -318,10 +320,27 @@ def blended(trigger: Trigger, images: Images) -> Occurrences:
     pixels = trigger.patch[trigger.mask].astype(np.float64)
     if not len(images) or trigger.mask.sum() < FEWEST_PIXELS or pixels.std() < CONTRAST:
         return nothing
+    at_once = max(CORRELATED_BYTES // (8 * images[0].size), 1)
+    best = [best_correlation(trigger, images[start : start + at_once]) for start in range(0, len(images), at_once)]
+    correlation, top, left = (np.concatenate(parts) for parts in zip(*best, strict=True))
+    image = np.flatnonzero(correlation >= CORRELATION)
+    return Occurrences(image, top[image], left[image], 1 - correlation[image], size)
+
+
+def best_correlation(
+    trigger: Trigger, images: Images
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return how well the best place in each image correlates with a trigger, and its top and left: ``(N,)`` each.
+
+    Args:
+        trigger: no larger than the images, and with contrast.
+        images: ``uint8 (N, H, W, C)``, N ≥ 1.
+    """
+    pixels = trigger.patch[trigger.mask].astype(np.float64)
     pattern = np.zeros(trigger.patch.shape)
     pattern[trigger.mask] = pixels - pixels.mean()
-    values = images.astype(np.float64) - 127.5
     ones = np.broadcast_to(trigger.mask[..., None], trigger.patch.shape).astype(np.float64)
+    values = images.astype(np.float64) - 127.5
 
     def under(kernel: NDArray[np.float64], of: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the sum of products with a kernel ``(h, w, C)`` at every place: ``(N, H − h + 1, W − w + 1)``."""
@@ -329,19 +348,18 @@ def blended(trigger: Trigger, images: Images) -> Occurrences:
         return sums
 
     total, squares = under(ones, values), under(ones, values**2)
-    spread = np.sqrt(np.maximum(squares - total**2 / ones.sum(), 1e-6) * (pattern**2).sum())
-    correlation = under(pattern, values) / np.maximum(spread, 1e-6)
+    # At least a grey level of deviation, below which rounding decides.
+    variation = np.maximum(squares - total**2 / ones.sum(), ones.sum())
+    correlation = under(pattern, values) / np.sqrt(variation * (pattern**2).sum())
     if not trigger.anywhere:
         row, column = (min(at, last - 1) for at, last in zip(trigger.position, correlation.shape[1:], strict=True))
-        allowed = np.zeros(correlation.shape[1:], dtype=np.bool_)
-        allowed[row, column] = True
-        correlation = np.where(allowed, correlation, -1.0)
+        only = np.full_like(correlation, -1)
+        only[:, row, column] = correlation[:, row, column]
+        correlation = only
     flat = correlation.reshape(len(images), -1)
-    best = flat.argmax(axis=1)
-    image = np.flatnonzero(flat[np.arange(len(images)), best] >= CORRELATION)
-    top, left = np.unravel_index(best[image], correlation.shape[1:])
-    distance = 1 - flat[image, best[image]]
-    return Occurrences(image, top.astype(np.int64), left.astype(np.int64), distance, size)
+    place = flat.argmax(axis=1)
+    top, left = np.divmod(place, correlation.shape[2])
+    return flat[np.arange(len(images)), place], top, left
 
 
 def telling(trigger: Trigger) -> NDArray[np.intp]:
