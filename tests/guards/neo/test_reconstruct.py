@@ -17,7 +17,7 @@ from foretaste.guards.neo.inpainting import with_margin
 from foretaste.guards.neo.reconstruct import measured
 from foretaste.guards.neo.references import References
 from foretaste.guards.neo.regions import Box
-from foretaste.guards.neo.registry import blended, same
+from foretaste.guards.neo.registry import blended, least_correlation, same
 from foretaste.guards.trigger import Trigger
 from foretaste.samples import Images, Labels, Samples
 
@@ -183,6 +183,16 @@ def test_recognition_tolerates_blending_but_not_another_pattern(world: Any) -> N
     assert registry.match(images, np.full(12, 2)) == [None] * 12
     flat = trigger(np.full((5, 5, 3), 200, dtype=np.uint8), anywhere=True, target=1)
     assert len(blended(flat, images)) == 0
+
+
+def test_few_pixels_must_correlate_better_than_many() -> None:
+    assert least_correlation(100, 784) == 0.75
+    assert least_correlation(9, 784) > 0.95
+    # Of 2,000 images of noise, two at most correlate with nine unrelated pixels; three standard errors are 0.002.
+    rng = np.random.default_rng(0)
+    grey = trigger(rng.integers(0, 256, (3, 3, 1), dtype=np.uint8), anywhere=True)
+    noise = np.clip(rng.normal(128, 30, (2000, 16, 16, 1)), 0, 255).astype(np.uint8)
+    assert len(blended(grey, noise)) / 2000 <= 0.001 + 0.002
 
 
 def test_alike_and_of_one_target_is_one_trigger() -> None:

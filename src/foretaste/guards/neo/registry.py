@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image as Picture
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scipy.signal import fftconvolve
+from scipy.stats import t as student
 
 from foretaste.errors import ForetasteError
 from foretaste.guards.neo.regions import Box
@@ -23,7 +25,9 @@ TOLERANCE = (6.0, 24.0)
 """Grey levels by which a trigger's pixels may differ on average, as after JPEG, and still be that trigger: for one
 without contrast, and at most. In between it is a quarter of its contrast."""
 CORRELATION = 0.75
-"""How well an image must correlate with a trigger for it to be that trigger blended into the image."""
+"""How well an image must correlate with a trigger, at least, for it to be that trigger blended into the image."""
+CHANCE = 0.001
+"""How probable it may be, at most, that unrelated pixels correlate as well at any place of an image."""
 CONTRAST = 24.0
 """Grey levels, as a standard deviation, that a trigger's pixels must differ by to be recognised by correlation."""
 CORRELATED_BYTES = 2**26
@@ -323,8 +327,19 @@ def blended(trigger: Trigger, images: Images) -> Occurrences:
     at_once = max(CORRELATED_BYTES // (8 * images[0].size), 1)
     best = [best_correlation(trigger, images[start : start + at_once]) for start in range(0, len(images), at_once)]
     correlation, top, left = (np.concatenate(parts) for parts in zip(*best, strict=True))
-    image = np.flatnonzero(correlation >= CORRELATION)
+    places = (images.shape[1] - height + 1) * (images.shape[2] - width + 1) if trigger.anywhere else 1
+    image = np.flatnonzero(correlation >= least_correlation(len(pixels), places))
     return Occurrences(image, top[image], left[image], 1 - correlation[image], size)
+
+
+def least_correlation(pixels: int, places: int) -> float:
+    """Return the correlation that so many pixels must have for chance not to explain the best of so many places.
+
+    For n unrelated pairs, correlation · √((n − 2) / (1 − correlation²)) has Student's distribution with n − 2 degrees
+    of freedom.
+    """
+    quantile = float(student.isf(CHANCE / places, pixels - 2))
+    return max(CORRELATION, quantile / math.hypot(math.sqrt(pixels - 2), quantile))
 
 
 def best_correlation(
