@@ -120,12 +120,11 @@ class Registry:
             rows = np.array([row for row, match in enumerate(closest) if match is None or match.blended], dtype=np.intp)
             rows = rows[labels[rows] == trigger.target]
             seen = blended(trigger, images[rows])
-            for row, place in zip(rows[seen.image].tolist(), range(len(seen)), strict=True):
-                if 1 + seen.distance[place] < distances[row]:
-                    closest[row], distances[row] = (
-                        Match(trigger, seen.box(place), blended=True),
-                        1 + float(seen.distance[place]),
-                    )
+            for place, row in enumerate(rows[seen.image].tolist()):
+                # Of blended ones, too, the closest; all others were passed over above.
+                if seen.distance[place] < distances[row]:
+                    closest[row] = Match(trigger, seen.box(place), blended=True)
+                    distances[row] = float(seen.distance[place])
         return closest
 
     def save(self, folder: str | Path) -> None:
