@@ -2,7 +2,7 @@
 
 Run as ``python benchmarks/ablate.py --cells gtsrb-badnets gtsrb-noise`` with FORETASTE_DATA naming the folder of the
 data sets. A cell is a set and what is done to it; ``--variants`` chooses what is turned off. The sets are the signs
-(5,500 of them), a quarter of GTSRB, and a quarter of CIFAR-10. The last, and the attacks ``issba`` and ``adaptive-patch``, are
+(5,500 of them), a quarter of GTSRB, and a quarter of CIFAR-10. The last, and ``issba`` and ``adaptive-patch``, are
 held out: nothing was chosen by them. Results are kept in ``benchmarks/results/ablate.json``, one entry per cell, seed
 and variant; what is there already of the same commit is not measured again.
 """

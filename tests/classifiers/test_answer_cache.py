@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from foretaste.classifiers.answer_cache import AT_ONCE, Journal
+from foretaste.classifiers.answer_cache import AT_ONCE, AnswerCache
 from foretaste.classifiers.classifier import Answers
 from foretaste.errors import ForetasteError
 from foretaste.samples import Images
@@ -44,87 +44,87 @@ def same(one: Answers, other: Answers) -> None:
 @pytest.mark.parametrize("scores", [True, False])
 def test_a_second_run_gets_the_same_answers_without_asking(scores: bool, tmp_path: Path) -> None:
     images, bare = draw(100), Brightest(scores=scores)
-    same(Journal(bare, tmp_path, "m").classify(images), bare.classify(images))
+    same(AnswerCache(bare, tmp_path, "m").classify(images), bare.classify(images))
     again = Brightest(scores=scores)
-    journal = Journal(again, tmp_path, "m")
-    assert journal.kept == 100
-    same(journal.classify(images), bare.classify(images))
+    cache = AnswerCache(again, tmp_path, "m")
+    assert cache.kept == 100
+    same(cache.classify(images), bare.classify(images))
     assert again.asked == 32  # to see that it is still the same model
-    same(journal.classify(images), bare.classify(images))
+    same(cache.classify(images), bare.classify(images))
     assert again.asked == 32
-    assert journal.saved_seconds > 0
+    assert cache.saved_seconds > 0
 
 
 def test_old_and_new_questions_in_one_call_are_answered_in_their_order(tmp_path: Path) -> None:
     images, bare = draw(50), Brightest()
-    Journal(Brightest(), tmp_path, "m").classify(images[::2])
-    journal = Journal(Brightest(), tmp_path, "m")
-    same(journal.classify(images), bare.classify(images))
-    assert journal.kept == 50
+    AnswerCache(Brightest(), tmp_path, "m").classify(images[::2])
+    cache = AnswerCache(Brightest(), tmp_path, "m")
+    same(cache.classify(images), bare.classify(images))
+    assert cache.kept == 50
 
 
 def test_what_was_answered_before_a_failure_is_kept(tmp_path: Path) -> None:
     images = draw(3 * AT_ONCE)
     with pytest.raises(ForetasteError, match="down"):
-        Journal(Brightest(patience=2 * AT_ONCE), tmp_path, "m").classify(images)
+        AnswerCache(Brightest(patience=2 * AT_ONCE), tmp_path, "m").classify(images)
     model = Brightest()
-    journal = Journal(model, tmp_path, "m")
-    assert journal.kept == 2 * AT_ONCE
-    same(journal.classify(images), Brightest().classify(images))
+    cache = AnswerCache(model, tmp_path, "m")
+    assert cache.kept == 2 * AT_ONCE
+    same(cache.classify(images), Brightest().classify(images))
     assert model.asked == AT_ONCE + 32
 
 
 def test_a_record_that_was_cut_short_is_dropped(tmp_path: Path) -> None:
     images = draw(40)
-    Journal(Brightest(), tmp_path, "m").classify(images)
+    AnswerCache(Brightest(), tmp_path, "m").classify(images)
     body = tmp_path / "answers.bin"
     body.write_bytes(body.read_bytes()[:-5])
-    journal = Journal(Brightest(), tmp_path, "m")
-    assert journal.kept == 39
-    same(journal.classify(images), Brightest().classify(images))
-    assert Journal(Brightest(), tmp_path, "m").kept == 40
+    cache = AnswerCache(Brightest(), tmp_path, "m")
+    assert cache.kept == 39
+    same(cache.classify(images), Brightest().classify(images))
+    assert AnswerCache(Brightest(), tmp_path, "m").kept == 40
 
 
 @pytest.mark.parametrize("head", [b"", b"{}", b"[1]", b'{"identity": "m", "n_scores": -1}', b"\xff"])
 def test_a_damaged_head_is_as_good_as_none(head: bytes, tmp_path: Path) -> None:
     images = draw(10)
-    Journal(Brightest(), tmp_path, "m").classify(images)
+    AnswerCache(Brightest(), tmp_path, "m").classify(images)
     (tmp_path / "answers.json").write_bytes(head)
-    journal = Journal(Brightest(), tmp_path, "m")
-    assert journal.kept == 0
-    same(journal.classify(images), Brightest().classify(images))
+    cache = AnswerCache(Brightest(), tmp_path, "m")
+    assert cache.kept == 0
+    same(cache.classify(images), Brightest().classify(images))
 
 
 def test_another_model_is_asked_anew(tmp_path: Path) -> None:
     images = draw(40)
-    Journal(Brightest(), tmp_path, "m").classify(images)
+    AnswerCache(Brightest(), tmp_path, "m").classify(images)
     other = Brightest(shift=1)
-    same(Journal(other, tmp_path, "n").classify(images), Brightest(shift=1).classify(images))
+    same(AnswerCache(other, tmp_path, "n").classify(images), Brightest(shift=1).classify(images))
     assert other.asked == 40
 
 
 def test_a_model_that_changed_behind_its_name_is_asked_anew(tmp_path: Path) -> None:
     images = draw(40)
-    Journal(Brightest(), tmp_path, "m").classify(images)
+    AnswerCache(Brightest(), tmp_path, "m").classify(images)
     changed = Brightest(shift=1)
-    same(Journal(changed, tmp_path, "m").classify(images), Brightest(shift=1).classify(images))
+    same(AnswerCache(changed, tmp_path, "m").classify(images), Brightest(shift=1).classify(images))
     assert changed.asked == 32 + 40
-    assert Journal(changed, tmp_path, "m").kept == 40
+    assert AnswerCache(changed, tmp_path, "m").kept == 40
 
 
 def test_no_images(tmp_path: Path) -> None:
-    assert len(Journal(Brightest(), tmp_path, "m").classify(draw(0))) == 0
+    assert len(AnswerCache(Brightest(), tmp_path, "m").classify(draw(0))) == 0
     assert list(tmp_path.iterdir()) == []
 
 
 def test_it_says_what_the_model_says_of_itself(tmp_path: Path) -> None:
-    journal = Journal(Brightest(), tmp_path, "m")
-    assert journal.classes == ("a", "b", "c", "d")
-    assert journal.sample_shape == SHAPE
+    cache = AnswerCache(Brightest(), tmp_path, "m")
+    assert cache.classes == ("a", "b", "c", "d")
+    assert cache.sample_shape == SHAPE
 
 
 def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path: Path) -> None:
-    journal = Journal(Brightest(), tmp_path, "m")
+    cache = AnswerCache(Brightest(), tmp_path, "m")
     (tmp_path / "answers.bin").mkdir()
     with pytest.raises(ForetasteError, match=r"cannot write .*answers"):
-        journal.classify(draw(1))
+        cache.classify(draw(1))

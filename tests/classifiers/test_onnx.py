@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 from onnx.external_data_helper import set_external_data
 
 from foretaste.classifiers.onnx import OnnxModel
+from foretaste.classifiers.preprocessing import Preprocessing
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.samples import Images
 
@@ -212,3 +213,29 @@ def test_weights_elsewhere_in_a_function_are_not_read(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "model.onnx")
     with pytest.raises(ForetasteError, match="cannot read the weights"):
         OnnxModel(tmp_path / "model.onnx")
+
+
+def test_a_file_or_the_user_says_what_is_done_to_the_pixels(tmp_path: Path, images: Images) -> None:
+    said = {"preprocessing": json.dumps({"mean": [0.5], "std": [0.25]})}
+    path = write(tmp_path / "model.onnx", given=TensorProto.FLOAT, metadata=said)
+    in_file = OnnxModel(path)
+    assert in_file.preprocessing == Preprocessing(mean=(0.5,), std=(0.25,))
+    for model in (in_file, OnnxModel(path, preprocessing=Preprocessing(scale=255))):
+        other = model.preprocessed(Preprocessing(scale=2))
+        for asked in (model, other, model):  # the one leaves the other as it was
+            scores = asked.classify(images).scores
+            assert scores is not None
+            sums = asked.preprocessing.apply(images).sum(axis=(1, 2, 3))
+            np.testing.assert_allclose(scores[:, 0], sums, rtol=1e-3, atol=1e-2)
+
+
+def test_a_file_whose_preprocessing_is_damaged_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "model.onnx", given=TensorProto.FLOAT, metadata={"preprocessing": "[]"})
+    with pytest.raises(ForetasteError, match='metadata key "preprocessing" is damaged'):
+        OnnxModel(path)
+
+
+def test_class_names_that_are_given_go_before_those_of_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "model.onnx", metadata={"classes": '["a", "b"]'})
+    assert OnnxModel(path).classes == ("a", "b")
+    assert OnnxModel(path, classes=("c", "d")).classes == ("c", "d")

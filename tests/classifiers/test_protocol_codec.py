@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy.typing import NDArray
 
-from foretaste.classifiers.protocol_codec import DATATYPES, JSON_LENGTH, Role, WireError, decode, encode
+from foretaste.classifiers.protocol_codec import DATATYPES, JSON_LENGTH, CodecError, Role, decode, encode
 
 arrays = st.sampled_from(sorted(DATATYPES)).flatmap(
     lambda name: npst.arrays(
@@ -57,7 +57,7 @@ def test_big_endian_arrays_are_turned() -> None:
 
 @given(st.binary(max_size=200), st.none() | st.text(max_size=5) | st.integers(-5, 300).map(str))
 def test_garbage_is_no_message(body: bytes, length: str | None) -> None:
-    with suppress(WireError):
+    with suppress(CodecError):
         assert decode(body, "outputs", length) == {}
 
 
@@ -65,7 +65,7 @@ def test_garbage_is_no_message(body: bytes, length: str | None) -> None:
 def test_json_of_any_kind_is_read_or_refused(shape: Any, datatype: Any, data: Any, parameters: Any) -> None:
     tensor = {"name": "a", "shape": shape, "datatype": datatype, "data": data, "parameters": parameters}
     for message in (tensor, [tensor], {"outputs": tensor}, {"outputs": [tensor]}, data):
-        with suppress(WireError):  # the datatype is never one of the protocol's
+        with suppress(CodecError):  # the datatype is never one of the protocol's
             assert decode(json.dumps(message).encode(), "outputs") == {}
 
 
@@ -75,7 +75,7 @@ def test_data_of_any_kind_is_read_or_refused(shape: list[int], data: Any) -> Non
         tensor = {"name": "a", "shape": shape, "datatype": datatype, "data": data}
         try:
             read = decode(json.dumps({"outputs": [tensor]}).encode(), "outputs")["a"]
-        except WireError:
+        except CodecError:
             continue
         assert (read.dtype, list(read.shape)) == (dtype, shape)
 
@@ -116,7 +116,7 @@ def test_nested_data() -> None:
     ],
 )
 def test_wrong_tensors_are_refused(outputs: Any, complaint: str) -> None:
-    with pytest.raises(WireError, match=complaint):
+    with pytest.raises(CodecError, match=complaint):
         decode(json.dumps({"outputs": outputs}).encode(), "outputs")
 
 
@@ -132,18 +132,18 @@ def test_wrong_binary_data_is_refused() -> None:
         (body, str(len(body) + 1)),
         (body, None),
     ):
-        with pytest.raises(WireError):
+        with pytest.raises(CodecError):
             decode(wrong, "outputs", header)
 
 
 def test_json_that_is_too_deep_is_refused() -> None:
     deep = b"[" * 5000 + b"]" * 5000
-    with pytest.raises(WireError):
+    with pytest.raises(CodecError):
         decode(b'{"outputs":[{"name":"a","datatype":"FP32","shape":[1],"data":' + deep + b"}]}", "outputs")
 
 
 @pytest.mark.parametrize("data", ['["' + "a" * 1000 + '", 1]', "[[1, null]]", "[" + "9" * 400 + ", 1]"])
 def test_data_that_is_no_numbers_is_refused_before_it_takes_room(data: str) -> None:
     body = f'{{"outputs": [{{"name": "y", "datatype": "FP32", "shape": [2], "data": {data}}}]}}'
-    with pytest.raises(WireError, match="FP32"):
+    with pytest.raises(CodecError, match="FP32"):
         decode(body.encode(), "outputs")

@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from foretaste import cli, io
+from foretaste.calibration import Threshold, conformal_threshold
 from foretaste.classifiers.classifier import Classifier
 from foretaste.errors import UsageError
 from foretaste.guards import GUARDS, neo
-from foretaste.guards.calibration import Threshold, conformal_threshold
 from foretaste.guards.guard import Screening
 from foretaste.guards.neo.registry import Registry
 from foretaste.guards.trigger import Trigger
@@ -213,7 +213,7 @@ def test_trojaned_inputs_are_exit_code_1_and_everything_is_there(
 ) -> None:
     assert cli.main(case.arguments()) == 1
     text = capsys.readouterr().out
-    assert text.startswith("trojaned inputs found: 2 of 60; what to answer instead is in ")
+    assert text.startswith("trojaned inputs found: 2 of 60, 2 with a trigger; what to answer instead is in ")
     assert "2 x 2 pixels at row 0, column 0, forces 2 (100.00% of 20 clean images); in 2 inputs" in text
     assert "the truth" not in text
     assert {path.name for path in case.out.iterdir()} == {"verdicts.parquet", "triggers", "summary.json", "report.html"}
@@ -240,6 +240,149 @@ def test_nothing_found_is_exit_code_0(
     assert cli.main(case.arguments()) == 0
     assert capsys.readouterr().out.startswith("nothing found in 60 inputs\n")
     assert len(Registry.load(case.out / "triggers")) == 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alarmed:
+    """Flag the first inputs, and show no trigger."""
+
+    name: ClassVar[str] = "alarmed"
+    summary: ClassVar[str] = "alarms"
+    needs_scores: ClassVar[bool] = False
+
+    alarms: int = 1
+
+    def calibrate(self, classifier: Classifier, clean: Samples, **options: Any) -> "AlarmedScreener":
+        return AlarmedScreener(classifier, self.alarms)
+
+
+class AlarmedScreener(BlankScreener):
+    def __init__(self, classifier: Classifier, alarms: int) -> None:
+        super().__init__(classifier)
+        self.alarms = alarms
+
+    def screen(self, images: Images, on_progress: OnProgress = silent) -> Screening:
+        return replace(super().screen(images), trojaned=np.arange(len(images)) < self.alarms)
+
+
+@pytest.mark.parametrize(
+    ("alarms", "fail_on", "code", "text"),
+    [
+        (1, "found", 0, "nothing found in 60 inputs: no more than false alarms explain; 1 flagged without a trigger"),
+        (
+            6,
+            "found",
+            1,
+            "suspicious inputs: 6 of 60, more than false alarms explain; 6 flagged without a trigger (p = ",
+        ),
+        (6, "trigger", 0, "suspicious inputs: 6 of 60"),
+        (6, "never", 0, "suspicious inputs: 6 of 60"),
+        (0, "warning", 0, "nothing found in 60 inputs\n"),
+    ],
+)
+def test_only_what_false_alarms_do_not_explain_is_exit_code_1(
+    case: Case,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    alarms: int,
+    fail_on: str,
+    code: int,
+    text: str,
+) -> None:
+    monkeypatch.setitem(GUARDS, "alarmed", Alarmed)
+    arguments = case.arguments("--set", f"alarms={alarms}", "--fail-on", fail_on, method="alarmed")
+    assert cli.main(arguments) == code
+    assert capsys.readouterr().out.startswith(text)
+    summary = json.loads((case.out / "summary.json").read_text())
+    assert summary["poisoned"] == (alarms == 6)
+    assert summary["finding"]["conclusion"] == ("excess" if alarms == 6 else "nothing")
+    assert summary["finding"]["n_unexplained"] == alarms
+
+
+def test_a_label_that_has_become_frequent_is_a_warning_and_an_exit_code_if_asked_for(
+    case: Case, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, labels = draw(80, 0)
+    np.savez(case.inputs, x=images[labels == 0], y=labels[labels == 0])
+    assert cli.main(case.arguments(method="blank")) == 0
+    assert "warning: 100 % of the inputs are answered “class 0”, and 50 %" in capsys.readouterr().out.replace(
+        "\u00a0", " "
+    )
+    shift = json.loads((case.out / "summary.json").read_text())["finding"]["label_shift"]
+    assert (shift["label"], shift["share"], shift["clean_share"]) == (0, 1, 0.5)
+    assert cli.main(case.arguments("--fail-on", "warning", method="blank")) == 1
+
+
+def test_the_models_accuracy_on_the_clean_set_is_told_and_recorded(
+    case: Case, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(case.arguments()) == 1
+    assert "clean images: the model is right on 97.50% of 40\n" in capsys.readouterr().out
+    summary = json.loads((case.out / "summary.json").read_text())
+    assert (summary["clean_accuracy"]["n_right"], summary["clean_accuracy"]["n"]) == (39, 40)
+    assert summary["preprocessing"] is None
+
+
+def test_a_function_that_takes_floats_is_given_them_if_asked_and_refused_with_a_reason_if_not(
+    case: Case, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model wants −1 … 1: given bytes, it sees everything as bright."""
+    (case.folder / "float_model.py").write_text(
+        "import numpy as np\n\n\ndef classify(images):\n    return (images.mean(axis=(1, 2, 3)) > -0.2).astype(int)\n"
+    )
+    arguments = [*case.arguments(method="blank"), "--model", "float_model:classify"]
+    assert cli.main(arguments) == 4
+    error = capsys.readouterr().err
+    assert "the model gives only 19 of 40 clean images their own label" in error
+    assert "with --mean 0.5 --std 0.5 (−1 to 1) it is right on" in error
+    assert not (case.out / "summary.json").exists()
+    assert cli.main([*arguments, "--mean", "0.5", "--std", "0.5"]) == 0
+    summary = json.loads((case.out / "summary.json").read_text())
+    assert summary["preprocessing"] == {"scale": 1, "mean": [0.5], "std": [0.5], "channels": "rgb"}
+
+
+def test_folders_called_by_numbers_are_those_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As text they would be sorted 0, 10, 2; a model without names numbers its classes 0, 2 and 10."""
+    case = stage(build(tmp_path, []), monkeypatch)
+    (case.folder / "level_model.py").write_text(
+        "import numpy as np\n\n\ndef classify(images):\n"
+        "    return np.array([0, 2, 10])[images.mean(axis=(1, 2, 3)).astype(int) // 90]\n"
+    )
+    for name, level in (("0", 40), ("2", 120), ("10", 220)):
+        (tmp_path / "clean" / name).mkdir(parents=True)
+        for number in range(10):
+            Image.new("RGB", (SIDE, SIDE), (level, level, level + number)).save(
+                tmp_path / "clean" / name / f"{number}.png"
+            )
+    arguments = [*case.arguments(method="blank"), "--model", "level_model:classify", "--clean", str(tmp_path / "clean")]
+    assert cli.main(arguments) == 0
+    assert json.loads((case.out / "summary.json").read_text())["clean_accuracy"]["accuracy"] == 1
+
+
+def test_class_names_in_a_file_are_the_models(case: Case) -> None:
+    names = case.folder / "names.txt"
+    names.write_text("dark\nbright\nwhite\n")
+    for name, label in (("white", 2), ("bright", 1), ("dark", 0)):
+        folder = case.folder / "trusted" / name
+        folder.mkdir(parents=True)
+        images = draw(40, 1)[0][label % 2 :: 2].copy()
+        if label == 2:
+            images[:, :CORNER, :CORNER] = 255
+        for row, image in enumerate(images):
+            Image.fromarray(image).save(folder / f"{row}.png")
+    arguments = [*case.arguments(), "--clean", str(case.folder / "trusted"), "--class-names", str(names)]
+    assert cli.main(arguments) == 1
+    summary = json.loads((case.out / "summary.json").read_text())
+    assert summary["clean_accuracy"]["accuracy"] == 1
+    assert summary["suspect_classes"] == [{"label": 2, "name": "white"}]
+
+
+def test_a_truth_without_trojaned_inputs_claims_none_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = stage(build(tmp_path, []), monkeypatch)
+    assert cli.main(case.arguments("--truth", case.truth)) == 0
+    assert "against the truth: no input is trojaned; 0.00% false alarms" in capsys.readouterr().out
 
 
 def test_a_guard_that_makes_out_no_triggers_leaves_none(case: Case) -> None:
@@ -312,6 +455,10 @@ def test_triggers_of_an_earlier_run_are_known_and_go_with_those_of_this_one(case
         (["--model", "model.pt"], "model.pt"),
         (["--model", "no_such_module_anywhere:f"], "no_such_module_anywhere"),
         (["--timeout", "3"], "timeout"),
+        (["--mean", "0.5;0.5"], "--mean takes one number or three, separated by commas, not 0.5;0.5"),
+        (["--std", "0"], "std must be above 0"),
+        (["--channels", "grb"], "channels must be rgb or bgr, not grb"),
+        (["--class-names", "nowhere.txt"], "cannot read class names from nowhere.txt"),
     ],
 )
 def test_bad_usage(options: list[str], complaint: str, case: Case, capsys: pytest.CaptureFixture[str]) -> None:

@@ -76,8 +76,8 @@ def test_an_unfit_clean_set_is_refused(method: str, unfit: Samples, complaint: s
 
 
 @pytest.mark.parametrize("method", ["strip", "scale-up", "teco"])
-def test_inputs_of_another_shape_are_refused(method: str, corners: Classifier) -> None:
-    guard = Guard(corners, images(20), method, false_alarm_rate=0.1)
+def test_inputs_of_another_shape_are_refused(method: str, corners: Classifier, clean: Samples) -> None:
+    guard = Guard(corners, clean[:20], method, false_alarm_rate=0.1)
     with pytest.raises(UsageError, match="must be images uint8"):
         guard.screen(np.zeros((3, 30, 30, 1), np.uint8))
 

@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import foretaste
-from foretaste.guards.calibration import conformal_threshold
+from foretaste.calibration import conformal_threshold
+from foretaste.classifiers.preprocessing import Preprocessing
+from foretaste.guards.clean_accuracy import CleanAccuracy
 from foretaste.guards.guard import Screening
 from foretaste.guards.neo.registry import Registry
 from foretaste.guards.trigger import Trigger
@@ -84,6 +86,18 @@ def build(classes: tuple[str, ...], ids: list[str] | None = None) -> Scan:
     )
     samples = Samples.from_arrays(images, truth, classes, ids or [f"input-{row:02d}" for row in range(N)])
     return Scan(
+        clean_accuracy=CleanAccuracy(
+            n=150,
+            n_right=147,
+            chance=0.25,
+            n_classes=4,
+            renumbered=0.98,
+            conventions={},
+            fitting=None,
+            warn_below=0.6,
+            refuse_below=0.2,
+            label_counts={0: 38, 1: 38, 2: 37, 3: 37},
+        ),
         samples=samples,
         screening=screening,
         classes=classes,
@@ -303,8 +317,67 @@ def test_nothing_found(tmp_path: Path, scan: Scan) -> None:
     assert "Triggers 0" in page.words
 
 
+def flagged(scan: Scan, n: int) -> Scan:
+    """Return the scan with so many inputs flagged, none with a trigger."""
+    alarms = replace(
+        scan.screening,
+        trojaned=np.arange(N) < n,
+        corrected=scan.screening.labels,
+        trigger_ids=np.full(N, "", dtype=np.str_),
+    )
+    return replace(scan, screening=alarms, registry=Registry())
+
+
+def test_no_more_flagged_than_false_alarms_explain(tmp_path: Path, scan: Scan) -> None:
+    page = render(tmp_path, flagged(scan, 1))
+    assert "No trojaned input found among 40: 1 was flagged, no more than false alarms explain." in page.words
+    assert "nothing found" in page.words
+    assert "Have a person look at the flagged input below" in page.words
+    assert "Replace the model" not in page.words
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert not summary["poisoned"]
+    assert summary["finding"]["conclusion"] == "nothing"
+
+
+def test_more_flagged_than_false_alarms_explain(tmp_path: Path, scan: Scan) -> None:
+    page = render(tmp_path, flagged(scan, 12))
+    assert "Suspicious inputs: 12 of 40, more than false alarms explain." in page.words
+    assert "suspicious" in page.words
+    assert "so chance does not explain them" in page.words
+    assert "Replace the model" not in page.words
+    assert "--method neo searches" not in page.words  # it is what was run
+    assert json.loads((tmp_path / "summary.json").read_text())["finding"]["conclusion"] == "excess"
+
+
+def test_a_confirmed_trigger_is_what_replaces_a_model(tmp_path: Path, scan: Scan) -> None:
+    assert "Replace the model" in render(tmp_path, scan).words
+
+
+def test_a_model_in_doubt_and_a_frequent_label_are_warnings_at_the_top(tmp_path: Path, scan: Scan) -> None:
+    doubtful = replace(scan.clean_accuracy, n_right=75, fitting="0 to 255", conventions={"0 to 255": 0.99})
+    frequent = replace(scan.screening, labels=np.full(N, 2), trigger_ids=np.full(N, "", dtype=np.str_))
+    words = render(tmp_path, replace(scan, clean_accuracy=doubtful, screening=frequent)).words
+    top = words[: words.index("What to do next")]
+    assert "Warnings The verdict is worth little: the model gives only 75 of 150 clean images their own label" in top
+    assert "with --scale 255 (0 to 255) it is right on 99%" in top
+    assert "100 % of the inputs are answered “fifty”, and 24.67 % of the clean images" in top
+    assert json.loads((tmp_path / "summary.json").read_text())["clean_accuracy"]["accuracy"] == 0.5
+
+
+def test_a_model_may_have_more_classes_than_the_clean_set_shows(tmp_path: Path, scan: Scan) -> None:
+    many = replace(scan, clean_accuracy=replace(scan.clean_accuracy, n_classes=1000))
+    assert "1,000 classes" in render(tmp_path, many).words
+
+
+def test_what_is_done_to_the_pixels_is_recorded(tmp_path: Path, scan: Scan) -> None:
+    way = Preprocessing(scale=255, mean=(1, 2, 3), channels="bgr")
+    page = render(tmp_path, replace(scan, preprocessing=way))
+    assert "mean 1, 2, 3" in page.words
+    assert json.loads((tmp_path / "summary.json").read_text())["preprocessing"] == way.described()
+
+
 def test_a_guard_that_makes_out_no_triggers(tmp_path: Path, scan: Scan) -> None:
-    page = render(tmp_path, replace(scan, method="strip", registry=None, threshold=None))
+    page = render(tmp_path, replace(flagged(scan, 12), method="strip", registry=None, threshold=None))
     assert "reconstructed" not in page.words
     assert "Calibration" not in page.words
     assert "--method neo" in page.words
@@ -315,6 +388,8 @@ def test_a_guard_that_makes_out_no_triggers(tmp_path: Path, scan: Scan) -> None:
     ("method", "part"),
     [
         ("neo", "a pattern blended over the whole image, a sine wave, a warp"),
+        ("neo", "two or more pieces that work only together"),
+        ("neo", "Source-specific patches"),
         ("neo-paper", "another size than the one that it was told"),
         ("strip", "give way when another image is laid over them"),
         ("scale-up", "brightening"),

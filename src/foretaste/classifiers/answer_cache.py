@@ -26,7 +26,7 @@ ASKED_AGAIN = 32
 """Images that a model is asked about once more, to see that it is still the one that answered before."""
 
 
-class Journal:
+class AnswerCache:
     """Asks another classifier, and writes down each answer before it is used.
 
     Work that asks the same questions in the same order comes to the same end, however often it was stopped on the way:
@@ -35,7 +35,7 @@ class Journal:
     classifier is.
 
     Args:
-        classifier: whom to ask.
+        classifier: what to ask.
         folder: an existing folder for ``answers.json`` and ``answers.bin``.
         identity: what tells the model from others.
 

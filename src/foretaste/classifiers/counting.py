@@ -38,7 +38,7 @@ class Counted:
     asked again. As safe to use from several threads as the classifier is.
 
     Args:
-        classifier: whom to ask; the same image must always get the same answer.
+        classifier: what to ask; the same image must always get the same answer.
         remembered: images whose answers are kept, ≥ 0.
     """
 

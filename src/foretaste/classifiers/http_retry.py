@@ -42,7 +42,7 @@ class Reply:
     body: bytes
 
 
-class PatientClient:
+class RetryingClient:
     """Sends requests, waits and tries again where that helps, and never reads more than it should.
 
     What is tried again: connections that fail, answers that take too long, and the status codes 429, 502, 503 and 504;

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foretaste.classifiers.batches import check_images
-from foretaste.errors import ForetasteError
+from foretaste.classifiers.preprocessing import Preprocessing
+from foretaste.errors import ForetasteError, UsageError
 from foretaste.samples import Images
 from foretaste.sanitising import shown
 
@@ -41,8 +42,8 @@ class Declared:
 class Layout:
     """The form in which a model takes images.
 
-    A ``uint8`` input gets the pixels as they are, 0 … 255. A ``float32`` input gets them divided by 255, 0 … 1; what
-    else a model needs (mean, standard deviation) must be part of it, because no declaration says so.
+    A ``uint8`` input gets the pixels as they are, 0 … 255. A ``float32`` input gets them divided by 255, 0 … 1, unless
+    it is told otherwise: no declaration says what else a model needs (scale, mean, standard deviation).
 
     Attributes:
         source: what the model is called in messages.
@@ -51,6 +52,7 @@ class Layout:
         channels_first: whether the input is ``(N, C, H, W)`` and not ``(N, H, W, C)``.
         shape: H, W and C that it takes, None where any will do.
         batch: how many images it takes at a time, or None where any number will do.
+        preprocessing: what is done to the pixels.
     """
 
     source: str
@@ -59,6 +61,7 @@ class Layout:
     channels_first: bool
     shape: tuple[int | None, int | None, int | None]
     batch: int | None
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
 
     @classmethod
     def of(cls, inputs: Sequence[Declared], source: str) -> Layout:
@@ -96,6 +99,20 @@ class Layout:
         sizes = tuple(size for size in self.shape if size is not None)
         return sizes if len(sizes) == 3 else None
 
+    def preprocessed(self, preprocessing: Preprocessing | None) -> Layout:
+        """Return the layout with other preprocessing, or itself for None.
+
+        Raises:
+            UsageError: the model takes the pixels as they are.
+        """
+        if preprocessing is None:
+            return self
+        if self.dtype == np.uint8 and preprocessing.rescales:
+            raise UsageError(
+                f"{self.source} takes the pixels as they are (uint8), so that scale, mean and std do not apply"
+            )
+        return replace(self, preprocessing=preprocessing)
+
     def check(self, images: Images) -> None:
         """Refuse images that do not go into the model.
 
@@ -111,10 +128,9 @@ class Layout:
         """
         if self.batch is not None:
             images = images[np.minimum(np.arange(self.batch), len(images) - 1)]
-        if self.channels_first:
-            images = images.transpose(0, 3, 1, 2)
-        packed = np.ascontiguousarray(images)
-        return packed if self.dtype == np.uint8 else packed.astype(np.float32) / np.float32(255)
+        way = self.preprocessing
+        packed: NDArray[Any] = way.order(images) if self.dtype == np.uint8 else way.apply(images)
+        return np.ascontiguousarray(packed.transpose(0, 3, 1, 2) if self.channels_first else packed)
 
 
 def choose_output(outputs: Sequence[Declared], source: str) -> Declared:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -20,6 +21,7 @@ from foretaste.classifiers.answers import read_answers
 from foretaste.classifiers.batches import batch_size, in_batches
 from foretaste.classifiers.classifier import Answers
 from foretaste.classifiers.layout import Declared, Layout, choose_output
+from foretaste.classifiers.preprocessing import METADATA_KEY, Preprocessing, from_metadata
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.samples import Images
 from foretaste.sanitising import shown
@@ -48,26 +50,38 @@ class OnnxModel:
     """Asks an ONNX model through onnxruntime; safe to use from several threads.
 
     It takes the files that ``foretaste train`` writes, and others with one image input and one output that answers:
-    see ``Layout`` and ``choose_output``. Class names are read from the metadata key "classes", a JSON list. Only
+    see ``Layout`` and ``choose_output``. Class names are read from the metadata key "classes", a JSON list, and what
+    is to be done to the pixels from the key "preprocessing", a JSON object with fields of ``Preprocessing``. Only
     standard and onnxruntime's own operators are known; weights in a second file must lie in the model's folder.
 
     The first question starts a short race for the quickest number of threads and batch size.
 
     Args:
         path: the file.
+        preprocessing: what is to be done to the pixels, whatever the file says; None leaves it to the file.
+        classes: the K class names, whatever the file says; None leaves them to the file.
 
     Raises:
-        UsageError: there is no such file.
+        UsageError: there is no such file, or the model takes the pixels as they are and ``preprocessing`` does not.
         ForetasteError: it is not ONNX, cannot be run, or does not take images and answer with scores or labels.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        preprocessing: Preprocessing | None = None,
+        classes: tuple[str, ...] | None = None,
+    ) -> None:
         self._source = str(path)
         self._model = read_model(Path(path))
         session = self._open(threads=1)
-        self._layout = Layout.of([_declared(one) for one in session.get_inputs()], self._source)
+        metadata = session.get_modelmeta().custom_metadata_map
+        self._layout = Layout.of([_declared(one) for one in session.get_inputs()], self._source).preprocessed(
+            preprocessing or from_metadata(metadata.get(METADATA_KEY), self._source)
+        )
         self._output = choose_output([_declared(one) for one in session.get_outputs()], self._source).name
-        self._classes = _classes(session.get_modelmeta().custom_metadata_map.get("classes"))
+        self._classes = classes or _classes(metadata.get("classes"))
         self._tuned: tuple[onnxruntime.InferenceSession, int] | None = None
         self._lock = Lock()
 
@@ -80,6 +94,21 @@ class OnnxModel:
     def sample_shape(self) -> tuple[int, ...] | None:
         """``(H, W, C)`` of the images it takes if the file fixes them, or None."""
         return self._layout.sample_shape
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What is done to the pixels."""
+        return self._layout.preprocessing
+
+    def preprocessed(self, preprocessing: Preprocessing) -> OnnxModel:
+        """Return the same model with other preprocessing.
+
+        Raises:
+            UsageError: the model takes the pixels as they are.
+        """
+        other = copy.copy(self)
+        other._layout, other._lock = self._layout.preprocessed(preprocessing), Lock()
+        return other
 
     def classify(self, images: Images) -> Answers:
         """Answer for raw images ``uint8 (N, H, W, C)``, any N ≥ 0, in their order.

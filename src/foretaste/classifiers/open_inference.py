@@ -5,6 +5,7 @@ https://github.com/kserve/open-inference-protocol
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ from pydantic import BaseModel, Field, RootModel, StrictInt
 from foretaste.classifiers.answers import read_answers
 from foretaste.classifiers.batches import batch_size, in_batches
 from foretaste.classifiers.classifier import Answers
-from foretaste.classifiers.http_retry import TOKEN, PatientClient, Reply
+from foretaste.classifiers.http_retry import TOKEN, Reply, RetryingClient
 from foretaste.classifiers.layout import Declared, Layout, choose_output
-from foretaste.classifiers.protocol_codec import DATATYPES, JSON_LENGTH, Model, WireError, decode, encode, parse
+from foretaste.classifiers.preprocessing import Preprocessing
+from foretaste.classifiers.protocol_codec import DATATYPES, JSON_LENGTH, CodecError, Model, decode, encode, parse
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.samples import Images
 from foretaste.sanitising import shown
@@ -137,6 +139,8 @@ class OpenInference:
         attempts: how often a request is sent at most, ≥ 1.
         queries_per_second: the most images to ask about, on average, > 0; None for no limit.
         batch_size: the most images in a request, ≥ 1; a server that finds that too many bytes (413) gets fewer.
+        preprocessing: what is to be done to the pixels; None is 0 … 1 for a model that takes floats.
+        classes: the K class names, which the protocol has none of.
 
     Raises:
         UsageError: an argument is out of range, the address is no such address or names no model where it must, or the
@@ -153,11 +157,13 @@ class OpenInference:
         attempts: int = 5,
         queries_per_second: float | None = None,
         batch_size: int = 32,
+        preprocessing: Preprocessing | None = None,
+        classes: tuple[str, ...] | None = None,
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"a request needs 1 image or more, not {batch_size}")
         self._address = Address.of(url)
-        self._http = PatientClient(
+        self._http = RetryingClient(
             self._address.root, token=token, timeout=timeout, attempts=attempts, queries_per_second=queries_per_second
         )
         server = self._server()
@@ -166,20 +172,38 @@ class OpenInference:
         self._source = str(self._address)
         self._binary = BINARY in server.extensions
         model = self._model()
-        self._layout = Layout.of([one.declared() for one in model.inputs or ()], self._source)
+        layout = Layout.of([one.declared() for one in model.inputs or ()], self._source)
+        self._layout = layout.preprocessed(preprocessing)
+        self._classes = classes
         outputs = [one.declared() for one in model.outputs or ()]
         self._output = choose_output(outputs, self._source).name if outputs else None
         # No more at a time than the limit lets through in a second.
         self._most = min(batch_size, max(1, int(queries_per_second or batch_size)))
 
     @property
-    def classes(self) -> None:
-        """The protocol has no class names."""
+    def classes(self) -> tuple[str, ...] | None:
+        """The K class names that were given; the protocol has none."""
+        return self._classes
 
     @property
     def sample_shape(self) -> tuple[int, ...] | None:
         """``(H, W, C)`` of the images it takes if the model states it, or None."""
         return self._layout.sample_shape
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What is done to the pixels."""
+        return self._layout.preprocessing
+
+    def preprocessed(self, preprocessing: Preprocessing) -> OpenInference:
+        """Return the same model with other preprocessing.
+
+        Raises:
+            UsageError: the model takes the pixels as they are.
+        """
+        other = copy.copy(self)
+        other._layout = self._layout.preprocessed(preprocessing)
+        return other
 
     def classify(self, images: Images) -> Answers:
         """Answer for raw images ``uint8 (N, H, W, C)``, any N ≥ 0, in their order.
@@ -206,7 +230,7 @@ class OpenInference:
         self._check(reply)
         try:
             outputs = decode(reply.body, "outputs", reply.headers.get(JSON_LENGTH))
-        except WireError as error:
+        except CodecError as error:
             raise ForetasteError(f"an answer of {self._source} {error}") from None
         output = outputs.get(self._output) if self._output is not None else None
         if self._output is None and len(outputs) == 1:
@@ -214,7 +238,7 @@ class OpenInference:
         if output is None:
             names, needed = ", ".join(map(shown, outputs)) or "none", shown(self._output or "one")
             raise ForetasteError(f"{self._source} answers with outputs {names} where {needed} is needed")
-        answers = read_answers(output, len(packed), self._source)
+        answers = read_answers(output, len(packed), self._source, self._classes)
         n = len(images)
         return Answers(answers.labels[:n], None if answers.scores is None else answers.scores[:n])
 
@@ -229,7 +253,7 @@ class OpenInference:
             self._check(reply)
         try:
             return parse(ServerMetadata, reply.body) if reply.status == httpx.codes.OK else ServerMetadata()
-        except WireError:
+        except CodecError:
             return ServerMetadata()
 
     def _model(self) -> ModelMetadata:
@@ -275,7 +299,7 @@ class OpenInference:
     def _parse(self, model: type[Model], reply: Reply) -> Model:
         try:
             return parse(model, reply.body)
-        except WireError as error:
+        except CodecError as error:
             raise ForetasteError(f"an answer of {self._address} {error}") from None
 
 

@@ -47,7 +47,7 @@ Role = Literal["inputs", "outputs"]
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class WireError(ValueError):
+class CodecError(ValueError):
     """A message is not as the protocol has it; the text goes on a sentence about who sent it."""
 
 
@@ -116,7 +116,7 @@ def decode(body: bytes, role: Role, json_length: str | None = None) -> dict[str,
         json_length: the value of the header ``JSON_LENGTH``, if there is one.
 
     Raises:
-        WireError: the message is not as the protocol has it.
+        CodecError: the message is not as the protocol has it.
     """
     length = len(body) if json_length is None else _length(json_length, len(body))
     text = body[:length]
@@ -125,9 +125,9 @@ def decode(body: bytes, role: Role, json_length: str | None = None) -> dict[str,
     tensors: dict[str, NDArray[Any]] = {}
     for tensor in listed:
         if tensor.datatype not in DATATYPES:
-            raise WireError(f"has a tensor of datatype {tensor.datatype[:20]!r}")
+            raise CodecError(f"has a tensor of datatype {tensor.datatype[:20]!r}")
         if tensor.name in tensors:
-            raise WireError(f"has two tensors with the name {tensor.name[:50]!r}")
+            raise CodecError(f"has two tensors with the name {tensor.name[:50]!r}")
         size = None if tensor.parameters is None else tensor.parameters.binary_data_size
         if size is None:
             tensors[tensor.name] = _from_json(tensor)
@@ -135,7 +135,7 @@ def decode(body: bytes, role: Role, json_length: str | None = None) -> dict[str,
             tensors[tensor.name] = _from_binary(tensor, rest[:size])
             rest = rest[size:]
     if len(rest):
-        raise WireError(f"has {len(rest)} bytes that belong to no tensor")
+        raise CodecError(f"has {len(rest)} bytes that belong to no tensor")
     return tensors
 
 
@@ -143,28 +143,28 @@ def parse(model: type[Model], text: bytes) -> Model:
     """Return the JSON object that a body holds.
 
     Raises:
-        WireError: it is no JSON, or not such an object.
+        CodecError: it is no JSON, or not such an object.
     """
     try:
         return model.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         if first["type"] == "json_invalid":
-            raise WireError("is not JSON") from None
+            raise CodecError("is not JSON") from None
         place = ".".join(map(str, first["loc"]))
-        raise WireError(f"is not as the protocol has it ({place or 'the whole'}: {first['msg']})") from None
+        raise CodecError(f"is not as the protocol has it ({place or 'the whole'}: {first['msg']})") from None
 
 
 def _length(text: str, most: int) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 12 and int(text) <= most):
-        raise WireError(f"has a wrong {JSON_LENGTH} header")
+        raise CodecError(f"has a wrong {JSON_LENGTH} header")
     return int(text)
 
 
 def _from_binary(tensor: Tensor, data: memoryview) -> NDArray[Any]:
     dtype, count = DATATYPES[tensor.datatype], math.prod(tensor.shape)
     if tensor.data is not None or len(data) != count * dtype.itemsize:
-        raise WireError(f"has {len(data)} bytes for {count} {tensor.datatype} values")
+        raise CodecError(f"has {len(data)} bytes for {count} {tensor.datatype} values")
     return np.frombuffer(data, dtype).reshape(tensor.shape)
 
 
@@ -172,25 +172,25 @@ def _from_json(tensor: Tensor) -> NDArray[Any]:
     dtype, count = DATATYPES[tensor.datatype], math.prod(tensor.shape)
     # One long text would make NumPy pad all the others to its length.
     if not _all_numbers(tensor.data or []):
-        raise WireError(f"has data that is no array of {tensor.datatype}")
+        raise CodecError(f"has data that is no array of {tensor.datatype}")
     try:
         # NumPy would read whole numbers on both sides of 2**63 as floats.
         values = np.asarray(tensor.data or [], dtype=object if tensor.datatype == "UINT64" else None)
     except (ValueError, OverflowError):  # rows of different lengths, lists too deep, numbers too large
-        raise WireError(f"has data that is no array of {tensor.datatype}") from None
+        raise CodecError(f"has data that is no array of {tensor.datatype}") from None
     # Flat or nested, as the protocol allows; no values have no kind.
     if values.size != count or (values.ndim != 1 and values.shape != tensor.shape):
-        raise WireError(f"has {values.size} values for a tensor of {count}")
+        raise CodecError(f"has {values.size} values for a tensor of {count}")
     whole = values.dtype == object and all(type(value) is int for value in values.flat)
     if count and ("i" if whole else values.dtype.kind) not in KINDS[dtype.kind]:
-        raise WireError(f"has data that is no array of {tensor.datatype}")
+        raise CodecError(f"has data that is no array of {tensor.datatype}")
     if count and dtype.kind in "iu" and not _fits(values, dtype):
-        raise WireError(f"has values outside the range of {tensor.datatype}")
+        raise CodecError(f"has values outside the range of {tensor.datatype}")
     try:
         with np.errstate(over="ignore"):  # what does not fit becomes infinite, which a reader of scores refuses
             return values.astype(dtype).reshape(tensor.shape)
     except OverflowError:  # a whole number beyond all floats
-        raise WireError(f"has values outside the range of {tensor.datatype}") from None
+        raise CodecError(f"has values outside the range of {tensor.datatype}") from None
 
 
 def _all_numbers(data: list[Any]) -> bool:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -31,8 +31,10 @@ from foretaste.cli.output import say
 from foretaste.errors import ForetasteError, UsageError
 
 if TYPE_CHECKING:
-    from foretaste.classifiers.answer_cache import Journal
-    from foretaste.classifiers.classifier import Classifier
+    from foretaste.classifiers import Classifier, Preprocessing
+    from foretaste.classifiers.answer_cache import AnswerCache
+    from foretaste.guards.clean_accuracy import CleanAccuracy
+    from foretaste.guards.finding import Finding
     from foretaste.guards.guard import Reconstructing, Screener
     from foretaste.progress import OnProgress, Progress
     from foretaste.report.scan import Scan
@@ -41,7 +43,9 @@ if TYPE_CHECKING:
 WORK = ".work"
 """The folder under ``--out`` where a run keeps the answers that it has had, until it is done."""
 
-TROJANED_FOUND = 1
+FOUND = 1
+
+FailOn = Literal["never", "trigger", "found", "warning"]
 
 Model = Annotated[
     str,
@@ -63,6 +67,31 @@ Timeout = Annotated[
 Pace = Annotated[
     float | None,
     typer.Option("--queries-per-second", metavar="N", show_default=False, help="Ask an endpoint no faster than this."),
+]
+
+Scale = Annotated[
+    float | None,
+    typer.Option(
+        "--scale", metavar="S", show_default=False, help="What the pixel value 255 becomes: 1 (as without it) or 255."
+    ),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option("--mean", metavar="M[,M,M]", show_default=False, help="Taken off the scaled pixels, per channel."),
+]
+Std = Annotated[
+    str | None,
+    typer.Option("--std", metavar="D[,D,D]", show_default=False, help="What the rest is divided by, per channel."),
+]
+Channels = Annotated[
+    str | None,
+    typer.Option("--channels", metavar="rgb|bgr", show_default=False, help="The order of colours the model takes."),
+]
+ClassNames = Annotated[
+    Path | None,
+    typer.Option(
+        "--class-names", metavar="FILE", show_default=False, help="The model's class names in its order, one a line."
+    ),
 ]
 
 guard = typer.Typer(
@@ -97,6 +126,11 @@ def scan(
         Path | None,
         typer.Option("--truth", metavar="FILE", show_default=False, help="truth.json, to compare the verdict with."),
     ] = None,
+    scale: Scale = None,
+    mean: Mean = None,
+    std: Std = None,
+    channels: Channels = None,
+    class_names: ClassNames = None,
     timeout: Timeout = None,
     pace: Pace = None,
     seed: Seed = 0,
@@ -107,19 +141,24 @@ def scan(
     label_column: LabelColumn = None,
     on_bad: OnBad = "stop",
     as_json: Json = False,
+    fail_on: Annotated[
+        FailOn, typer.Option("--fail-on", help="What makes the exit code 1: see the documentation of guard scan.")
+    ] = "found",
     listing: Annotated[
         bool, typer.Option("--list", help="List the methods.", callback=lister("foretaste.guards"), is_eager=True)
     ] = False,
 ) -> int:
     """Screen images before a classifier's answers to them are acted on.
 
-    The exit code is 1 if some are trojaned and 0 if not.
+    The exit code is 1 if a trigger was confirmed, or if more inputs are flagged than the false-alarm rate explains, and
+    0 if not.
 
     A run that was stopped goes on where it was when it is started again with the same arguments.
     """
     from foretaste import guards, io
     from foretaste.classifiers.counting import Counted
-    from foretaste.cli.classes import renumbered
+    from foretaste.classifiers.preprocessing import Preprocesses
+    from foretaste.cli.classes import numbering, renumbered
     from foretaste.cli.fields import parse_settings
     from foretaste.cli.output import whole
     from foretaste.cli.progress import bars
@@ -139,7 +178,8 @@ def scan(
     if known is not None and known.trojaned is None:
         raise UsageError(f"{truth} is about a training set, not about test inputs")
     folder = ResultsFolder(out, FILES, (inputs, clean, truth, model, registry))
-    with folder, bars(quiet=as_json) as show, journal(model, out, timeout, pace, show) as (classifier, listen):
+    bare = open_model(model, preprocessing(scale, mean, std, channels), class_names, timeout, pace)
+    with folder, bars(quiet=as_json) as show, resumable(model, bare, out, show) as (classifier, listen):
         trusted = whole(io.read(clean, resize=size(resize), on_bad=on_bad, use="compare", on_progress=show), clean)
         read = io.read(
             inputs,
@@ -152,7 +192,7 @@ def scan(
             use="ignore" if known is None else "compare",
             on_progress=show,
         )
-        samples, classes, trojaned = read.samples, classifier.classes or trusted.classes, None
+        samples, classes, trojaned = read.samples, numbering(classifier.classes, trusted), None
         if known is not None:
             trojaned = known.mark(samples).trojaned
             samples = renumbered(samples, classes, inputs)
@@ -165,9 +205,12 @@ def scan(
             )
         earlier = None if registry is None else Registry.load(registry)
         counted, start = Counted(classifier), time.perf_counter()
+        trusted = renumbered(trusted, classes, clean)
+        guards.check_clean(counted, trusted, false_alarm_rate)
+        accuracy = known_well_enough(counted, trusted, seed, bare)
         keeper = guards.Guard(
             counted,
-            renumbered(trusted, classes, clean),
+            trusted,
             method,
             false_alarm_rate=false_alarm_rate,
             seed=seed,
@@ -196,8 +239,10 @@ def scan(
         calibration_queries=asked,
         false_alarm_rate=false_alarm_rate,
         clean_size=len(trusted),
+        clean_accuracy=accuracy,
+        preprocessing=bare.preprocessing if isinstance(bare, Preprocesses) else None,
         threshold=keeper.screener.threshold if isinstance(keeper.screener, Calibrated) else None,
-        notes=shortcomings(finder) + read.notes + left_out(read, inputs),
+        notes=(*doubts(accuracy), *shortcomings(finder), *read.notes, *left_out(read, inputs)),
     )
     with folder:
         summary = save_scan(
@@ -214,7 +259,7 @@ def scan(
         typer.echo(json.dumps(summary, indent=2))
     else:
         tell(result, summary, out)
-    return TROJANED_FOUND if screening.trojaned.any() else 0
+    return FOUND if fails(result.finding, fail_on) else 0
 
 
 @guard.command()
@@ -226,6 +271,11 @@ def learn(
     model: Model,
     clean: Clean,
     out: Out,
+    scale: Scale = None,
+    mean: Mean = None,
+    std: Std = None,
+    channels: Channels = None,
+    class_names: ClassNames = None,
     timeout: Timeout = None,
     pace: Pace = None,
     seed: Seed = 0,
@@ -241,7 +291,7 @@ def learn(
     """
     from foretaste import io
     from foretaste.classifiers.counting import Counted
-    from foretaste.cli.classes import renumbered
+    from foretaste.cli.classes import numbering, renumbered
     from foretaste.cli.output import whole
     from foretaste.cli.progress import bars
     from foretaste.cli.results_folder import ResultsFolder
@@ -253,9 +303,10 @@ def learn(
 
     folder = ResultsFolder(out, (), (quarantine, clean, model))
     known = Registry.load(out) if (out / INDEX).exists() else Registry()
-    with folder, bars(quiet=as_json) as show, journal(model, out, timeout, pace, show) as (classifier, listen):
+    bare = open_model(model, preprocessing(scale, mean, std, channels), class_names, timeout, pace)
+    with folder, bars(quiet=as_json) as show, resumable(model, bare, out, show) as (classifier, listen):
         trusted = whole(io.read(clean, resize=size(resize), on_bad=on_bad, use="compare", on_progress=show), clean)
-        classes = classifier.classes or trusted.classes
+        classes = numbering(classifier.classes, trusted)
         try:
             read = io.read(
                 quarantine,
@@ -270,19 +321,24 @@ def learn(
         except EmptyError:  # what cleanse leaves where it found nothing
             taken = trusted[:0]
         suspects, trusted = fitting(classifier, renumbered(taken, classes, quarantine), trusted)
-        learnt = Registry()
+        trusted, counted, learnt = renumbered(trusted, classes, clean), Counted(classifier), Registry()
+        accuracy = known_well_enough(counted, trusted, seed, bare)
         if len(suspects):
-            learnt = neo.learn(
-                suspects, Counted(classifier), renumbered(trusted, classes, clean), seed=seed, on_progress=listen
-            )
+            learnt = neo.learn(suspects, counted, trusted, seed=seed, on_progress=listen)
     with folder:
         known.merge(learnt).save(out)
         folder.finish()
     triggers = [describe(trigger, len(rows), classes) for trigger, rows in find_triggers(learnt, suspects)]
     if as_json:
-        typer.echo(json.dumps({"n_samples": len(suspects), "triggers": triggers}, indent=2))
+        typer.echo(
+            json.dumps(
+                {"n_samples": len(suspects), "clean_accuracy": accuracy.described(), "triggers": triggers}, indent=2
+            )
+        )
         return 0
     say(f"triggers reconstructed from {len(suspects)} samples: {len(triggers)}")
+    for note in doubts(accuracy):
+        say(f"note: {note}")
     for trigger in triggers:
         say(f"  {line(trigger)}; in {trigger['n_found']} samples")
     if triggers:
@@ -318,26 +374,98 @@ def trigger_finder(screener: Screener) -> Reconstructing | None:
     return None
 
 
-@contextmanager
-def journal(
-    model: str, out: Path, timeout: float | None, pace: float | None, show: OnProgress
-) -> Iterator[tuple[Journal, OnProgress]]:
-    """Open a model whose answers are kept until the run is done, and give a listener for what is asked of it.
+def preprocessing(scale: float | None, mean: str | None, std: str | None, channels: str | None) -> Preprocessing | None:
+    """Return what the options ask to be done to the pixels; None if none is given, which leaves it to the model.
 
     Raises:
-        ForetasteError: the block failed; the sentence also says how far it had got.
+        UsageError: a value is out of range.
+    """
+    from foretaste.classifiers import Preprocessing
+
+    given: dict[str, Any] = {"scale": scale, "mean": per_channel(mean, "--mean"), "std": per_channel(std, "--std")}
+    fields = {name: value for name, value in (given | {"channels": channels}).items() if value is not None}
+    return Preprocessing(**fields) if fields else None
+
+
+def per_channel(text: str | None, option: str) -> tuple[float, ...] | None:
+    """Read numbers that are separated by commas.
+
+    Raises:
+        UsageError: they are no numbers.
+    """
+    try:
+        return None if text is None else tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"{option} takes one number or three, separated by commas, not {text}") from None
+
+
+def open_model(
+    model: str, way: Preprocessing | None, class_names: Path | None, timeout: float | None, pace: float | None
+) -> Classifier:
+    """Open a model with what the options say of it.
+
+    Raises:
+        UsageError: there is no such model, or an option does not apply to it.
+        ForetasteError: it cannot be read or reached.
     """
     from foretaste.classifiers import Endpoint, open_classifier
-    from foretaste.classifiers.answer_cache import Journal, identity
+    from foretaste.classifiers.class_names import read_class_names
 
     endpoint: Endpoint = {}
     if timeout is not None:
         endpoint["timeout"] = timeout
     if pace is not None:
         endpoint["queries_per_second"] = pace
+    classes = None if class_names is None else read_class_names(class_names)
+    return open_classifier(model, preprocessing=way, classes=classes, **endpoint)
+
+
+def known_well_enough(classifier: Classifier, trusted: Samples, seed: int, model: Classifier) -> CleanAccuracy:
+    """Say how many trusted images the classifier gives their own label, and refuse one that hardly knows any.
+
+    Raises:
+        UsageError: it is near chance on them, or does not take such images.
+        ForetasteError: the classifier fails.
+    """
+    from foretaste.guards.clean_accuracy import CleanCheck, check_accuracy
+
+    accuracy = CleanCheck().measure(classifier, trusted, seed, model)
+    check_accuracy(accuracy)
+    return accuracy
+
+
+def doubts(accuracy: CleanAccuracy) -> tuple[str, ...]:
+    """Return a note if the model's accuracy on the clean set is in doubt."""
+    return () if accuracy.doubt is None else (accuracy.doubt,)
+
+
+def fails(finding: Finding, fail_on: FailOn) -> bool:
+    """Return whether a scan with this finding is to end in exit code 1."""
+    from foretaste.guards.finding import Conclusion
+
+    levels = {
+        "never": False,
+        "trigger": finding.conclusion is Conclusion.TRIGGER,
+        "found": finding.conclusion is not Conclusion.NOTHING,
+        "warning": finding.conclusion is not Conclusion.NOTHING or finding.shift is not None,
+    }
+    return levels[fail_on]
+
+
+@contextmanager
+def resumable(model: str, opened: Classifier, out: Path, show: OnProgress) -> Iterator[tuple[AnswerCache, OnProgress]]:
+    """Keep a model's answers until the run is done, and give a listener for what is asked of it.
+
+    Raises:
+        ForetasteError: the block failed; the sentence also says how far it had got.
+    """
+    from foretaste.classifiers.answer_cache import AnswerCache, identity
+    from foretaste.classifiers.preprocessing import Preprocesses
+
     work = out / WORK
     work.mkdir(parents=True, exist_ok=True)
-    classifier = Journal(open_classifier(model, **endpoint), work, identity(model))
+    way = opened.preprocessing if isinstance(opened, Preprocesses) else None
+    classifier = AnswerCache(opened, work, f"{identity(model)} {'' if way is None else way.options}")
     latest: Progress | None = None
 
     def listen(progress: Progress) -> None:
@@ -360,18 +488,40 @@ def journal(
         raise ForetasteError(f"{error}; {reached}: start again with the same arguments to go on") from error
 
 
+def headline(scan: Scan, summary: dict[str, Any], out: Path) -> str:
+    """Say what the scan amounts to in a line."""
+    from foretaste.guards.finding import Conclusion
+
+    finding, flagged, total = scan.finding, summary["n_flagged"], summary["n_samples"]
+    alarms = f"{finding.n_unexplained:,} flagged without a trigger (p = {finding.p_value:.2g} if all are false alarms)"
+    match finding.conclusion:
+        case Conclusion.TRIGGER:
+            where = f"what to answer instead is in {out / 'verdicts.parquet'}"
+            return f"trojaned inputs found: {flagged:,} of {total:,}, {finding.n_carriers:,} with a trigger; {where}"
+        case Conclusion.EXCESS:
+            return f"suspicious inputs: {flagged:,} of {total:,}, more than false alarms explain; {alarms}"
+        case Conclusion.NOTHING if flagged:
+            return f"nothing found in {total:,} inputs: no more than false alarms explain; {alarms}"
+        case _:
+            return f"nothing found in {total:,} inputs"
+
+
 def tell(scan: Scan, summary: dict[str, Any], out: Path) -> None:
     """Print what was found for people."""
-    found, total = summary["n_flagged"], summary["n_samples"]
-    if found:
-        say(f"trojaned inputs found: {found} of {total}; what to answer instead is in {out / 'verdicts.parquet'}")
-    else:
-        say(f"nothing found in {total} inputs")
+    from foretaste.report.scan_page import shift_sentence
+
+    say(headline(scan, summary, out))
     for trigger in summary["triggers"]:
         say(f"  {line(trigger)}; in {trigger['n_found']} inputs")
+    if scan.finding.shift is not None:
+        say(f"warning: {shift_sentence(scan.finding.shift, scan.classes)}")
     for note in summary["notes"]:
         say(f"note: {note}")
-    if "tpr" in summary:
+    accuracy = scan.clean_accuracy
+    say(f"clean images: the model is right on {share(accuracy.accuracy)} of {accuracy.n:,}")
+    if summary.get("n_trojaned") == 0:
+        say(f"against the truth: no input is trojaned; {share(summary['fpr'])} false alarms")
+    elif "tpr" in summary:
         say(
             f"against the truth: {share(summary['tpr'])} of the trojaned found, {share(summary['fpr'])} false alarms, "
             f"{share(summary['corrected_accuracy'])} corrected rightly; "

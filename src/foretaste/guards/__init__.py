@@ -10,6 +10,7 @@ import numpy as np
 from foretaste import plugins
 from foretaste.classifiers.classifier import Classifier
 from foretaste.errors import UsageError
+from foretaste.guards.clean_accuracy import CleanAccuracy, CleanCheck, check_accuracy
 from foretaste.guards.guard import GuardMethod, Screener, Screening
 from foretaste.guards.trigger import Trigger
 from foretaste.progress import OnProgress, silent
@@ -79,6 +80,8 @@ class Guard:
     Attributes:
         method: the guard's frozen dataclass with its hyperparameters.
         screener: what ``method`` made of the clean set; some guards offer more on it than ``screen``.
+        clean_accuracy: how many clean images the classifier gives their own label; its ``doubt`` is None if that is
+            enough.
     """
 
     def __init__(
@@ -105,11 +108,14 @@ class Guard:
             **hyperparameters: fields of the guard that are not to have their default.
 
         Raises:
-            UsageError: there is no such guard or hyperparameter, a value is out of range, or the clean set does not do.
+            UsageError: there is no such guard or hyperparameter, a value is out of range, the clean set does not do,
+                or the classifier hardly knows it.
             ForetasteError: the classifier fails.
         """
         self.method: GuardMethod = plugins.build(method, find(method), hyperparameters)
         check_clean(classifier, clean, false_alarm_rate)
+        self.clean_accuracy: CleanAccuracy = CleanCheck().measure(classifier, clean, seed)
+        check_accuracy(self.clean_accuracy)
         self.screener: Screener = self.method.calibrate(
             classifier, clean, false_alarm_rate=false_alarm_rate, seed=seed, on_progress=on_progress
         )

@@ -8,12 +8,13 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from foretaste.calibration import Threshold, conformal_threshold, tail_scale
 from foretaste.classifiers.classifier import Classifier
 from foretaste.classifiers.counting import Counted
 from foretaste.errors import UsageError
 from foretaste.guards import FEWEST, check_clean, find
-from foretaste.guards.calibration import Threshold, ThresholdScreener, conformal_threshold, split, tail_scale
 from foretaste.guards.guard import GuardMethod, Screener, Screening
+from foretaste.guards.threshold_screener import ThresholdScreener, split
 from foretaste.progress import OnProgress, silent
 from foretaste.samples import Images, Samples
 

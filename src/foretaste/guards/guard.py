@@ -13,7 +13,7 @@ from foretaste.progress import OnProgress, silent
 from foretaste.samples import Images, Labels, Mask, Samples
 
 if TYPE_CHECKING:
-    from foretaste.guards.calibration import Threshold
+    from foretaste.calibration import Threshold
     from foretaste.guards.neo.registry import Registry
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from foretaste.classifiers.classifier import Classifier
 from foretaste.errors import UsageError
 from foretaste.guards import check_clean
-from foretaste.guards.calibration import BATCH, Scored, ThresholdScreener, split
+from foretaste.guards.threshold_screener import BATCH, Scored, ThresholdScreener, split
 from foretaste.progress import OnProgress, silent
 from foretaste.samples import Images, Labels, Samples
 

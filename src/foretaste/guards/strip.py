@@ -12,7 +12,7 @@ from scipy.special import entr, softmax
 from foretaste.classifiers.classifier import Classifier
 from foretaste.errors import UsageError
 from foretaste.guards import check_clean
-from foretaste.guards.calibration import BATCH, Scored, ThresholdScreener, split
+from foretaste.guards.threshold_screener import BATCH, Scored, ThresholdScreener, split
 from foretaste.progress import OnProgress, silent
 from foretaste.samples import Images, Samples
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from foretaste.classifiers.classifier import Classifier
 from foretaste.guards import check_clean
-from foretaste.guards.calibration import BATCH, Scored, ThresholdScreener
 from foretaste.guards.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from foretaste.guards.threshold_screener import BATCH, Scored, ThresholdScreener
 from foretaste.progress import OnProgress, silent
 from foretaste.samples import Images, Samples
 

@@ -21,8 +21,8 @@ class Trigger:
         position: ``(row, column)`` of the box's top-left pixel in the image it was found in.
         anywhere: whether it also works in other places.
         target: the label that it forces, in [0, K); None if it moves each label to another one (all-to-all).
-        flip_rate: share of the clean images whose label it turned when it was confirmed, in [0, 1].
-        n_confirmed: the clean images that it was pasted into to confirm it.
+        flip_rate: share of clean images whose label just these pixels turned when they were pasted there, in [0, 1].
+        n_confirmed: the clean images that they were pasted into.
     """
 
     patch: Images

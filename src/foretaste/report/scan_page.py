@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from foretaste.guards.finding import LabelShift
 from foretaste.report import figures, wording
 from foretaste.report.pictures import data_uri
 from foretaste.report.scan import Scan
@@ -26,7 +27,8 @@ _PASSED, _MISTAKES = 12, 24
 _PATCHES = (
     "Triggers that are not a patch: a pattern blended over the whole image, a sine wave, a warp, a style. Use --method "
     "strip (if the classifier gives scores), scale-up or teco, or all of them with --method all.",
-    "Patches that force a label on images of some classes only, and that are confirmed on too few images of those.",
+    "Source-specific patches, which force a label on images of some classes only: on the others they turn nothing.",
+    "Triggers of two or more pieces that work only together and lie apart: no one part of the image holds all.",
     "What no input has shown yet: a trigger is found on an input that carries it, not in the model.",
 )
 BLIND_SPOTS = {
@@ -110,11 +112,13 @@ def scan_page(scan: Scan, summary: Mapping[str, Any], *, truth_trojaned: Mask | 
     return render(
         "scan.html.j2",
         summary=summary,
+        found=scan.finding.conclusion.value,
+        warnings=warnings(scan),
         created=datetime.datetime.fromisoformat(summary["created"]),
         given=[
             wording.class_name(int(label), scan.classes) for label in np.unique(screening.labels[screening.trojaned])
         ],
-        n_classes=len(scan.classes),
+        n_classes=scan.n_classes,
         n_corrected=int((screening.corrected != screening.labels).sum()),
         triggers=triggers[:_TRIGGERS],
         n_triggers=len(triggers),
@@ -129,13 +133,40 @@ def scan_page(scan: Scan, summary: Mapping[str, Any], *, truth_trojaned: Mask | 
     )
 
 
+def warnings(scan: Scan) -> list[str]:
+    """Say what puts the verdict in doubt, one sentence each."""
+    sentences = []
+    if scan.clean_accuracy.doubt is not None:
+        sentences.append(f"The verdict is worth little: {scan.clean_accuracy.doubt}.")
+    if scan.finding.shift is not None:
+        sentences.append(f"{shift_sentence(scan.finding.shift, scan.classes)}.")
+    return sentences
+
+
+def shift_sentence(shift: LabelShift, classes: Sequence[str]) -> str:
+    """Say which label has grown more frequent than no trigger explains."""
+    return (
+        f"{wording.share(shift.share)} of the inputs are answered “{wording.class_name(shift.label, classes)}”, and "
+        f"{wording.share(shift.clean_share)} of the clean images (p = {wording.figure(shift.p_value)}). No trigger "
+        "explains it: the inputs are another mix of classes than the clean set, or carry a trigger that this method "
+        "cannot see"
+    )
+
+
 def _run(summary: Mapping[str, Any]) -> dict[str, object]:
     """List what one needs to repeat the run."""
     facts: dict[str, object] = {"method": summary["method"], "seed": summary["seed"]}
     facts |= {"false-alarm rate": wording.share(summary["false_alarm_rate"])}
     facts |= {"clean images": wording.count(summary["clean_size"]), "foretaste": summary["version"]}
+    if summary["preprocessing"] is not None:
+        facts |= {name: _listed(value) for name, value in summary["preprocessing"].items()}
     facts |= summary["versions"]
     return facts
+
+
+def _listed(value: object) -> object:
+    """Write a list with commas, anything else as it is."""
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
 def _images(scan: Scan) -> Images:

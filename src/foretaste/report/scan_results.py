@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from foretaste.guards.finding import Conclusion
 from foretaste.guards.guard import Screening
 from foretaste.guards.neo.registry import Registry
 from foretaste.io import Skipped, atomic_json, atomic_path, atomic_text
@@ -102,7 +104,11 @@ def _summary(
         "model": model,
         "n_samples": n_samples,
         "n_flagged": n_flagged,
-        "poisoned": n_flagged > 0,
+        "poisoned": scan.finding.conclusion is not Conclusion.NOTHING,
+        "finding": _finding(scan),
+        "clean_accuracy": scan.clean_accuracy.described(),
+        "preprocessing": None if scan.preprocessing is None else scan.preprocessing.described(),
+        "n_classes": scan.n_classes,
         "suspect_classes": [
             {"label": int(label), "name": name_of(int(label), scan.classes)}
             for label in np.unique(screening.labels[screening.trojaned])
@@ -121,6 +127,19 @@ def _summary(
             for trigger in scan.registry or ()
         ],
         "notes": list(scan.notes),
+    }
+
+
+def _finding(scan: Scan) -> dict[str, Any]:
+    """Say what the screening amounts to, by which tests."""
+    finding, shift = scan.finding, scan.finding.shift
+    return {
+        "conclusion": finding.conclusion.value,
+        "n_carriers": finding.n_carriers,
+        "n_unexplained": finding.n_unexplained,
+        "n_expected": finding.n_expected,
+        "p_value": finding.p_value,
+        "label_shift": None if shift is None else asdict(shift) | {"name": name_of(shift.label, scan.classes)},
     }
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from foretaste.guards.neo.inpainting import with_surround
+from foretaste.guards.neo.inpainting import with_margin, with_surround
 from foretaste.guards.neo.regions import Box
 from foretaste.guards.neo.registry import Registry, locate
 from foretaste.guards.trigger import Trigger
@@ -92,13 +92,15 @@ def place(trigger: Trigger, image: NDArray[np.uint8]) -> Box:
 
 
 def covered(trigger: Trigger, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the image ``(H, W, C)`` with what lies around the trigger continued over it."""
-    return with_surround(image, place(trigger, image), trigger.mask)
+    """Return the image ``(H, W, C)`` with what lies around the trigger continued over it, as the guard covers it."""
+    return with_surround(image, *with_margin(place(trigger, image), trigger.mask, *image.shape[:2]))
 
 
 def _with_opacity(trigger: Trigger) -> NDArray[np.uint8]:
+    """Return a trigger's pixels ``uint8 (h + 2, w + 2, 4)`` in a transparent frame, so that its edge shows."""
     colours = np.broadcast_to(trigger.patch, (*trigger.mask.shape, 3))
-    return np.dstack([colours, np.where(trigger.mask, 255, 0).astype(np.uint8)])
+    pixels = np.dstack([colours, np.where(trigger.mask, 255, 0).astype(np.uint8)])
+    return np.pad(pixels, ((1, 1), (1, 1), (0, 0)))
 
 
 def _heat(trigger: Trigger, images: Images, boxes: Sequence[Box]) -> str:

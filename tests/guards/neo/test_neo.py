@@ -212,7 +212,7 @@ def test_a_screener_survives_a_restart(world: Any, clean: Samples, inputs: Sampl
     assert again.state.method == screener.state.method
 
 
-@pytest.mark.parametrize("file", ["state.json", "hosts.npz", "triggers/triggers.json"])
+@pytest.mark.parametrize("file", ["state.json", "references.npz", "triggers/triggers.json"])
 @pytest.mark.parametrize("damage", [b"", b"{}", b"\x00" * 100], ids=["empty", "no fields", "zeros"])
 def test_a_damaged_screener_is_refused(world: Any, clean: Samples, tmp_path: Path, file: str, damage: bytes) -> None:
     save(calibrated(world.Backdoored(place=CORNER), clean), tmp_path)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from foretaste.classifiers.classifier import Answers
-from foretaste.guards.neo.batched_queries import Asking, ask
+from foretaste.guards.neo.batched_queries import Queries, ask
 from foretaste.guards.neo.inpainting import dominant_colour, with_surround
 from foretaste.guards.neo.reconstruct import extent
 from foretaste.guards.neo.regions import Box, places, quarters, small_enough
@@ -65,7 +65,7 @@ def test_searches_are_asked_together_and_counted_apart() -> None:
             self.batches.append(len(images))
             return Answers(images[:, 0, 0, 0].astype(np.int64))
 
-    def count_to(n: int) -> Asking[int]:
+    def count_to(n: int) -> Queries[int]:
         total = 0
         for value in range(n):
             total += int((yield np.full((2, 1, 1, 1), value, dtype=np.uint8)).sum())
@@ -101,4 +101,4 @@ def test_the_extent_grows_and_shrinks_to_where_the_agreement_ends() -> None:
     agreed = np.zeros((12, 12), dtype=np.bool_)
     agreed[3:8, 4:9] = True
     for start in (Box(4, 5, 6, 7), Box(2, 3, 7, 8), Box(3, 4, 8, 9)):
-        assert extent(agreed, start) == (3, 4, 8, 9)
+        assert extent(agreed, agreed, start) == (3, 4, 8, 9)

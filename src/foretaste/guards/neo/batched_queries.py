@@ -13,7 +13,7 @@ from foretaste.samples import Images, Labels
 
 T = TypeVar("T")
 
-Asking = Generator[Images, Labels, T]
+Queries = Generator[Images, Labels, T]
 """A search: it yields images ``uint8 (n, H, W, C)``, n ≥ 1, is sent their labels ``int64 (n,)``, and returns a T."""
 
 AT_ONCE = 256
@@ -29,7 +29,7 @@ class Asked(Generic[T]):
 
 
 def ask(
-    searches: Sequence[Callable[[], Asking[T]]],
+    searches: Sequence[Callable[[], Queries[T]]],
     classifier: Classifier,
     on_done: Callable[[int], None] = lambda done: None,
 ) -> list[Asked[T]]:
@@ -37,7 +37,7 @@ def ask(
 
     Args:
         searches: functions that each begin a search; a search begins when there is room for it.
-        classifier: whom to ask.
+        classifier: what to ask.
         on_done: called after each call with the number of searches that have ended.
 
     Returns:
@@ -48,7 +48,7 @@ def ask(
     """
     results: list[Asked[T] | None] = [None] * len(searches)
     queries = [0] * len(searches)
-    under_way: dict[int, Asking[T]] = {}
+    under_way: dict[int, Queries[T]] = {}
     pending: dict[int, Images] = {}
     ended, begun = 0, 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
 
 from foretaste.guards.neo.regions import Box
 from foretaste.samples import Mask
@@ -13,6 +14,10 @@ Image = NDArray[np.uint8]
 
 CLUSTERS = 3
 """Colours that an image is reduced to; the largest cluster's is its dominant colour."""
+
+
+MARGIN = 0.03
+"""What is covered around a known trigger, as a share of the image's shorter side: 1 pixel of 32, 7 of 224."""
 
 
 def dominant_colour(image: Image, seed: int = 0) -> NDArray[np.uint8]:
@@ -61,6 +66,19 @@ def with_surround(image: Image, box: Box, mask: Mask) -> Image:
     covered = np.array(image)
     covered[outer.part][hole] = np.rint(values[hole])
     return covered
+
+
+def with_margin(box: Box, mask: Mask, height: int, width: int) -> tuple[Box, Mask]:
+    """Return the box and the mask ``bool (h, w)`` of a known trigger, grown all round inside an image of this size.
+
+    A reconstruction may be a row too small, and what is left of a trigger may still work.
+    """
+    margin = max(round(MARGIN * min(height, width)), 1)
+    grown = box.grown(margin, height, width)
+    placed = np.zeros((grown.height, grown.width), dtype=np.bool_)
+    top, left = box.top - grown.top, box.left - grown.left
+    placed[top : top + box.height, left : left + box.width] = mask
+    return grown, binary_dilation(placed, np.ones((3, 3), dtype=np.bool_), iterations=margin)
 
 
 def with_content(image: Image, box: Box, mask: Mask, other: Image) -> Image:

@@ -9,14 +9,14 @@ from typing import ClassVar
 
 import numpy as np
 
+from foretaste.calibration import conformal_threshold
 from foretaste.classifiers.classifier import Classifier
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.guards import check_clean
-from foretaste.guards.calibration import conformal_threshold
-from foretaste.guards.neo.batched_queries import Asked, Asking, ask
+from foretaste.guards.neo.batched_queries import Asked, Queries, ask
 from foretaste.guards.neo.correct import FURTHER_COVERS
-from foretaste.guards.neo.hosts import Hosts
-from foretaste.guards.neo.juries import summon
+from foretaste.guards.neo.probe_sets import select_probes
+from foretaste.guards.neo.references import References
 from foretaste.guards.neo.regions import places
 from foretaste.guards.neo.registry import Registry
 from foretaste.guards.neo.screener import NEOScreener, State
@@ -26,7 +26,7 @@ from foretaste.progress import OnProgress, Progress, silent
 from foretaste.samples import Labels, Samples
 
 OBJECT_RATES = {Effect.FORCES: 0.2, Effect.MOVES: 0.3}
-"""Share of hosts that an object is taken to turn until the clean set says better."""
+"""Share of clean references that an object is taken to turn until the clean set says better."""
 
 CONFIDENCE = 0.8
 """Share of the clean sets of which each by itself keeps the false-alarm rate. A trigger's score grows with every
@@ -89,9 +89,9 @@ class NEO:
         seed: int,
         on_progress: OnProgress = silent,
     ) -> NEOScreener:
-        """Search clean images as if they were suspicious, each with the other clean images as hosts.
+        """Search clean images as if they were suspicious, each with the other clean images as references to paste into.
 
-        What still turns hosts when the search in them ends gives the rate of objects for the sequential test, and a
+        What still turns references when the search in them ends gives the object rate for the sequential test, and a
         conformal threshold on its score that keeps the false-alarm rate.
 
         Raises:
@@ -107,23 +107,23 @@ class NEO:
                 "the classifier gives fewer than two of the clean set's classes their own label; "
                 "are its classes those of the clean set?"
             )
-        hosts = Hosts(np.array(clean.images[known]), answers.labels[known])
+        references = References(np.array(clean.images[known]), answers.labels[known])
         rng = np.random.default_rng(seed)
         rows = np.sort(rng.permutation(len(clean))[: self.calibration])
         # Accepting nothing, so that each test goes on until it says "object" or has asked enough.
         tests = self.tests(OBJECT_RATES, math.inf)
         side = self.side(clean.sample_shape)
         boxes = places(clean.sample_shape[0], clean.sample_shape[1], side)
-        summoned = ask([partial(summon, box, hosts, rng.spawn(1)[0]) for box in boxes], classifier)
-        juries = {jury.result.box: jury.result for jury in summoned}
+        selected = ask([partial(select_probes, box, references, rng.spawn(1)[0]) for box in boxes], classifier)
+        probe_sets = {probe_set.result.box: probe_set.result for probe_set in selected}
         numbers = {row: number for number, row in enumerate(np.flatnonzero(known).tolist())}
 
-        def search(row: int) -> Asking[list[Found]]:
+        def search(row: int) -> Queries[list[Found]]:
             return Search(
                 clean.inputs[row],
                 int(answers.labels[row]),
-                hosts,
-                juries,
+                references,
+                probe_sets,
                 tests=tests,
                 largest=side,
                 budget=self.queries - 1 - FURTHER_COVERS,
@@ -145,8 +145,8 @@ class NEO:
             State(
                 method=self,
                 seed=seed,
-                hosts=hosts,
-                juries=juries,
+                references=references,
+                probe_sets=probe_sets,
                 tests=self.tests(rates, threshold.value),
                 threshold=threshold,
                 shares=shares(answers.labels),
@@ -168,7 +168,7 @@ class NEO:
 
 
 def object_rate(searched: list[Asked[list[Found]]], effect: Effect) -> float:
-    """Return the share of hosts that clean images' parts turned in the sequential test, kept in [0.05, 0.5]."""
+    """Return the share of references that clean images' parts turned in the sequential test, kept in [0.05, 0.5]."""
     seen = [outcome for asked in searched for part in asked.result for outcome in part.outcomes(effect)[:4]]
     # As if four more had been seen at the rate that was taken for granted.
     return float(np.clip((sum(seen) + 4 * OBJECT_RATES[effect]) / (len(seen) + 4), 0.05, 0.5))

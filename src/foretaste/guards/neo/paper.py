@@ -13,13 +13,13 @@ import numpy as np
 from foretaste.classifiers.classifier import Classifier
 from foretaste.errors import UsageError
 from foretaste.guards import check_clean
-from foretaste.guards.calibration import check_shape
 from foretaste.guards.guard import Screening
-from foretaste.guards.neo.batched_queries import Asking, ask
-from foretaste.guards.neo.hosts import Hosts
+from foretaste.guards.neo.batched_queries import Queries, ask
 from foretaste.guards.neo.inpainting import Image, dominant_colour, with_colour
+from foretaste.guards.neo.references import References
 from foretaste.guards.neo.regions import Box, paste
 from foretaste.guards.neo.registry import Registry
+from foretaste.guards.threshold_screener import check_shape
 from foretaste.guards.trigger import Trigger
 from foretaste.progress import OnProgress, Progress, silent
 from foretaste.samples import Images, Mask, Samples
@@ -78,7 +78,7 @@ class NEOPaper:
         check_clean(classifier, clean, false_alarm_rate)
         rows = np.random.default_rng(seed).permutation(len(clean))[: self.n_confirm]
         images = np.array(clean.inputs[np.sort(rows)])
-        return NEOPaperScreener(self, classifier, Hosts(images, classifier.classify(images).labels), seed)
+        return NEOPaperScreener(self, classifier, References(images, classifier.classify(images).labels), seed)
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,9 @@ class NEOPaperScreener:
         registry: the confirmed patches.
     """
 
-    def __init__(self, method: NEOPaper, classifier: Classifier, hosts: Hosts, seed: int) -> None:
+    def __init__(self, method: NEOPaper, classifier: Classifier, references: References, seed: int) -> None:
         self.registry = Registry()
-        self._method, self._classifier, self._hosts, self._seed = method, classifier, hosts, seed
+        self._method, self._classifier, self._references, self._seed = method, classifier, references, seed
         self._lock = RLock()
 
     def screen(self, images: Images, on_progress: OnProgress = silent) -> Screening:
@@ -111,7 +111,7 @@ class NEOPaperScreener:
             UsageError: the images are of another shape.
             ForetasteError: the classifier fails.
         """
-        check_shape(images, self._hosts.images.shape[1:])
+        check_shape(images, self._references.images.shape[1:])
         labels = self._classifier.classify(images).labels
         corrected, queries = labels.copy(), np.ones(len(images), dtype=np.int64)
         scores, ids = np.zeros(len(images), dtype=np.float32), np.full(len(images), "", dtype="<U12")
@@ -133,7 +133,7 @@ class NEOPaperScreener:
             queries=queries,
         )
 
-    def search(self, image: Image, label: int) -> Asking[Finding | None]:
+    def search(self, image: Image, label: int) -> Queries[Finding | None]:
         """Cover one place after another; confirm each that changes the label."""
         colour = dominant_colour(image, self._seed)
         for box in self.places(image):
@@ -141,8 +141,8 @@ class NEOPaperScreener:
             covered = yield with_colour(image, box, mask, colour)[None]
             if covered[0] == label:
                 continue
-            answers = yield paste(image, self._hosts.images, box)
-            turned = answers != self._hosts.labels
+            answers = yield paste(image, self._references.images, box)
+            turned = answers != self._references.labels
             if turned.mean() >= self._method.threshold:
                 forced = bool((answers[turned] == label).mean() >= 0.5)
                 trigger = Trigger(
@@ -157,7 +157,7 @@ class NEOPaperScreener:
                 return Finding(trigger, int(covered[0]))
         return None
 
-    def propagate(self, image: Image, label: int) -> Asking[Finding | None]:
+    def propagate(self, image: Image, label: int) -> Queries[Finding | None]:
         """Cover the places of the known triggers; the first that changes the label is the trigger's."""
         colour = dominant_colour(image, self._seed)
         for trigger in self.registry:

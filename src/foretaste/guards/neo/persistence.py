@@ -11,12 +11,12 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from foretaste.calibration import Threshold
 from foretaste.classifiers.classifier import Classifier
 from foretaste.errors import ForetasteError, UsageError
-from foretaste.guards.calibration import Threshold
-from foretaste.guards.neo.hosts import Hosts
-from foretaste.guards.neo.juries import Jury
 from foretaste.guards.neo.neo import NEO
+from foretaste.guards.neo.probe_sets import ProbeSet
+from foretaste.guards.neo.references import References
 from foretaste.guards.neo.regions import Box
 from foretaste.guards.neo.registry import Registry
 from foretaste.guards.neo.screener import NEOScreener, State
@@ -24,7 +24,7 @@ from foretaste.guards.neo.search import Effect
 from foretaste.guards.neo.sequential import SequentialTest
 from foretaste.io.atomic import atomic_path, atomic_text
 
-STATE, HOSTS, TRIGGERS = "state.json", "hosts.npz", "triggers"
+STATE, REFERENCES, TRIGGERS = "state.json", "references.npz", "triggers"
 """The files in the folder, and the folder of the registry."""
 
 Rate = Annotated[float, Field(gt=0, lt=1)]
@@ -55,22 +55,22 @@ class ThresholdCard(Strict):
     scores: Annotated[tuple[float, ...], Field(min_length=1)]
 
 
-class JuryCard(Strict):
-    """A jury."""
+class ProbeSetCard(Strict):
+    """A probe set."""
 
     box: tuple[int, int, int, int]
-    hosts: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    references: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 
 
 class StateCard(Strict):
     """All that calibration found out, but for the images."""
 
-    format: Annotated[int, Field(ge=1, le=1)] = 1
+    format: Annotated[int, Field(ge=2, le=2)] = 2
     method: dict[str, Any]
     seed: Annotated[int, Field(ge=0)]
     tests: dict[Effect, TestCard]
     threshold: ThresholdCard
-    juries: tuple[JuryCard, ...]
+    probe_sets: tuple[ProbeSetCard, ...]
     shares: dict[int, float]
     cost: Annotated[float, Field(ge=0)]
 
@@ -92,16 +92,19 @@ def save(screener: NEOScreener, folder: str | Path) -> None:
             guaranteed=state.threshold.guaranteed,
             scores=tuple(state.threshold.scores.tolist()),
         ),
-        juries=tuple(
-            JuryCard(box=(jury.box.top, jury.box.left, jury.box.bottom, jury.box.right), hosts=jury.hosts)
-            for jury in state.juries.values()
+        probe_sets=tuple(
+            ProbeSetCard(
+                box=(probe_set.box.top, probe_set.box.left, probe_set.box.bottom, probe_set.box.right),
+                references=probe_set.references,
+            )
+            for probe_set in state.probe_sets.values()
         ),
         shares=state.shares,
         cost=state.cost,
     )
     screener.registry.save(folder / TRIGGERS)
-    with atomic_path(folder / HOSTS) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, images=state.hosts.images, labels=state.hosts.labels)
+    with atomic_path(folder / REFERENCES) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, images=state.references.images, labels=state.references.labels)
     atomic_text(folder / STATE, card.model_dump_json(indent=2) + "\n")
 
 
@@ -129,14 +132,16 @@ def load(folder: str | Path, classifier: Classifier) -> NEOScreener:
         ) from None
     except (TypeError, UsageError) as error:
         raise ForetasteError(f"{path} is damaged: {error}") from None
-    hosts = read_hosts(folder / HOSTS)
-    if any(host >= len(hosts) for jury in card.juries for host in jury.hosts):
-        raise ForetasteError(f"{path} is damaged: its juries are not of the images in {HOSTS}")
+    references = read_references(folder / REFERENCES)
+    if any(reference >= len(references) for probe_set in card.probe_sets for reference in probe_set.references):
+        raise ForetasteError(f"{path} is damaged: its probe sets are not of the images in {REFERENCES}")
     state = State(
         method=method,
         seed=card.seed,
-        hosts=hosts,
-        juries={Box(*jury.box): Jury(Box(*jury.box), jury.hosts) for jury in card.juries},
+        references=references,
+        probe_sets={
+            Box(*probe_set.box): ProbeSet(Box(*probe_set.box), probe_set.references) for probe_set in card.probe_sets
+        },
         tests={effect: SequentialTest(**test.model_dump()) for effect, test in card.tests.items()},
         threshold=Threshold(
             value=card.threshold.value,
@@ -151,7 +156,7 @@ def load(folder: str | Path, classifier: Classifier) -> NEOScreener:
     return NEOScreener(classifier, state, Registry.load(folder / TRIGGERS))
 
 
-def read_hosts(path: Path) -> Hosts:
+def read_references(path: Path) -> References:
     """Read clean images and their labels.
 
     Raises:
@@ -166,4 +171,4 @@ def read_hosts(path: Path) -> Hosts:
         raise ForetasteError(f"cannot read {path}: {error}") from error
     if images.dtype != np.uint8 or images.ndim != 4 or labels.dtype != np.int64 or labels.shape != images.shape[:1]:
         raise ForetasteError(f"{path} is damaged: it does not hold images and their labels")
-    return Hosts(images, labels)
+    return References(images, labels)

@@ -67,9 +67,9 @@ def quarters(box: Box, largest: int) -> list[Box]:
     ]
 
 
-def paste(source: NDArray[np.uint8], hosts: Images, box: Box) -> Images:
-    """Return copies of the hosts ``uint8 (n, H, W, C)`` with the box of the source ``uint8 (H, W, C)`` in each."""
-    pasted = np.array(hosts)
+def paste(source: NDArray[np.uint8], references: Images, box: Box) -> Images:
+    """Return copies of the references ``uint8 (n, H, W, C)`` with the box of the source ``uint8 (H, W, C)`` in each."""
+    pasted = np.array(references)
     rows, columns = box.part
     pasted[:, rows, columns] = source[rows, columns]
     return pasted

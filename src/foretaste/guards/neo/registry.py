@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Picture
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from scipy.signal import fftconvolve
+from scipy.stats import t as student
 
 from foretaste.errors import ForetasteError
 from foretaste.guards.neo.regions import Box
@@ -21,6 +24,16 @@ from foretaste.samples import Images, Labels, Mask
 TOLERANCE = (6.0, 24.0)
 """Grey levels by which a trigger's pixels may differ on average, as after JPEG, and still be that trigger: for one
 without contrast, and at most. In between it is a quarter of its contrast."""
+CORRELATION = 0.75
+"""How well an image must correlate with a trigger, at least, for it to be that trigger blended into the image."""
+CHANCE = 0.001
+"""How probable it may be, at most, that unrelated pixels correlate as well at any place of an image."""
+CONTRAST = 24.0
+"""Grey levels, as a standard deviation, that a trigger's pixels must differ by to be recognised by correlation."""
+CORRELATED_BYTES = 2**26
+"""Memory for the images that are correlated with a trigger at a time, and a few times as much for the work: 64 MiB."""
+FEWEST_PIXELS = 9
+"""Pixels that a trigger must have to be recognised by correlation."""
 LARGEST_SIDE = 4096
 """Pixels; no trigger file with a longer side is read."""
 INDEX = "triggers.json"
@@ -33,10 +46,13 @@ class Match:
     Attributes:
         trigger: which one.
         box: where.
+        blended: whether only their pattern is there, over something else: then it takes a question whether the box does
+            what the trigger does.
     """
 
     trigger: Trigger
     box: Box
+    blended: bool = False
 
 
 class Registry:
@@ -85,7 +101,8 @@ class Registry:
             labels: ``int64 (N,)``, the answers to them; a trigger with a target is looked for where the answer is that.
 
         Returns:
-            One entry per image: the closest match, or None.
+            One entry per image: the closest match, or None. Blended ones are looked for where no other is, and only
+            of triggers with a target.
         """
         closest: list[Match | None] = [None] * len(images)
         distances = np.full(len(images), np.inf)
@@ -97,6 +114,17 @@ class Registry:
                 row, distance = int(rows[seen.image[place]]), float(seen.distance[place])
                 if distance < distances[row]:
                     closest[row], distances[row] = Match(trigger, seen.box(place)), distance
+        for trigger in self._triggers:
+            if trigger.target is None:  # every image would have to be looked at
+                continue
+            rows = np.array([row for row, match in enumerate(closest) if match is None or match.blended], dtype=np.intp)
+            rows = rows[labels[rows] == trigger.target]
+            seen = blended(trigger, images[rows])
+            for place, row in enumerate(rows[seen.image].tolist()):
+                # Of blended ones, too, the closest; all others were passed over above.
+                if seen.distance[place] < distances[row]:
+                    closest[row] = Match(trigger, seen.box(place), blended=True)
+                    distances[row] = float(seen.distance[place])
         return closest
 
     def save(self, folder: str | Path) -> None:
@@ -281,6 +309,73 @@ def occurrences(trigger: Trigger, images: Images) -> Occurrences:
     return Occurrences(image[best], top[best], left[best], total[best] / len(members), size)
 
 
+def blended(trigger: Trigger, images: Images) -> Occurrences:
+    """Find the place in each image ``uint8 (N, H, W, C)`` that correlates best with a trigger, if it does so well.
+
+    A trigger that is blended into an image keeps its pattern, less strong, and takes on the image's brightness. The
+    distance is one less the correlation of the pixels. Triggers of few pixels, or without contrast, are not found so.
+    """
+    size = height, width = trigger.mask.shape
+    none = np.empty(0, dtype=np.int64)
+    nothing = Occurrences(none, none, none, np.empty(0), size)
+    if height > images.shape[1] or width > images.shape[2] or trigger.patch.shape[2] != images.shape[3]:
+        return nothing
+    pixels = trigger.patch[trigger.mask].astype(np.float64)
+    if not len(images) or trigger.mask.sum() < FEWEST_PIXELS or pixels.std() < CONTRAST:
+        return nothing
+    at_once = max(CORRELATED_BYTES // (8 * images[0].size), 1)
+    best = [best_correlation(trigger, images[start : start + at_once]) for start in range(0, len(images), at_once)]
+    correlation, top, left = (np.concatenate(parts) for parts in zip(*best, strict=True))
+    places = (images.shape[1] - height + 1) * (images.shape[2] - width + 1) if trigger.anywhere else 1
+    image = np.flatnonzero(correlation >= least_correlation(len(pixels), places))
+    return Occurrences(image, top[image], left[image], 1 - correlation[image], size)
+
+
+def least_correlation(pixels: int, places: int) -> float:
+    """Return the correlation that so many pixels must have for chance not to explain the best of so many places.
+
+    For n unrelated pairs, correlation · √((n − 2) / (1 − correlation²)) has Student's distribution with n − 2 degrees
+    of freedom.
+    """
+    quantile = float(student.isf(CHANCE / places, pixels - 2))
+    return max(CORRELATION, quantile / math.hypot(math.sqrt(pixels - 2), quantile))
+
+
+def best_correlation(
+    trigger: Trigger, images: Images
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return how well the best place in each image correlates with a trigger, and its top and left: ``(N,)`` each.
+
+    Args:
+        trigger: no larger than the images, and with contrast.
+        images: ``uint8 (N, H, W, C)``, N ≥ 1.
+    """
+    pixels = trigger.patch[trigger.mask].astype(np.float64)
+    pattern = np.zeros(trigger.patch.shape)
+    pattern[trigger.mask] = pixels - pixels.mean()
+    ones = np.broadcast_to(trigger.mask[..., None], trigger.patch.shape).astype(np.float64)
+    values = images.astype(np.float64) - 127.5
+
+    def under(kernel: NDArray[np.float64], of: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the sum of products with a kernel ``(h, w, C)`` at every place: ``(N, H − h + 1, W − w + 1)``."""
+        sums: NDArray[np.float64] = fftconvolve(of, kernel[None, ::-1, ::-1], mode="valid", axes=(1, 2)).sum(axis=3)
+        return sums
+
+    total, squares = under(ones, values), under(ones, values**2)
+    # At least a grey level of deviation, below which rounding decides.
+    variation = np.maximum(squares - total**2 / ones.sum(), ones.sum())
+    correlation = under(pattern, values) / np.sqrt(variation * (pattern**2).sum())
+    if not trigger.anywhere:
+        row, column = (min(at, last - 1) for at, last in zip(trigger.position, correlation.shape[1:], strict=True))
+        only = np.full_like(correlation, -1)
+        only[:, row, column] = correlation[:, row, column]
+        correlation = only
+    flat = correlation.reshape(len(images), -1)
+    place = flat.argmax(axis=1)
+    top, left = np.divmod(place, correlation.shape[2])
+    return flat[np.arange(len(images)), place], top, left
+
+
 def telling(trigger: Trigger) -> NDArray[np.intp]:
     """Return the ``(row, column)`` of the trigger's pixels, those that differ most from its mean first: ``(n, 2)``."""
     members = np.argwhere(trigger.mask)
@@ -290,7 +385,10 @@ def telling(trigger: Trigger) -> NDArray[np.intp]:
 
 
 def same(first: Trigger, second: Trigger) -> bool:
-    """Return whether two reconstructions are of one trigger: same target, and the smaller lies in the larger."""
+    """Return whether two reconstructions are of one trigger: same target, and the smaller lies in the larger.
+
+    It may be blended into it: of a transparent trigger, each image gives another copy.
+    """
     if first.target != second.target or first.patch.shape[2] != second.patch.shape[2]:
         return False
     small, large = sorted([first, second], key=lambda trigger: int(trigger.mask.sum()))
@@ -306,4 +404,4 @@ def same(first: Trigger, second: Trigger) -> bool:
         flip_rate=small.flip_rate,
         n_confirmed=small.n_confirmed,
     )
-    return locate(floating, around) is not None
+    return locate(floating, around) is not None or len(blended(floating, around[None])) > 0

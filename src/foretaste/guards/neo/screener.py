@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from threading import RLock
@@ -13,18 +13,19 @@ from zlib import crc32
 
 import numpy as np
 
+from foretaste.calibration import Threshold
 from foretaste.classifiers.classifier import Classifier
-from foretaste.guards.calibration import Threshold, check_shape
 from foretaste.guards.guard import Screening
-from foretaste.guards.neo.batched_queries import Asking, ask
-from foretaste.guards.neo.correct import FURTHER_COVERS, covered_label, known_label
-from foretaste.guards.neo.hosts import Hosts
+from foretaste.guards.neo.batched_queries import Queries, ask
+from foretaste.guards.neo.correct import FURTHER_COVERS, blended_label, covered_label, known_label
 from foretaste.guards.neo.inpainting import Image
-from foretaste.guards.neo.juries import Jury
-from foretaste.guards.neo.reconstruct import cut_out, from_witnesses
+from foretaste.guards.neo.probe_sets import ProbeSet
+from foretaste.guards.neo.reconstruct import LOSS, cut_out, from_carriers, measured
+from foretaste.guards.neo.references import References
 from foretaste.guards.neo.regions import Box
 from foretaste.guards.neo.registry import Match, Registry
 from foretaste.guards.neo.search import Found, Search, Tests, floor, suspicion
+from foretaste.guards.threshold_screener import check_shape
 from foretaste.guards.trigger import Trigger
 from foretaste.progress import OnProgress, Progress, silent
 from foretaste.samples import Images, Labels
@@ -36,8 +37,10 @@ WAVE = 64
 """Images that are searched side by side before what was found is looked for in all others."""
 REMEMBERED_BYTES = 2**26
 """Memory for earlier inputs, which are looked at again when a trigger becomes known: 64 MiB."""
-MOST_WITNESSES = 8
+MOST_CARRIERS = 8
 """Images that a trigger's reconstruction is made from, at most."""
+COMPARED = 64
+"""Clean images that tell which pixels of a trigger's surroundings are ordinary."""
 MATCHED_AT_ONCE = 1024
 """Images in which known triggers are looked for in one piece, which bounds the memory."""
 RECENT = 1000
@@ -51,8 +54,8 @@ class State:
     Attributes:
         method: the hyperparameters.
         seed: where all random numbers come from.
-        hosts: clean images that the classifier knows.
-        juries: which of them judge each smallest box, by box.
+        references: clean images that the classifier knows.
+        probe_sets: which of them judge each smallest box, by box.
         tests: the sequential test of each effect.
         threshold: an input is trojaned only at a score above it; holds the scores of the clean images searched.
         shares: each label's share of the answers to the clean set.
@@ -61,8 +64,8 @@ class State:
 
     method: NEO
     seed: int
-    hosts: Hosts
-    juries: Mapping[Box, Jury]
+    references: References
+    probe_sets: Mapping[Box, ProbeSet]
     tests: Tests
     threshold: Threshold
     shares: dict[int, float]
@@ -133,8 +136,8 @@ class NEOScreener:
         self._count = 0
         self._allowance = 0.0
         self._recent: deque[int] = deque(maxlen=RECENT)
-        self._memory: deque[Row] = deque(maxlen=max(REMEMBERED_BYTES // max(state.hosts.images[:1].nbytes, 1), 1))
-        self._witnesses: dict[str, list[Image]] = {}
+        self._memory: deque[Row] = deque(maxlen=max(REMEMBERED_BYTES // max(state.references.images[:1].nbytes, 1), 1))
+        self._carriers: dict[str, list[Image]] = {}
         self._successors: dict[str, Trigger] = {}
         self._revisions: list[Revision] = []
 
@@ -153,7 +156,7 @@ class NEOScreener:
             UsageError: the images are of another shape.
             ForetasteError: the classifier fails.
         """
-        check_shape(images, self.state.hosts.images.shape[1:])
+        check_shape(images, self.state.references.images.shape[1:])
         rows = self._begin(images)
         self._recognise(rows)
         chosen = self._worth_searching([row for row in rows if not row.trojaned])
@@ -185,7 +188,7 @@ class NEOScreener:
             UsageError: the images are of another shape.
             ForetasteError: the classifier fails.
         """
-        check_shape(images, self.state.hosts.images.shape[1:])
+        check_shape(images, self.state.references.images.shape[1:])
         labels = self._classifier.classify(images).labels
         rows = [
             Row(-1, image, label, label, floor(self.state.tests))
@@ -235,15 +238,21 @@ class NEOScreener:
         for row in rows:
             row.looked_for |= known
         seen = [(row, match) for row, match in zip(rows, matches, strict=True) if match is not None]
-        asked = ask(
-            [partial(known_label, row.image, match.box, match.trigger.mask) for row, match in seen], self._classifier
-        )
+        asked = ask([self._without(row, match) for row, match in seen], self._classifier)
         for (row, match), answer in zip(seen, asked, strict=True):
             row.queries += answer.queries
             if answer.result != row.label:
                 row.corrected, row.trojaned, row.trigger = answer.result, True, match.trigger
                 row.score = max(row.score, self._certain)
-                self._witness(match.trigger, row.image)
+                self._add_carrier(match.trigger, row.image)
+
+    def _without(self, row: Row, match: Match) -> Callable[[], Queries[int]]:
+        """Return the search for the label of a row without the known trigger that was seen in it."""
+        box, mask = match.box, match.trigger.mask
+        if not match.blended:
+            return partial(known_label, row.image, box, mask)
+        rng = np.random.default_rng([self.state.seed, crc32(row.image.tobytes()), 2])
+        return partial(blended_label, row.image, box, mask, row.label, match.trigger.target, self.state.references, rng)
 
     @property
     def _certain(self) -> float:
@@ -283,15 +292,15 @@ class NEOScreener:
                 trojaned.append((row, answer.result.found))
         return trojaned
 
-    def _look_into(self, image: Image, label: int) -> Asking[Outcome]:
+    def _look_into(self, image: Image, label: int) -> Queries[Outcome]:
         """Search one image and cover what was found."""
         state = self.state
         rng = np.random.default_rng([state.seed, crc32(np.ascontiguousarray(image).tobytes())])
         parts = yield from Search(
             image,
             label,
-            state.hosts,
-            state.juries,
+            state.references,
+            state.probe_sets,
             tests=state.tests,
             largest=state.method.side(image.shape),
             budget=state.method.queries - 1 - FURTHER_COVERS,
@@ -302,7 +311,7 @@ class NEOScreener:
         if found is None:
             return Outcome(min(score, state.threshold.value), None, label)
         corrected = yield from covered_label(
-            image, found.box, found.covered, state.hosts.images[int(rng.integers(len(state.hosts)))]
+            image, found.box, found.covered, state.references.images[int(rng.integers(len(state.references)))]
         )
         if corrected == label:
             return Outcome(min(score, state.threshold.value), None, label)
@@ -334,46 +343,57 @@ class NEOScreener:
         match = self._match(row)
         if match is None:
             return
-        [answer] = ask([partial(known_label, row.image, match.box, match.trigger.mask)], self._classifier)
-        row.queries += 1
+        [answer] = ask([self._without(row, match)], self._classifier)
+        row.queries += answer.queries
         row.trigger = match.trigger
         if answer.result != row.label:
             row.corrected = answer.result
-            self._witness(match.trigger, row.image)
+            self._add_carrier(match.trigger, row.image)
 
     def _reconstruct(self, row: Row, found: Found) -> None:
         """Cut the trigger out of a row and add it to the registry."""
         assert found.accepted is not None
         rng = np.random.default_rng([self.state.seed, crc32(row.image.tobytes()), 1])
         [answer] = ask(
-            [partial(cut_out, row.image, found.box, found.accepted, row.label, self.state.hosts, rng)], self._classifier
+            [partial(cut_out, row.image, found.box, found.accepted, row.label, self.state.references, rng)],
+            self._classifier,
         )
         self.learning_queries += answer.queries
         if answer.result is not None:
-            self.registry.add(answer.result)
+            row.trigger = self.registry.add(answer.result)
 
-    def _witness(self, trigger: Trigger, image: Image) -> None:
+    def _measured(self, trigger: Trigger) -> Trigger:
+        """Return the trigger with its own flip rate."""
+        rng = np.random.default_rng([self.state.seed, 3])
+        [answer] = ask([partial(measured, trigger, self.state.references, rng)], self._classifier)
+        self.learning_queries += answer.queries
+        return answer.result
+
+    def _add_carrier(self, trigger: Trigger, image: Image) -> None:
         """Keep an image that holds a trigger, to make the trigger's picture better with."""
         with self._lock:
-            witnesses = self._witnesses.setdefault(trigger.id, [])
-            if len(witnesses) < MOST_WITNESSES and not any((image == other).all() for other in witnesses):
-                witnesses.append(np.array(image))
+            carriers = self._carriers.setdefault(trigger.id, [])
+            if len(carriers) < MOST_CARRIERS and not any((image == other).all() for other in carriers):
+                carriers.append(np.array(image))
 
     def _refine(self) -> None:
-        """Correct each trigger by what its witnesses have in common, and drop those that turn out to be another's."""
-        margin = self.state.method.side(self.state.hosts.images.shape[1:])
+        """Correct each trigger by what its carriers have in common, and drop those that turn out to be another's."""
+        margin = self.state.method.side(self.state.references.images.shape[1:])
         for trigger in self.registry:
-            better = from_witnesses(trigger, self._witnesses.get(trigger.id, []), margin)
+            clean = self.state.references.images[:COMPARED]
+            better = from_carriers(trigger, self._carriers.get(trigger.id, []), clean, margin)
             if better.id != trigger.id:
-                self._witnesses[better.id] = self._witnesses.pop(trigger.id)
+                better = self._measured(better)
+            if better.id != trigger.id and better.flip_rate >= trigger.flip_rate - LOSS:
+                self._carriers[better.id] = self._carriers.pop(trigger.id)
                 self.registry.replace(trigger, better)
                 self._succeed(trigger, better)
-        kept = Registry(sorted(self.registry, key=lambda trigger: -len(self._witnesses.get(trigger.id, []))))
+        kept = Registry(sorted(self.registry, key=lambda trigger: -len(self._carriers.get(trigger.id, []))))
         for trigger in self.registry:
             stands_for = kept.add(trigger)
             if stands_for.id != trigger.id:
                 self._succeed(trigger, stands_for)
-                self._witnesses.pop(trigger.id, None)
+                self._carriers.pop(trigger.id, None)
         self.registry.keep(kept)
 
     def _succeed(self, old: Trigger, new: Trigger) -> None:

@@ -17,10 +17,10 @@ from enum import Enum
 
 import numpy as np
 
-from foretaste.guards.neo.batched_queries import Asking
-from foretaste.guards.neo.hosts import Hosts
+from foretaste.guards.neo.batched_queries import Queries
 from foretaste.guards.neo.inpainting import Image, with_surround
-from foretaste.guards.neo.juries import CANDIDATES, Jury
+from foretaste.guards.neo.probe_sets import CANDIDATES, ProbeSet
+from foretaste.guards.neo.references import References
 from foretaste.guards.neo.regions import Box, paste, quarters, small_enough
 from foretaste.guards.neo.sequential import SequentialTest
 from foretaste.samples import Images, Labels, Mask
@@ -34,15 +34,15 @@ class Effect(Enum):
     MOVES = "moves"
     """Each label becomes another one (all-to-all)."""
 
-    def turned(self, answers: Labels, hosts: Labels, label: int) -> Mask:
+    def turned(self, answers: Labels, before: Labels, label: int) -> Mask:
         """Return which clean images it shows in, ``bool (n,)``.
 
         Args:
             answers: ``int64 (n,)``, the answers to the clean images with the part pasted in.
-            hosts: ``int64 (n,)``, the answers to the clean images as they are.
+            before: ``int64 (n,)``, the answers to the clean images as they are.
             label: the answer to the image that the part is from.
         """
-        turned: Mask = answers == label if self is Effect.FORCES else answers != hosts
+        turned: Mask = answers == label if self is Effect.FORCES else answers != before
         return turned
 
 
@@ -50,7 +50,7 @@ Tests = dict[Effect, SequentialTest]
 """The sequential test of each effect."""
 
 
-class Probe(Enum):
+class Trial(Enum):
     """How a part is tried."""
 
     COVER = "cover"
@@ -131,21 +131,21 @@ class Search:
     Args:
         image: the image.
         label: the classifier's answer to it.
-        hosts: clean images.
-        juries: which of them judge each smallest box, by box.
+        references: clean images.
+        probe_sets: which of them judge each smallest box, by box.
         tests: what decides.
         largest: side in pixels of the largest trigger that is looked for.
         budget: questions that may be asked.
-        rng: chooses the hosts.
-        itself: the number of the host that is this very image, if it is one.
+        rng: chooses the references.
+        itself: the number of the reference that is this very image, if it is one.
     """
 
     def __init__(
         self,
         image: Image,
         label: int,
-        hosts: Hosts,
-        juries: Mapping[Box, Jury],
+        references: References,
+        probe_sets: Mapping[Box, ProbeSet],
         *,
         tests: Tests,
         largest: int,
@@ -153,56 +153,62 @@ class Search:
         rng: np.random.Generator,
         itself: int | None = None,
     ) -> None:
-        self.image, self.label, self.hosts, self.juries, self.itself = image, label, hosts, juries, itself
+        self.image, self.label, self.references, self.probe_sets, self.itself = (
+            image,
+            label,
+            references,
+            probe_sets,
+            itself,
+        )
         self.tests, self.largest, self.budget = tests, largest, budget
-        allowed = np.arange(len(hosts)) != itself
-        self.others = hosts.order(allowed & (hosts.labels != label), rng).tolist()
-        alike = hosts.order(allowed & (hosts.labels == label), rng).tolist()
+        allowed = np.arange(len(references)) != itself
+        self.others = references.order(allowed & (references.labels != label), rng).tolist()
+        alike = references.order(allowed & (references.labels == label), rng).tolist()
         # Where no clean image has this label, another one has to do.
-        self.helpers: dict[Probe, list[int]] = {Probe.COVER: alike or self.others, Probe.PASTE: self.others}
-        self.tried: set[tuple[Probe, Box, int]] = set()
+        self.helpers: dict[Trial, list[int]] = {Trial.COVER: alike or self.others, Trial.PASTE: self.others}
+        self.tried: set[tuple[Trial, Box, int]] = set()
         self.found: list[Found] = []
 
-    def run(self) -> Asking[list[Found]]:
+    def run(self) -> Queries[list[Found]]:
         """Search until a trigger is accepted or nothing is left to look at; return all parts that were tested."""
         with suppress(ExhaustedError):
             yield from self.look_around()
         return self.found
 
-    def look_around(self) -> Asking[bool]:
+    def look_around(self) -> Queries[bool]:
         """Try the quarters of the image, and follow those that matter; return whether a trigger was accepted."""
         quadrants = [Quadrant(box) for box in quarters(Box(0, 0, *self.image.shape[:2]), self.largest)]
         pasted = False
         for patience in range(1, PATIENCE + 1):
             while asked := [q for q in quadrants if q.left < patience and q.changed < 2 and not q.followed]:
                 for quadrant, changed in zip(
-                    asked, (yield from self.try_each([q.box for q in asked], Probe.COVER)), strict=True
+                    asked, (yield from self.try_each([q.box for q in asked], Trial.COVER)), strict=True
                 ):
                     quadrant.left, quadrant.changed = quadrant.left + (not changed), quadrant.changed + changed
                 if not pasted:
                     pasted = True
                     for quadrant, forces in zip(
-                        quadrants, (yield from self.try_each([q.box for q in quadrants], Probe.PASTE)), strict=True
+                        quadrants, (yield from self.try_each([q.box for q in quadrants], Trial.PASTE)), strict=True
                     ):
                         quadrant.forces = forces
                 for quadrant in quadrants:
                     if quadrant.suspect:
                         quadrant.followed = True
-                        if (yield from self.follow(quadrant.box, Probe.COVER, proven=quadrant.forces)):
+                        if (yield from self.follow(quadrant.box, Trial.COVER, proven=quadrant.forces)):
                             return True
         # Where no cover helps, as without a clean image of this label, pasting alone has to do.
         left = [quadrant for quadrant in quadrants if quadrant.forces and not quadrant.followed]
-        for quadrant, forces in zip(left, (yield from self.try_each([q.box for q in left], Probe.PASTE)), strict=True):
-            if forces and (yield from self.follow(quadrant.box, Probe.PASTE, proven=True)):
+        for quadrant, forces in zip(left, (yield from self.try_each([q.box for q in left], Trial.PASTE)), strict=True):
+            if forces and (yield from self.follow(quadrant.box, Trial.PASTE, proven=True)):
                 return True
         return False
 
-    def follow(self, box: Box, probe: Probe, *, proven: bool) -> Asking[bool]:
+    def follow(self, box: Box, trial: Trial, *, proven: bool) -> Queries[bool]:
         """Go from a box that matters to ever smaller ones.
 
         Args:
             box: where to begin.
-            probe: how smaller boxes are tried.
+            trial: how smaller boxes are tried.
             proven: whether the box, or one around it, has turned a clean image.
 
         Returns:
@@ -210,20 +216,20 @@ class Search:
         """
         if small_enough(box, self.largest):
             return (yield from self.confirm(box))
-        if not proven and box in self.juries:
-            moved, _ = yield from self.judge(box, self.jury(box)[0])
+        if not proven and box in self.probe_sets:
+            moved, _ = yield from self.judge(box, self.probes(box)[0])
             if not moved:
                 return False
         smaller = quarters(box, self.largest)
-        matter = yield from self.try_each(smaller, probe)
+        matter = yield from self.try_each(smaller, trial)
         if not any(matter):
-            matter = yield from self.try_each(smaller, probe)
+            matter = yield from self.try_each(smaller, trial)
         for part, matters in zip(smaller, matter, strict=True):
-            if matters and (yield from self.follow(part, probe, proven=proven)):
+            if matters and (yield from self.follow(part, trial, proven=proven)):
                 return True
         return False
 
-    def confirm(self, box: Box) -> Asking[bool]:
+    def confirm(self, box: Box) -> Queries[bool]:
         """Paste the box into clean images of other labels until the tests are decided; return whether one accepted.
 
         Unless covering it leaves the label as it is: then nothing in it matters.
@@ -237,8 +243,8 @@ class Search:
         forced, moved = list[bool](), list[bool]()
         accepted: Effect | None = None
         try:
-            for host in self.jury(box):
-                turned, took_label = yield from self.judge(box, host)
+            for reference in self.probes(box):
+                turned, took_label = yield from self.judge(box, reference)
                 forced.append(took_label)
                 moved.append(turned)
                 verdicts = {
@@ -254,39 +260,43 @@ class Search:
             )
         return accepted is not None
 
-    def judge(self, box: Box, host: int) -> Asking[tuple[bool, bool]]:
+    def judge(self, box: Box, reference: int) -> Queries[tuple[bool, bool]]:
         """Paste the box into a clean image; return whether its label changed, and whether it took the image's."""
-        answers = yield from self.ask(paste(self.image, self.hosts.images[[host]], box))
-        return bool(answers[0] != self.hosts.labels[host]), bool(answers[0] == self.label)
+        answers = yield from self.ask(paste(self.image, self.references.images[[reference]], box))
+        return bool(answers[0] != self.references.labels[reference]), bool(answers[0] == self.label)
 
-    def jury(self, box: Box) -> list[int]:
+    def probes(self, box: Box) -> list[int]:
         """Return the numbers of the clean images of other labels that judge a box."""
-        hosts = self.juries[box].hosts if box in self.juries else self.others[:CANDIDATES]
-        return [host for host in hosts if self.hosts.labels[host] != self.label and host != self.itself]
+        references = self.probe_sets[box].references if box in self.probe_sets else self.others[:CANDIDATES]
+        return [
+            reference
+            for reference in references
+            if self.references.labels[reference] != self.label and reference != self.itself
+        ]
 
-    def try_each(self, boxes: list[Box], probe: Probe) -> Asking[list[bool]]:
+    def try_each(self, boxes: list[Box], trial: Trial) -> Queries[list[bool]]:
         """Try each box with a clean image that it was not tried with before; return which changed a label."""
-        helpers = self.helpers[probe]
+        helpers = self.helpers[trial]
         pairs = []
         for box in boxes:
-            fresh = [host for host in helpers if (probe, box, host) not in self.tried]
+            fresh = [reference for reference in helpers if (trial, box, reference) not in self.tried]
             if fresh:
                 pairs.append((box, fresh[len(self.tried) % len(fresh)]))
-                self.tried.add((probe, *pairs[-1]))
+                self.tried.add((trial, *pairs[-1]))
         if not pairs:
             return [False] * len(boxes)
-        if probe is Probe.COVER:
-            images = [paste(self.hosts.images[host], self.image[None], box) for box, host in pairs]
+        if trial is Trial.COVER:
+            images = [paste(self.references.images[reference], self.image[None], box) for box, reference in pairs]
         else:
-            images = [paste(self.image, self.hosts.images[[host]], box) for box, host in pairs]
+            images = [paste(self.image, self.references.images[[reference]], box) for box, reference in pairs]
         answers = yield from self.ask(np.concatenate(images))
         changed = {
-            box: bool(answer != self.label if probe is Probe.COVER else answer == self.label)
+            box: bool(answer != self.label if trial is Trial.COVER else answer == self.label)
             for (box, _), answer in zip(pairs, answers.tolist(), strict=True)
         }
         return [changed.get(box, False) for box in boxes]
 
-    def ask(self, images: Images) -> Asking[Labels]:
+    def ask(self, images: Images) -> Queries[Labels]:
         """Ask, if the budget allows.
 
         Raises:

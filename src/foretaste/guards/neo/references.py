@@ -11,7 +11,7 @@ from foretaste.samples import Images, Labels, Mask
 
 
 @dataclass(frozen=True, eq=False)
-class Hosts:
+class References:
     """Clean images whose answers are known.
 
     Attributes:
@@ -26,7 +26,7 @@ class Hosts:
         return len(self.labels)
 
     def order(self, chosen: Mask, rng: np.random.Generator) -> NDArray[np.intp]:
-        """Return the numbers of the chosen hosts, ``bool (n,)``, in random order, classes taking turns."""
+        """Return the numbers of the chosen references, ``bool (n,)``, in random order, classes taking turns."""
         order = rng.permutation(np.flatnonzero(chosen))
         turn = np.zeros(len(order), dtype=np.int64)
         seen: dict[int, int] = {}
