@@ -136,13 +136,13 @@ def cell(name: str, seed: int) -> tuple[Samples, Samples, Mask, Mask]:
         samples = whole[np.sort(rng.permutation(len(whole))[: len(whole) // SHARE])]
         test = foretaste.load(folder / f"{data}-test.parquet")
         clean = test[rng.permutation(len(test))[:CLEAN]]
-    none = np.zeros(len(samples), dtype=np.bool_)
     if kind in QUIET:
         quiet = QUIET[kind](samples, TARGETS[data], rng)
-        return quiet, clean, *(np.zeros(len(quiet), dtype=np.bool_) for _ in range(2))
+        nothing = np.zeros(len(quiet), dtype=np.bool_)
+        return quiet, clean, nothing, nothing
     attack = fitted(ATTACKS[kind](TARGETS[data]), samples, seed=seed)
     poisoned = poison_training_set(samples, attack, seed=seed)
-    return poisoned.samples, clean, poisoned.poison, none | poisoned.cover
+    return poisoned.samples, clean, poisoned.poison, poisoned.cover
 
 
 def main() -> None:

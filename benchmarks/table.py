@@ -1,4 +1,4 @@
-"""Print the README's tables from the files in ``benchmarks/results``, or write them there with ``--write``."""
+"""Print the tables of docs/results.md from the files in ``benchmarks/results``, or write them there with ``--write``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from attacks import CASES
 
 HERE = Path(__file__).parent
-README = HERE.parent / "README.md"
+PAGE = HERE.parent / "docs" / "results.md"
 DATA = {"gtsrb": "GTSRB, 25,087 images", "cifar10": "CIFAR-10 (JPEG), 50,000 images"}
 ATTACKS = {
     ("gtsrb", "badnets"): "BadNets 1 %",
@@ -194,13 +194,33 @@ def share(value: float | None) -> str:
     return "–" if value is None else f"{value:.2%}".replace("%", " %")
 
 
-TABLES = {"cleanse": cleansing, "attacks": attacking, "guard": guarding, "false alarms": false_alarms}
-"""Each stands in the README between two comments with its name."""
+def ablated() -> Iterator[str]:
+    """Yield the rows of the small sets: what was found with each step of Confusion Training turned off."""
+    path = HERE / "results" / "ablate.json"
+    results: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
+    yield "| set, seed, clean set, variant | poison | TPR | AUROC | clean images flagged | cover flagged | time | commit |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for name, row in results.items():
+        auroc = "–" if row["auroc"] is None else f"{row['auroc']:.4f}"
+        yield (
+            f"| {name} | {row['poison']} | {share(row['tpr'])} | {auroc} | {row['natural_flagged']} of {row['n']:,} "
+            f"| {row['cover_flagged']} | {row['seconds']:.0f} s | {row['commit']} |"
+        )
+
+
+TABLES = {
+    "ablate": ablated,
+    "cleanse": cleansing,
+    "attacks": attacking,
+    "guard": guarding,
+    "false alarms": false_alarms,
+}
+"""Each stands in docs/results.md between two comments with its name."""
 
 
 def main() -> None:
-    """Print the tables, or put them into the README."""
-    text = README.read_text()
+    """Print the tables, or put them into the page."""
+    text = PAGE.read_text()
     for name, lines in TABLES.items():
         table = "\n".join(lines())
         print(table, end="\n\n")
@@ -209,7 +229,7 @@ def main() -> None:
             re.escape(opening) + ".*?" + re.escape(closing), f"{opening}\n{table}\n{closing}", text, flags=re.DOTALL
         )
     if sys.argv[1:] == ["--write"]:
-        README.write_text(text)
+        PAGE.write_text(text)
 
 
 if __name__ == "__main__":
