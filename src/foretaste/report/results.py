@@ -60,6 +60,40 @@ def save_cleanse(
     Raises:
         ForetasteError: a file cannot be written.
     """
+    write_parquet(samples, out / "cleansed.parquet", rows=~verdict.flagged, on_progress=on_progress)
+    write_parquet(samples, out / "quarantine.parquet", rows=verdict.flagged, on_progress=on_progress)
+    return save_verdict(
+        out,
+        samples,
+        verdict,
+        source=source,
+        settings=settings,
+        clean_size=clean_size,
+        skipped=skipped,
+        truth_poison=truth_poison,
+        truth_cover=truth_cover,
+        registry=registry,
+    )
+
+
+def save_verdict(
+    out: Path,
+    samples: Samples,
+    verdict: Verdict,
+    *,
+    source: str,
+    settings: Mapping[str, object],
+    clean_size: int | None = None,
+    skipped: Sequence[Skipped] = (),
+    truth_poison: Mask | None = None,
+    truth_cover: Mask | None = None,
+    registry: Registry | None = None,
+) -> dict[str, Any]:
+    """Write what ``save_cleanse`` writes, but for the samples themselves; the arguments are the same.
+
+    Raises:
+        ForetasteError: a file cannot be written.
+    """
     summary = _summary(samples, verdict, source, settings, clean_size, skipped, truth_poison, truth_cover)
     found = None
     if registry is not None:
@@ -70,8 +104,6 @@ def save_cleanse(
     page = cleanse_page(samples, verdict, summary, truth_poison=truth_poison, triggers=found)
     with atomic_path(out / "verdicts.parquet") as path:
         pq.write_table(_verdicts(samples, verdict), path)
-    write_parquet(samples, out / "cleansed.parquet", rows=~verdict.flagged, on_progress=on_progress)
-    write_parquet(samples, out / "quarantine.parquet", rows=verdict.flagged, on_progress=on_progress)
     atomic_text(out / "report.html", page)
     atomic_json(out / "summary.json", summary)
     return summary
