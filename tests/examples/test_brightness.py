@@ -42,7 +42,7 @@ def test_it_is_benchmarked_like_a_built_in_method(tmp_path: Path, monkeypatch: p
     assert [record.failed for record in records] == [None, None]
     [attacked] = [record for record in records if record.cell.attack is not None]
     assert attacked.figures["tpr"] == 1  # a bright square on dark images
-    assert "| trojan 5 % | brightness |" in tables.markdown(results.gather(store))
+    assert "| trojan 2 % | brightness |" in tables.markdown(results.gather(store))
 
 
 def test_it_is_the_method_that_the_docs_show() -> None:
