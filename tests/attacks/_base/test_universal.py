@@ -14,12 +14,12 @@ EPSILON = 12.0
 
 def images() -> Images:
     rng = np.random.default_rng(0)
-    return rng.integers(60, 190, (200, 8, 8, 1), dtype=np.uint8)
+    return rng.integers(60, 190, (200, 16, 16, 1), dtype=np.uint8)
 
 
 @pytest.fixture
 def net() -> Net:
-    return build("convnet", (8, 8, 1), ("a", "b", "c"), generator=torch.Generator().manual_seed(3), width=4).eval()
+    return build("convnet", (16, 16, 1), ("a", "b", "c"), generator=torch.Generator().manual_seed(3), width=4).eval()
 
 
 def test_one_small_change_turns_most_images(net: Net) -> None:
