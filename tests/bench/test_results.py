@@ -141,4 +141,4 @@ def test_a_set_without_poison_is_judged_by_its_false_alarms() -> None:
     assert door.goodness({"tpr": None, "fpr": 0.025}) == pytest.approx(0.5)
     assert door.goodness({"tpr": None, "fpr": 0.2}) == 0
     assert door.goodness({}) is None
-    assert door.headline({"tpr": 0.996, "fpr": 0.0}) == "99.6 / 0"
+    assert door.headline({"tpr": 0.996, "fpr": 0.0}) == "99.60 / 0"

@@ -1,4 +1,5 @@
 import json
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -187,7 +188,7 @@ class RepairDoor:
         pass
 
     def measure(self, method: Any, case: Case) -> doors.Figures:
-        net = case.victim.net
+        net = deepcopy(case.victim.net)
         net.head.weight.data[:] = 0
         net.head.bias.data[2] = 1e9
         accuracy, success = case.judge(net)

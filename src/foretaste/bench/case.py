@@ -287,7 +287,7 @@ class Case:
 
     @cached_property
     def victim(self) -> Model:
-        """The model that a victim trains on the set, or that the attack made."""
+        """The model that is trained on the set, or that the attack made. Methods share it, and change only copies."""
         attack: object = self.attack
         if isinstance(attack, TrojansModel):
             with self._given_model(attack) as given:

@@ -1,7 +1,6 @@
 """One cell of the matrix: everything that its figures depend on, as plain values, and the names that follow from them.
 
-A cell is data, so that it can be written to JSON, sent to another machine, and hashed. Labels are for people and count
-in no hash.
+A cell is data, so that it can be written to JSON, sent to another machine, and hashed.
 """
 
 from __future__ import annotations
@@ -13,6 +12,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from foretaste.imperfections import Imperfections
+
+UNHASHED: Any = {
+    "data": {"label", "source", "test"},
+    **{field: {"label"} for field in ("imperfections", "attack", "network", "defence")},
+}
+"""Labels are for people, and data are known by their content, wherever they lie."""
 
 
 class Plain(BaseModel):
@@ -90,17 +95,17 @@ class Cell(Plain):
     @property
     def set_key(self) -> str:
         """Name of the poisoned set: what it follows from, hashed."""
-        return digest(unlabelled(self, "data", "imperfections", "attack", "seed"))
+        return digest(hashed(self, "data", "imperfections", "attack", "seed"))
 
     @property
     def victim_key(self) -> str:
         """Name of the model that is trained on the poisoned set."""
-        return digest(unlabelled(self, "data", "imperfections", "attack", "seed", "network"))
+        return digest(hashed(self, "data", "imperfections", "attack", "seed", "network"))
 
     @property
     def key(self) -> str:
         """Name of the cell."""
-        return digest(unlabelled(self, *type(self).model_fields))
+        return digest(hashed(self, *type(self).model_fields))
 
     @property
     def rate(self) -> float | None:
@@ -125,16 +130,9 @@ class Cell(Plain):
         return ", ".join(parts)
 
 
-def unlabelled(cell: Cell, *fields: str) -> dict[str, Any]:
-    """Return some fields of a cell as plain values, without the labels."""
-
-    def strip(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: strip(part) for name, part in value.items() if name != "label"}
-        return value
-
-    dumped: dict[str, Any] = strip(cell.model_dump(mode="json", include=set(fields)))
-    return dumped
+def hashed(cell: Cell, *fields: str) -> dict[str, Any]:
+    """Return some fields of a cell as plain values, without those that its figures do not depend on."""
+    return cell.model_dump(mode="json", include=set(fields), exclude=UNHASHED)
 
 
 def digest(value: object) -> str:

@@ -56,9 +56,16 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """What a method has to do: how many samples it looks at, and how many models are trained to judge it."""
+    """What a method has to do.
+
+    Attributes:
+        samples: how many it looks at.
+        model: whether the model that is trained on the poisoned set is needed, for the method or to judge it.
+        trainings: how many more models are trained to judge it.
+    """
 
     samples: int
+    model: bool = True
     trainings: int = 0
 
 
@@ -263,7 +270,7 @@ class CleanserDoor:
 
     def effort(self, n_samples: int) -> Effort:
         """Judge all of the training set, and train a model on what is left."""
-        return Effort(samples=n_samples, trainings=int(self.retrain))
+        return Effort(samples=n_samples, model=self.retrain, trainings=int(self.retrain))
 
     def goodness(self, figures: Mapping[str, float | None]) -> float | None:
         """Return TPR − FPR; without poison, how far the FPR is from 5 %."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from foretaste.bench.artefacts import Store
@@ -16,7 +17,7 @@ from foretaste.bench.case import Case, DataSets
 from foretaste.bench.cell import Cell
 from foretaste.bench.doors import opened
 from foretaste.bench.records import Record, write_record
-from foretaste.bench.runner import OnRecord, begin, by_victim, left_of, measure, method_of, note
+from foretaste.bench.runner import OnRecord, begin, by_victim, failure, left_of, measure, method_of, note
 from foretaste.bench.specification import Specification
 from foretaste.errors import ForetasteError
 
@@ -74,12 +75,12 @@ def collected(ray: Any, specification: Specification, store: Store, on_record: O
     needs = {"num_cpus": specification.resources.cpus, "num_gpus": specification.resources.gpus}
     prepare = ray.remote(max_retries=RETRIES, **needs)(prepared)
     task = ray.remote(max_retries=RETRIES, **needs)(measured)
-    root = store.root if store.remote else os.path.abspath(store.root)  # noqa: PTH100, it need not exist
-    waiting: dict[Any, Cell] = {}
+    root = store.root if store.remote else str(Path(store.root).absolute())
+    here, waiting = str(Path.cwd()), dict[Any, Cell]()
     for group in by_victim(left_of(specification, store).cells):
-        ready = prepare.remote([cell.model_dump_json() for cell in group], root)
+        ready = prepare.remote([cell.model_dump_json() for cell in group], root, here)
         for cell in group:
-            waiting[task.remote(cell.model_dump_json(), root, specification.key, ready)] = cell
+            waiting[task.remote(cell.model_dump_json(), root, here, specification.key, ready)] = cell
     records = []
     while waiting:
         [done], _ = ray.wait(list(waiting), num_returns=1)
@@ -87,9 +88,9 @@ def collected(ray: Any, specification: Specification, store: Store, on_record: O
         try:
             record = Record.model_validate_json(ray.get(done))
         except ray.exceptions.RayError as error:
-            raise ForetasteError(
-                f"{cell.title()}: its worker died {RETRIES + 1} times: {str(error).splitlines()[0]}"
-            ) from error
+            why = f"its worker died, again and again: {str(error).splitlines()[0]}"
+            record = failure(cell, specification.key, why)
+            write_record(store, record)
         note(record)
         records.append(record)
         on_record(record)
@@ -98,8 +99,13 @@ def collected(ray: Any, specification: Specification, store: Store, on_record: O
     return records
 
 
-def case_of(cell: str, root: str) -> Case:
-    """Return the case of a cell that came as JSON, with the data sets that this worker has read already."""
+def case_of(cell: str, root: str, here: str) -> Case:
+    """Return the case of a cell that came as JSON, with the data sets that this worker has read already.
+
+    Paths of data and modules of methods are relative to the folder in which the run was started.
+    """
+    if Path(here).is_dir():
+        os.chdir(here)
     return Case(Cell.model_validate_json(cell), Store(root), WORKERS_DATA)
 
 
@@ -107,9 +113,9 @@ WORKERS_DATA = DataSets()
 """What a worker process has read, for its next task."""
 
 
-def prepared(group: list[str], root: str) -> None:
+def prepared(group: list[str], root: str, here: str) -> None:
     """Make what the cells of a group share; if that fails, each of them says why."""
-    first = case_of(group[0], root)
+    first = case_of(group[0], root, here)
     quietly(lambda: first.victim)
     for cell in group:
         quietly(partial(make_shared, first.sharing(Cell.model_validate_json(cell))))
@@ -120,9 +126,9 @@ def make_shared(case: Case) -> None:
     opened(case.cell.door, case.cell.conditions).prepare(method_of(case), case)
 
 
-def measured(cell: str, root: str, specification: str, ready: None) -> str:
+def measured(cell: str, root: str, here: str, specification: str, ready: None) -> str:
     """Measure a cell and write down what became of it."""
-    case = case_of(cell, root)
+    case = case_of(cell, root, here)
     record = measure(case, specification)
     write_record(case.store, record)
     return record.model_dump_json()

@@ -99,13 +99,6 @@ def by_victim(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
 def measure(case: Case, specification: str) -> Record:
     """Return what becomes of a cell. It depends on nothing but the cell; whatever fails is a record, too."""
     cell = case.cell
-    record = Record(
-        cell=cell,
-        specification=specification,
-        commits=(commit(),),
-        machine=machine(),
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    )
     try:
         figures = opened(cell.door, cell.conditions).measure(method_of(case), case)
         outcome = {
@@ -117,8 +110,20 @@ def measure(case: Case, specification: str) -> Record:
             "report": case.store.exists(case.cell_file(REPORT)),
         }
     except Exception as error:  # a method may fail in any way, and the others go on
-        outcome = {"failed": reason(error)}
-    return record.model_copy(update=outcome)
+        return failure(cell, specification, reason(error))
+    return failure(cell, specification, None).model_copy(update=outcome)
+
+
+def failure(cell: Cell, specification: str, why: str | None) -> Record:
+    """Return the record of a cell without figures, and why it has none."""
+    return Record(
+        cell=cell,
+        specification=specification,
+        commits=(commit(),),
+        machine=machine(),
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        failed=why,
+    )
 
 
 def method_of(case: Case) -> object:

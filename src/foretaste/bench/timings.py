@@ -80,9 +80,9 @@ class Timings:
             passes = cell.data.used * cell.network.settings["epochs"]
             key, needed = cell.victim_key, effort(cell)
             trainings = needed.trainings
-            if key not in trained and not store.exists(artefact_name("model", key)):
-                trainings += 1
-            trained.add(key)
+            if needed.model and key not in trained:
+                trainings += not store.exists(artefact_name("model", key))
+                trained.add(key)
             work = (
                 (f"{cell.door}/{cell.defence.name}", needed.samples),
                 (f"train/{cell.network.name}", trainings * passes),
