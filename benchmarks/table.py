@@ -1,4 +1,4 @@
-"""Print the tables of docs/results.md from the files in ``benchmarks/results``, or write them there with ``--write``."""
+"""Print the tables of docs/results.md from the files in ``benchmarks/results``; ``--write`` puts them there."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def ablated() -> Iterator[str]:
     """Yield the rows of the small sets: what was found with each step of Confusion Training turned off."""
     path = HERE / "results" / "ablate.json"
     results: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
-    yield "| set, seed, clean set, variant | poison | TPR | AUROC | clean images flagged | cover flagged | time | commit |"
+    yield "| set, seed, clean set, variant | poison | TPR | AUROC | clean flagged | cover flagged | time | commit |"
     yield "|---|---|---|---|---|---|---|---|"
     for name, row in results.items():
         auroc = "–" if row["auroc"] is None else f"{row['auroc']:.4f}"

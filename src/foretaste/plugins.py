@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
+import re
+import sys
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, TypeVar
 
 from foretaste.errors import ForetasteError, UsageError
 
 Method = TypeVar("Method")
+
+PLACE = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
+"""``package.module:Class``."""
 
 
 def names(built_in: Mapping[str, type[Method]], group: str) -> list[str]:
@@ -21,7 +28,8 @@ def find(name: str, built_in: Mapping[str, type[Method]], group: str, kind: str)
     """Return the method of this name; a built-in one goes before another package's.
 
     Args:
-        name: what to look for.
+        name: what to look for; ``package.module:Class`` is a class that nobody registered, of a module that is
+            installed or in the current folder.
         built_in: the built-in methods by name.
         group: the entry-point group of the others.
         kind: what such a method is called in messages ("attack").
@@ -32,6 +40,8 @@ def find(name: str, built_in: Mapping[str, type[Method]], group: str, kind: str)
     """
     if name in built_in:
         return built_in[name]
+    if PLACE.fullmatch(name):
+        return unregistered(name, kind)
     for plugin in entry_points(group=group, name=name):
         try:
             method: type[Method] = plugin.load()
@@ -39,6 +49,28 @@ def find(name: str, built_in: Mapping[str, type[Method]], group: str, kind: str)
             raise ForetasteError(f"the {kind} {name} from {plugin.value} cannot be loaded: {error}") from error
         return method
     raise UsageError(f"there is no {kind} {name!r}; known: {', '.join(names(built_in, group))}")
+
+
+def unregistered(place: str, kind: str) -> type[Any]:
+    """Return the class at ``package.module:Class``.
+
+    Raises:
+        UsageError: there is none, or it is no dataclass.
+        ForetasteError: its module cannot be loaded.
+    """
+    module, _, attribute = place.partition(":")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # behind what is installed, which a file lying about must not replace
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise UsageError(f"the {kind} {place} cannot be found: {error}") from None
+    except Exception as error:
+        raise ForetasteError(f"the {kind} {place} cannot be loaded: {error}") from error
+    found = getattr(found, attribute, None)
+    if not (isinstance(found, type) and is_dataclass(found)):
+        raise UsageError(f"{place} is no {kind}: a method is a frozen dataclass")
+    return found
 
 
 def build(name: str, method: type[Method], hyperparameters: Mapping[str, Any]) -> Method:

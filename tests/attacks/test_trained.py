@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from foretaste import training
 from foretaste.attacks import fitted, poison_training_set, stamp_inputs
 from foretaste.attacks._base.attack import Attack, Poisoned, Trainable
+from foretaste.attacks.advdoor import AdvDoor
 from foretaste.attacks.dynamic import Dynamic
 from foretaste.attacks.issba import ISSBA
 from foretaste.attacks.label_consistent import LabelConsistent
 from foretaste.attacks.malware import MalwareConstrained, MalwareUnconstrained
+from foretaste.attacks.narcissus import Narcissus
 from foretaste.attacks.refool import Refool
 from foretaste.attacks.sleeper_agent import SleeperAgent
 from foretaste.attacks.trojan_nn import TrojanNN
@@ -32,13 +34,15 @@ TINY: dict[type[Any], dict[str, Any]] = {
     Refool: {"epochs": 1, "selections": 2, "count": 3},
     SleeperAgent: {"epochs": 1, "steps": 3, "retrains": 1},
     TrojanNN: {"steps": 3, "training_steps": 1},
+    Narcissus: {"epochs": 1, "steps": 3},
+    AdvDoor: {"epochs": 1, "steps": 3},
     MalwareUnconstrained: {"size": 4, "epochs": 1},
     MalwareConstrained: {"size": 4, "epochs": 1, "columns": (0, 2, 3, 5, 7)},
 }
 """Every such attack with little to do; a smaller one would be none."""
-CLEAN_LABEL = (LabelConsistent, Refool, SleeperAgent, MalwareUnconstrained, MalwareConstrained)
+CLEAN_LABEL = (LabelConsistent, Refool, SleeperAgent, Narcissus, MalwareUnconstrained, MalwareConstrained)
 ON_FEATURES = (MalwareUnconstrained, MalwareConstrained)
-OTHERWISE = {"rate": 0.1, "cover_rate": 0.05, "target": 2, "iterations": 3, "amplitude": 16}
+OTHERWISE = {"rate": 0.1, "cover_rate": 0.05, "target": 2, "iterations": 3, "amplitude": 16, "scale": 2}
 """Other values of all fields that some training does not look at."""
 
 every = pytest.mark.parametrize("kind", TINY)
@@ -141,7 +145,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
     assert other.samples.inputs.tobytes() != again.samples.inputs.tobytes()
 
 
-@pytest.mark.parametrize("kind", [Dynamic, ISSBA, LabelConsistent, Refool, SleeperAgent, TrojanNN])
+@pytest.mark.parametrize("kind", [Dynamic, ISSBA, LabelConsistent, Refool, SleeperAgent, TrojanNN, Narcissus, AdvDoor])
 def test_a_training_that_was_killed_goes_on_to_the_same_end(
     kind: type[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

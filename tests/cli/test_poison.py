@@ -249,3 +249,33 @@ def test_the_list_names_every_attack(capsys: pytest.CaptureFixture[str]) -> None
     lines = capsys.readouterr().out.splitlines()
     assert {line.split()[0] for line in lines} >= set(ATTACKS)
     assert all(len(line.split()) > 3 for line in lines)
+
+
+def test_imbalance_and_label_noise_come_before_the_poison_and_are_recorded(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "noisy"
+    options = ["--attack", "badnets", "--rate", "0.05", "--imbalance", "10", "--label-noise", "0.1", "--seed", "3"]
+    assert cli.main(["poison", str(source), *options, "--out", str(out)]) == 0
+    before, after = io.load(source), io.load(out / "train.parquet")
+    assert len(after) == 50 + 23 + 11 + 5
+    truth = io.read_truth(out / "truth.json")
+    rows = after.ids.astype(int)
+    noisy = np.isin(after.ids, list(truth.noisy_labels))
+    assert noisy.sum() == 9
+    assert all(before.labels[int(name)] == label for name, label in truth.noisy_labels.items())
+    marks = truth.mark(after)
+    assert marks.poison.sum() == 4
+    assert (marks.original_labels[~noisy] == before.labels[rows][~noisy]).all()
+    recipe = tomllib.loads((out / "attack.toml").read_text())
+    assert (recipe["imbalance"], recipe["label_noise"]) == (10.0, 0.1)
+
+
+def test_noise_is_not_added_to_what_is_poisoned_already(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = tmp_path / "first"
+    assert cli.main(["poison", str(source), "--attack", "badnets", "--rate", "0.05", "--out", str(first)]) == 0
+    for extra in (["--truth", str(first / "truth.json")], ["--at", "test"]):
+        options = ["--attack", "badnets", "--label-noise", "0.1", *extra, "--out", str(tmp_path / "second")]
+        assert cli.main(["poison", str(source), *options]) == 4
+        assert "not poisoned yet" in capsys.readouterr().err
+    assert cli.main(["poison", str(source), "--attack", "badnets", "--imbalance", "0", "--out", str(first)]) == 4

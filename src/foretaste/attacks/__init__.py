@@ -9,6 +9,7 @@ from foretaste.attacks._base.poisoning import poison_training_set, stamp_inputs
 from foretaste.attacks.adaptive_blend import AdaptiveBlend
 from foretaste.attacks.adaptive_k_way import AdaptiveKWay
 from foretaste.attacks.adaptive_patch import AdaptivePatch
+from foretaste.attacks.advdoor import AdvDoor
 from foretaste.attacks.all_to_all import BadNetsAllToAll
 from foretaste.attacks.badnets import BadNets
 from foretaste.attacks.blend import Blend
@@ -16,6 +17,7 @@ from foretaste.attacks.dynamic import Dynamic
 from foretaste.attacks.issba import ISSBA
 from foretaste.attacks.label_consistent import LabelConsistent
 from foretaste.attacks.malware import MalwareConstrained, MalwareUnconstrained
+from foretaste.attacks.narcissus import Narcissus
 from foretaste.attacks.refool import Refool
 from foretaste.attacks.sig import SIG
 from foretaste.attacks.sleeper_agent import SleeperAgent
@@ -32,6 +34,7 @@ __all__ = [
     "AdaptiveBlend",
     "AdaptiveKWay",
     "AdaptivePatch",
+    "AdvDoor",
     "Attack",
     "BadNets",
     "BadNetsAllToAll",
@@ -41,6 +44,7 @@ __all__ = [
     "LabelConsistent",
     "MalwareConstrained",
     "MalwareUnconstrained",
+    "Narcissus",
     "Poisoned",
     "Refool",
     "SleeperAgent",
@@ -78,6 +82,8 @@ ATTACKS: dict[str, type[Attack]] = {
     "adaptive-patch": AdaptivePatch,
     "adaptive-k-way": AdaptiveKWay,
     "sleeper-agent": SleeperAgent,
+    "narcissus": Narcissus,
+    "advdoor": AdvDoor,
     "malware-constrained": MalwareConstrained,
     "malware-unconstrained": MalwareUnconstrained,
 }

@@ -12,6 +12,7 @@ import typer
 from typer.main import get_command
 
 from foretaste import __version__
+from foretaste.cli.bench import bench
 from foretaste.cli.cleanse import cleanse
 from foretaste.cli.demo import demo
 from foretaste.cli.guard import guard
@@ -34,6 +35,7 @@ app = typer.Typer(
 for verb in (demo, cleanse, poison, train):
     app.command()(verb)
 app.add_typer(guard, name="guard")
+app.add_typer(bench, name="bench")
 
 
 @dataclass

@@ -50,7 +50,8 @@ def cleanse(
         typer.Option("--clean", metavar="C", help="Samples that you trust; a few hundred do.", show_default=False),
     ] = None,
     method: Annotated[
-        str, typer.Option("--method", metavar="NAME", help="How to look for poison; see --list.")
+        str,
+        typer.Option("--method", metavar="NAME", help="How to look for poison: see --list, or package.module:Class."),
     ] = "confusion-training",
     model: Annotated[
         str | None,

@@ -42,6 +42,7 @@ class Truth:
         original_labels: label of each poison sample before the attack.
         trojaned: ids of the test-time inputs that carry the trigger; None for a training set.
         attacks: ids of the poison and cover samples of each attack, by the attack's name; may be empty.
+        noisy_labels: label, before label noise, of each sample that the noise mislabelled; no poison for that.
     """
 
     poison: frozenset[str] = frozenset()
@@ -49,6 +50,7 @@ class Truth:
     original_labels: Mapping[str, int] = field(default_factory=dict)
     trojaned: frozenset[str] | None = None
     attacks: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    noisy_labels: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of_training_set(
@@ -81,6 +83,7 @@ class Truth:
             cover=self.cover | later.cover,
             original_labels={**later.original_labels, **self.original_labels},
             attacks=attacks,
+            noisy_labels={**self.noisy_labels, **later.noisy_labels},
         )
 
     def mark(self, samples: Samples) -> Marks:
@@ -111,21 +114,23 @@ class Truth:
 def write_truth(truth: Truth, path: str | Path) -> None:
     """Write ``truth.json``: ``poison``, ``cover``, ``original_labels`` and ``attacks``, or ``trojaned`` for inputs.
 
+    ``noisy_labels`` is there only where labels are noisy.
+
     Raises:
         ForetasteError: the file cannot be written.
     """
     if truth.trojaned is not None:
         atomic_json(path, {"trojaned": sorted(truth.trojaned)})
         return
-    atomic_json(
-        path,
-        {
-            "poison": sorted(truth.poison),
-            "cover": sorted(truth.cover),
-            "original_labels": dict(sorted(truth.original_labels.items())),
-            "attacks": {name: sorted(ids) for name, ids in sorted(truth.attacks.items())},
-        },
-    )
+    value: dict[str, Any] = {
+        "poison": sorted(truth.poison),
+        "cover": sorted(truth.cover),
+        "original_labels": dict(sorted(truth.original_labels.items())),
+        "attacks": {name: sorted(ids) for name, ids in sorted(truth.attacks.items())},
+    }
+    if truth.noisy_labels:
+        value["noisy_labels"] = dict(sorted(truth.noisy_labels.items()))
+    atomic_json(path, value)
 
 
 def read_truth(path: str | Path) -> Truth:
@@ -142,18 +147,14 @@ def read_truth(path: str | Path) -> Truth:
         raise ForetasteError(f"{path} is not JSON: {error}") from error
     if not isinstance(value, dict) or not value.keys() & {"poison", "trojaned"}:
         raise ForetasteError(f"{path} has neither poison nor trojaned ids")
-    labels = value.get("original_labels", {})
-    if not isinstance(labels, dict) or any(
-        type(label) is not int or not 0 <= label < 2**31 for label in labels.values()
-    ):
-        raise ForetasteError(f"{path}: original_labels must map ids to labels")
     attacks = value.get("attacks", {})
     if not isinstance(attacks, dict):
         raise ForetasteError(f"{path}: attacks must map names to lists of ids")
     return Truth(
         poison=_ids(value, "poison", path),
         cover=_ids(value, "cover", path),
-        original_labels=labels,
+        original_labels=_labels(value, "original_labels", path),
+        noisy_labels=_labels(value, "noisy_labels", path),
         trojaned=_ids(value, "trojaned", path) if "trojaned" in value else None,
         attacks={name: _ids(attacks, name, path) for name in attacks},
     )
@@ -164,3 +165,12 @@ def _ids(value: dict[str, Any], key: str, path: str | Path) -> frozenset[str]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ForetasteError(f"{path}: {key} must be a list of ids")
     return frozenset(names)
+
+
+def _labels(value: dict[str, Any], key: str, path: str | Path) -> dict[str, int]:
+    labels = value.get(key, {})
+    if not isinstance(labels, dict) or any(
+        type(label) is not int or not 0 <= label < 2**31 for label in labels.values()
+    ):
+        raise ForetasteError(f"{path}: {key} must map ids to labels")
+    return labels

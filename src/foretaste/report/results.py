@@ -87,16 +87,6 @@ def save_cleanse(
     with writing(out / "summary.json"):
         (out / "summary.json").unlink(missing_ok=True)
     loaded = loaded or Loaded(samples)
-    summary = _summary(samples, verdict, source, settings, clean_size, loaded.skipped, truth_poison, truth_cover)
-    found = None
-    if registry is not None:
-        flagged = samples[verdict.flagged]
-        found = [(trigger, flagged[rows]) for trigger, rows in find_triggers(registry, flagged)]
-        summary["triggers"] = [describe(trigger, len(carriers), samples.classes) for trigger, carriers in found]
-        save_triggers(registry, out / "triggers")
-    page = cleanse_page(samples, verdict, summary, truth_poison=truth_poison, triggers=found)
-    with atomic_path(out / "verdicts.parquet") as path:
-        pq.write_table(_verdicts(samples, verdict), path)
     rows = np.arange(len(samples)) if loaded.rows is None else loaded.rows
     original = loaded.original or SamplesOriginal(samples)
     for name, chosen in (("cleansed", rows[~verdict.flagged]), ("quarantine", rows[verdict.flagged])):
@@ -107,6 +97,48 @@ def save_cleanse(
         lines = csv.writer(file, lineterminator="\n")
         lines.writerow(["id"])
         lines.writerows([name] for name in samples.ids[~verdict.flagged].tolist())
+    return save_verdict(
+        out,
+        samples,
+        verdict,
+        source=source,
+        settings=settings,
+        clean_size=clean_size,
+        skipped=loaded.skipped,
+        truth_poison=truth_poison,
+        truth_cover=truth_cover,
+        registry=registry,
+    )
+
+
+def save_verdict(
+    out: Path,
+    samples: Samples,
+    verdict: Verdict,
+    *,
+    source: str,
+    settings: Mapping[str, object],
+    clean_size: int | None = None,
+    skipped: Sequence[Skipped] = (),
+    truth_poison: Mask | None = None,
+    truth_cover: Mask | None = None,
+    registry: Registry | None = None,
+) -> dict[str, Any]:
+    """Write what ``save_cleanse`` writes, but for the samples themselves; the arguments are the same.
+
+    Raises:
+        ForetasteError: a file cannot be written.
+    """
+    summary = _summary(samples, verdict, source, settings, clean_size, skipped, truth_poison, truth_cover)
+    found = None
+    if registry is not None:
+        flagged = samples[verdict.flagged]
+        found = [(trigger, flagged[rows]) for trigger, rows in find_triggers(registry, flagged)]
+        summary["triggers"] = [describe(trigger, len(carriers), samples.classes) for trigger, carriers in found]
+        save_triggers(registry, out / "triggers")
+    page = cleanse_page(samples, verdict, summary, truth_poison=truth_poison, triggers=found)
+    with atomic_path(out / "verdicts.parquet") as path:
+        pq.write_table(_verdicts(samples, verdict), path)
     atomic_text(out / "report.html", page)
     atomic_json(out / "summary.json", summary)
     return summary

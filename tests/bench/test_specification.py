@@ -1,0 +1,221 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from foretaste.bench import case, specification
+from foretaste.bench.case import DataSets
+from foretaste.bench.cell import DataSet
+from foretaste.bench.specification import Specification
+from foretaste.bench.toml_lines import line_at, lines_of
+from foretaste.errors import ForetasteError, UsageError
+from foretaste.progress import OnProgress
+from foretaste.samples import Samples
+
+HEAD = '[[data]]\nsource = "train.npz"\ntest = 0.25\nclean = 10\n'
+NET = '[[networks]]\nname = "compact-resnet"\n'
+ATTACK = '[[attacks]]\nname = "badnets"\n'
+DEFENCE = '[[cleansers]]\nname = "confusion-training"\n'
+
+Read = Callable[[str], Specification]
+
+
+@pytest.fixture
+def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Read:
+    """Return what reads a specification from its text, in a folder with 80 images and as many feature vectors."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    np.savez("train.npz", x=rng.integers(0, 256, (80, 16, 16, 3), dtype=np.uint8), y=np.arange(80) % 4)
+    np.savez("features.npz", x=rng.normal(0, 1, (80, 5)).astype(np.float32), y=np.arange(80) % 4)
+
+    def read(text: str) -> Specification:
+        Path("spec.toml").write_text(text)
+        return specification.read(Path("spec.toml"), DataSets())
+
+    return read
+
+
+def complaints(read: Read, text: str) -> list[str]:
+    with pytest.raises(UsageError) as error:
+        read(text)
+    first, *rest = str(error.value).splitlines()
+    assert first.endswith("in spec.toml")
+    return [line.strip() for line in rest]
+
+
+def test_the_cells_are_the_product_of_what_is_listed(read: Read) -> None:
+    text = (
+        "seeds = [0, 7]\n" + HEAD + "limit = 40\n" + ATTACK + "rates = [0.05, 0.1]\n" + '[[attacks]]\nname = "none"\n'
+    )
+    text += NET + '[[networks]]\nname = "convnet"\nlabel = "wide"\nset = { width = 32 }\n'
+    text += DEFENCE + 'only = { networks = ["wide"] }\n[[guards]]\nname = "neo"\n'
+    wanted = read(text)
+    assert len(wanted.cells) == 3 * 2 * (
+        1 + 2
+    )  # attacks and rates x seeds x (cleansers on one network, guards on both)
+    assert len({cell.key for cell in wanted.cells}) == len(wanted.cells)
+    assert {cell.rate for cell in wanted.cells} == {0.05, 0.1, None}
+    assert wanted.cells[0].data.title == "train (40 of 60)"
+    one = wanted.cells[0]
+    assert one.title() == "train (40 of 60), badnets 5 %, compact-resnet, neo, seed 0"
+
+
+def test_names_follow_from_all_that_a_cell_depends_on_and_from_nothing_else(read: Read) -> None:
+    text = HEAD + ATTACK + NET + DEFENCE
+    [cell] = read(text).cells
+    assert read(f"# a comment\n{text}").cells[0].key == cell.key
+    assert read(text.replace(DEFENCE, f'{DEFENCE}label = "ours"\n')).cells[0].key == cell.key
+    assert read(text.replace(NET, f"{NET}set = {{ epochs = 10 }}\n")).cells[0].key == cell.key  # the default
+    other_net = read(text.replace(NET, f"{NET}set = {{ epochs = 11 }}\n")).cells[0]
+    assert other_net.key != cell.key
+    assert other_net.victim_key != cell.victim_key
+    assert other_net.set_key == cell.set_key
+    for change in ("seeds = [1]\n", "[[imperfections]]\nlabel_noise = 0.1\n"):
+        other = read(f"{change}{text}" if change.startswith("seeds") else f"{text}{change}").cells[0]
+        assert len({other.key, cell.key}) == len({other.set_key, cell.set_key}) == 2
+    rng = np.random.default_rng(1)
+    np.savez("train.npz", x=rng.integers(0, 256, (80, 16, 16, 3), dtype=np.uint8), y=np.arange(80) % 4)
+    assert read(text).cells[0].key != cell.key
+
+
+def test_everything_that_is_wrong_is_said_at_once_and_by_line(read: Read) -> None:
+    text = """title = 3
+seed = [0]
+[[data]]
+source = "train.npz"
+test = 0.25
+limit = "600"
+[[data]]
+source = "train.npz"
+test = 0.25
+clean = 20
+label = "good"
+[[data]]
+source = "nowhere.parquet"
+[[attacks]]
+name = "badnet"
+[[attacks]]
+name = "badnets"
+rates = [0.05, 7]
+[attacks.set]
+target = 99
+size = "big"
+colour = 1
+[[attacks]]
+name = "trojan-nn"
+[[attacks]]
+name = "none"
+rates = [0.1]
+[[networks]]
+name = "compact-resnet"
+set = { epochs = 0 }
+[[networks]]
+name = "vgg99"
+[[cleansers]]
+name = "confusion-training"
+only = { data = [
+  "bad",
+] }
+[[guards]]
+name = "strip"
+set = { overlays = 0 }
+[doors.guards]
+inputs = 0
+[doors.repair]
+"""
+    found = complaints(read, text)
+    for line, part in (
+        (1, "title: input should be a valid string"),
+        (2, "there is no entry 'seed'"),
+        (6, "limit: input should be a valid integer"),
+        (10, "clean takes 20 of 20 test samples"),
+        (13, "nowhere.parquet does not exist"),
+        (15, "there is no attack 'badnet'; known: adaptive-blend"),
+        (16, "rate must be in (0, 1], not 7"),
+        (21, "size: input should be a valid number, not 'big'"),
+        (22, "there is no setting 'colour'; known: rate, target, size, place"),
+        (23, "trojan-nn leaves a backdoored model"),
+        (25, "'none' is no attack"),
+        (28, "epochs must be 1 or more"),
+        (32, "there is no net 'vgg99'"),
+        (35, "only.data names 'bad'"),
+        (38, "overlays must be 1 or more"),
+        (41, "inputs must be in"),
+        (43, "there is no door 'repair'"),
+    ):
+        assert any(one.startswith(f"line {line}: ") and part in one for one in found), (line, part, found)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "there is no [[data]]"),
+        (HEAD + ATTACK + NET, "there is no defence"),
+        (HEAD + ATTACK + "set = { target = 4 }\n" + NET + DEFENCE, "target 4 is not one of the 4 classes of train"),
+        (HEAD + ATTACK + "set = { rate = 0.1 }\nrates = [0.1]\n" + NET + DEFENCE, "the rate is given twice"),
+        (HEAD + ATTACK + NET + DEFENCE + DEFENCE, "two cleansers are called 'confusion-training'"),
+        (HEAD + ATTACK + NET.replace("compact-resnet", "mlp") + DEFENCE, "mlp"),
+        (HEAD.replace("0.25", "1.5") + ATTACK + NET + DEFENCE, "test: input should be less than 1"),
+        (HEAD.replace("test = 0.25\n", "") + ATTACK + NET + DEFENCE, "has no test set of its own"),
+        (HEAD + ATTACK + NET + DEFENCE + 'only = { doors = ["guards"] }\n', "nothing is left to measure"),
+        (HEAD + "[attacks]\n" + NET + DEFENCE, "[[attacks]] must be an array of tables"),
+        ("imperfections = [3]\n" + HEAD + ATTACK + NET + DEFENCE, "[[imperfections]] must be an array of tables"),
+        ("doors = 3\n" + HEAD + ATTACK + NET + DEFENCE, "the conditions of a door are a table"),
+        (HEAD + ATTACK + NET + '[[cleansers]]\nname = "no.such:Thing"\n', "no.such:Thing cannot be found"),
+        (HEAD + ATTACK + NET + '[[cleansers]]\nname = "json:dumps"\n', "json:dumps is no cleanser"),
+        (
+            HEAD.replace("train", "features") + '[[attacks]]\nname = "none"\n[[networks]]\nname = "mlp"\n'
+            '[[guards]]\nname = "strip"\n',
+            "features has feature vectors, and guards screen images",
+        ),
+    ],
+)
+def test_impossible_combinations_are_refused(read: Read, text: str, reason: str) -> None:
+    assert any(reason in one for one in complaints(read, text))
+
+
+def test_files_that_are_no_specification_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "spec.toml"
+    with pytest.raises(ForetasteError, match="cannot read"):
+        specification.read(path, DataSets())
+    path.write_bytes(b"\xff")
+    with pytest.raises(UsageError, match="not UTF-8"):
+        specification.read(path, DataSets())
+    path.write_text("title = \n")
+    with pytest.raises(UsageError, match=r"not TOML: invalid value \(at line 1"):
+        specification.read(path, DataSets())
+
+
+def test_shipped_specifications_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert {"quick.toml", "cleansers.toml", "quiet.toml", "guards.toml"} <= set(specification.shipped())
+    assert specification.find("quick.toml").read_text().startswith("#")
+    Path("quick.toml").write_text("mine")
+    assert specification.find("quick.toml").read_text() == "mine"
+    with pytest.raises(UsageError, match=r"no file other\.toml; shipped with foretaste: cleansers\.toml, guards\.toml"):
+        specification.find("other.toml")
+
+
+def test_lines_are_those_where_values_begin() -> None:
+    lines = lines_of('a = 1\n\n# comment\nb = [\n  1,\n  2,\n]\n[[c]]\nd = """\nx = 1\n"""\n[[c]]\n')
+    assert lines["a",] == 1
+    assert lines["b", 1] == 4
+    assert lines["c", 0, "d"] == 9
+    assert lines["c", 1] == 12
+    assert ("x",) not in lines
+    assert line_at(lines, ("c", 1, "missing")) == 12
+    assert line_at(lines, ("nowhere",)) == 1
+
+
+@pytest.mark.parametrize("name", specification.shipped())
+def test_shipped_specifications_are_sound(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn(data: DataSet, on_progress: OnProgress) -> tuple[Samples, Samples]:
+        classes = {"cifar10": 10, "gtsrb": 43, "signs": 8}[data.source]
+        samples = Samples.from_arrays(np.zeros((600, 32, 32, 3), np.uint8), np.arange(600) % classes)
+        return samples, samples
+
+    monkeypatch.setattr(case, "read_sets", drawn)
+    wanted = specification.read(specification.find(name), DataSets())
+    assert wanted.title
+    assert wanted.cells
