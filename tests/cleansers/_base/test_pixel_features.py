@@ -92,5 +92,3 @@ def test_a_usual_difference_has_no_sharpness_and_a_flat_image_little() -> None:
     assert torch.equal(second[..., 1:-1], flat[..., :1, :1][:, :2].expand(1, 2, 8, 8)[..., 1:-1])
     known = LOG_SCALE * (math.log(1 + FLATTEST) - TYPICAL)
     assert first[0, 1, :, :-1].flatten().tolist() == pytest.approx([known] * 56)
-        [LOG_SCALE * (math.log(1 + FLATTEST) - TYPICAL)]
-    )
