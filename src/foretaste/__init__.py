@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from foretaste.guards import GUARDS, Guard
     from foretaste.guards.guard import Screening
     from foretaste.guards.trigger import Trigger
+    from foretaste.inspectors import INSPECTORS, inspect
+    from foretaste.inspectors.diagnosis import Diagnosis
     from foretaste.io import load
     from foretaste.samples import Samples
     from foretaste.training import train
@@ -31,6 +33,8 @@ __all__ = [
     "ATTACKS",
     "CLEANSERS",
     "GUARDS",
+    "INSPECTORS",
+    "Diagnosis",
     "ForetasteError",
     "Guard",
     "Poisoned",
@@ -41,6 +45,7 @@ __all__ = [
     "Verdict",
     "__version__",
     "cleanse",
+    "inspect",
     "load",
     "train",
 ]
@@ -48,14 +53,17 @@ __all__ = [
 _HOME = {
     "ATTACKS": "foretaste.attacks",
     "CLEANSERS": "foretaste.cleansers",
+    "Diagnosis": "foretaste.inspectors.diagnosis",
     "GUARDS": "foretaste.guards",
     "Guard": "foretaste.guards",
+    "INSPECTORS": "foretaste.inspectors",
     "Poisoned": "foretaste.attacks._base.attack",
     "Samples": "foretaste.samples",
     "Screening": "foretaste.guards.guard",
     "Trigger": "foretaste.guards.trigger",
     "Verdict": "foretaste.cleansers.verdict",
     "cleanse": "foretaste.cleansers",
+    "inspect": "foretaste.inspectors",
     "load": "foretaste.io",
     "train": "foretaste.training",
 }

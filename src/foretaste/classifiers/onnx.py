@@ -67,7 +67,7 @@ class OnnxModel:
         session = self._open(threads=1)
         self._layout = Layout.of([_declared(one) for one in session.get_inputs()], self._source)
         self._output = choose_output([_declared(one) for one in session.get_outputs()], self._source).name
-        self._classes = _classes(session.get_modelmeta().custom_metadata_map.get("classes"))
+        self._classes = read_classes(session.get_modelmeta().custom_metadata_map.get("classes"))
         self._tuned: tuple[onnxruntime.InferenceSession, int] | None = None
         self._lock = Lock()
 
@@ -184,7 +184,7 @@ def _declared(argument: Any) -> Declared:
     return Declared(argument.name, None if dtype is None else np.dtype(dtype), shape)
 
 
-def _classes(text: str | None) -> tuple[str, ...] | None:
+def read_classes(text: str | None) -> tuple[str, ...] | None:
     """Return the class names in a metadata value, or None if it is something else."""
     try:
         names = json.loads(text or "")

@@ -15,6 +15,7 @@ from foretaste import __version__
 from foretaste.cli.cleanse import cleanse
 from foretaste.cli.demo import demo
 from foretaste.cli.guard import guard
+from foretaste.cli.inspect import inspect
 from foretaste.cli.poison import poison
 from foretaste.cli.train import train
 from foretaste.errors import ForetasteError, UsageError
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (demo, cleanse, poison, train):
+for verb in (demo, cleanse, inspect, poison, train):
     app.command()(verb)
 app.add_typer(guard, name="guard")
 
