@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from foretaste.inspectors import INSPECTORS, inspect
     from foretaste.inspectors.diagnosis import Diagnosis
     from foretaste.io import load
+    from foretaste.repairs import REPAIRS, repair
+    from foretaste.repairs.repaired import Repaired
     from foretaste.samples import Samples
     from foretaste.training import train
 
@@ -34,10 +36,12 @@ __all__ = [
     "CLEANSERS",
     "GUARDS",
     "INSPECTORS",
+    "REPAIRS",
     "Diagnosis",
     "ForetasteError",
     "Guard",
     "Poisoned",
+    "Repaired",
     "Samples",
     "Screening",
     "Trigger",
@@ -47,6 +51,7 @@ __all__ = [
     "cleanse",
     "inspect",
     "load",
+    "repair",
     "train",
 ]
 
@@ -58,6 +63,8 @@ _HOME = {
     "Guard": "foretaste.guards",
     "INSPECTORS": "foretaste.inspectors",
     "Poisoned": "foretaste.attacks._base.attack",
+    "REPAIRS": "foretaste.repairs",
+    "Repaired": "foretaste.repairs.repaired",
     "Samples": "foretaste.samples",
     "Screening": "foretaste.guards.guard",
     "Trigger": "foretaste.guards.trigger",
@@ -65,6 +72,7 @@ _HOME = {
     "cleanse": "foretaste.cleansers",
     "inspect": "foretaste.inspectors",
     "load": "foretaste.io",
+    "repair": "foretaste.repairs",
     "train": "foretaste.training",
 }
 """The module that each lazy name is loaded from (PEP 562)."""

@@ -17,6 +17,7 @@ from foretaste.cli.demo import demo
 from foretaste.cli.guard import guard
 from foretaste.cli.inspect import inspect
 from foretaste.cli.poison import poison
+from foretaste.cli.repair import repair
 from foretaste.cli.train import train
 from foretaste.errors import ForetasteError, UsageError
 
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (demo, cleanse, inspect, poison, train):
+for verb in (demo, cleanse, inspect, repair, poison, train):
     app.command()(verb)
 app.add_typer(guard, name="guard")
 

@@ -58,14 +58,18 @@ def __getattr__(name: str) -> Any:
 @cache
 def built_in() -> dict[str, type[Inspector]]:
     """Load the built-in inspectors and return them by name: the one dictionary that ``INSPECTORS`` is."""
+    from foretaste.inspectors.combined import Combined
+    from foretaste.inspectors.debackdoor import DeBackdoor
     from foretaste.inspectors.final_layer import FinalLayer
     from foretaste.inspectors.mm_bd import MMBD
     from foretaste.inspectors.neural_cleanse import NeuralCleanse
 
     return {
+        "debackdoor": DeBackdoor,
         "neural-cleanse": NeuralCleanse,
         "mm-bd": MMBD,
         "final-layer": FinalLayer,
+        "all": Combined,
     }
 
 
