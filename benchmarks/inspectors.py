@@ -1,6 +1,6 @@
 """Inspect backdoored models and their clean twins: how well are they told apart, and at what cost?
 
-Run as ``python benchmarks/inspectors.py`` with FORETASTE_DATA naming the folder of the data sets (``signs`` needs none).
+Run as ``python benchmarks/inspectors.py`` with FORETASTE_DATA naming the folder of the data sets; ``signs`` needs none.
 A twin has the same data, network and seeds without the poison. Models with even seeds are those that the methods were
 tuned on; the figures are those of the odd ones, which nobody looked at before. Models are kept in ``--models``, results
 in ``benchmarks/results/inspectors.json``, one entry per model and method; what is there already is not run again.

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-import foretaste
 from foretaste.classifiers.python_callable import PythonCallable
 from foretaste.errors import ForetasteError, UsageError
-from foretaste.inspectors import INSPECTORS, find, inspect, names, subject_of
+from foretaste.inspectors import INSPECTORS, Inspector, find, inspect, names, subject_of
 from foretaste.nets import Net, build
 from foretaste.samples import Images, Samples
 
@@ -37,9 +36,9 @@ def net() -> Net:
 def test_names_and_protocol() -> None:
     assert set(INSPECTORS) <= set(names())
     for name, method in INSPECTORS.items():
-        assert isinstance(method(), foretaste.inspectors.Inspector)
+        assert isinstance(method(), Inspector)
         assert method.name == name
-    with pytest.raises(UsageError, match="no inspector 'x-ray'; known: .*mm-bd"):
+    with pytest.raises(UsageError, match=r"no inspector 'x-ray'; known: .*mm-bd"):
         find("x-ray")
 
 

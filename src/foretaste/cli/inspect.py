@@ -90,11 +90,10 @@ def inspect(
     classifier = open_classifier(model, **endpoint)
     weights, notes = weights_of(model, kind)
     with bars(quiet=as_json) as show:
-        trusted, skipped = None, ()
+        trusted = read = None
         if clean is not None:
             read = io.read(clean, resize=resize, on_bad=on_bad, on_progress=show)
-            trusted, skipped = read.samples, tuple(read.skipped)
-            trusted = renumbered(trusted, classifier.classes or trusted.classes, clean)
+            trusted = renumbered(read.samples, classifier.classes or read.samples.classes, clean)
         diagnosis = inspectors.inspect(
             classifier,
             trusted,
@@ -115,7 +114,7 @@ def inspect(
         settings=hyperparameters,
         source=clean,
         clean_size=0 if trusted is None else len(trusted),
-        skipped=skipped,
+        skipped=() if read is None else read.skipped,
         notes=notes,
     )
     remove_unfinished(out)

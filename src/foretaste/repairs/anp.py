@@ -19,8 +19,8 @@ from foretaste.training import Batches, check, draws
 class Neurons:
     """The output channels of one layer, with a mask and an adversary's changes of weight and bias.
 
-    A channel's output is its weight's part plus its bias. Masked and changed it is (mask + change) times the former plus
-    (1 + change of the bias) times the latter.
+    A channel's output is its weight's part plus its bias. Masked and changed it is (mask + change) times the former
+    plus (1 + change of the bias) times the latter.
     """
 
     def __init__(self, layer: nn.BatchNorm2d | nn.BatchNorm1d | nn.Conv2d) -> None:

@@ -41,8 +41,8 @@ class FinePruning:
     fewest_clean: ClassVar[int] = 20
 
     most_loss: float = 0.04
-    epochs: int = 20
-    learning_rate: float = 0.05
+    epochs: int = 40
+    learning_rate: float = 0.2
     batch_size: int = 32
 
     def __post_init__(self) -> None:

@@ -32,8 +32,8 @@ class FineTuning:
     needs_training_set: ClassVar[bool] = False
     fewest_clean: ClassVar[int] = 20
 
-    epochs: int = 20
-    learning_rate: float = 0.05
+    epochs: int = 40
+    learning_rate: float = 0.2
     batch_size: int = 32
 
     def __post_init__(self) -> None:

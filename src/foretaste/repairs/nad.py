@@ -44,9 +44,9 @@ class NAD:
     needs_training_set: ClassVar[bool] = False
     fewest_clean: ClassVar[int] = 20
 
-    teacher_epochs: int = 10
-    epochs: int = 20
-    learning_rate: float = 0.05
+    teacher_epochs: int = 20
+    epochs: int = 40
+    learning_rate: float = 0.2
     batch_size: int = 32
     weight: float = 5.0
 

@@ -138,7 +138,8 @@ def _run(summary: Mapping[str, Any]) -> dict[str, object]:
     facts: dict[str, object] = {"method": summary["method"], "seed": summary["seed"]}
     facts |= {"false-alarm rate": wording.share(summary["false_alarm_rate"])}
     facts |= {"clean images": wording.count(summary["clean_size"]), "clean models": summary["null_size"]}
-    return facts | {"foretaste": summary["version"]} | summary["versions"]
+    facts |= {"foretaste": summary["version"]}
+    return facts | dict(summary["versions"])
 
 
 def _chart(diagnosis: Diagnosis) -> Chart:

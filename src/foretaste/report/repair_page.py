@@ -17,7 +17,7 @@ CAUTIONS = {
     "neural-cleanse": "It unlearns the trigger that it inverts. One that is not a small patch is not inverted.",
     "nad": "The teacher is a fine-tuned model: what fine-tuning leaves in it, it may teach.",
     "anp": "It takes threshold and trade-off from its paper; a model that loses accuracy wants a lower threshold.",
-    "i-bau": "It unlearns what a faint pattern over the whole image can do; small, strong patches are further from that.",
+    "i-bau": "It unlearns what a faint pattern over the whole image can do; a small, strong patch is not that.",
     "abl": "It takes what is learnt first for poison: a backdoor that is learnt late is not isolated.",
     "retrain": "It is as good as the verdict on the training set: look at it with foretaste cleanse.",
 }

@@ -90,8 +90,9 @@ class DeBackdoor:
     triggers are tried first, patches at places spread evenly over the image. From the best of each family and kind of
     backdoor, annealing goes on. What it ends in is then tried on clean images that the search has not seen.
 
-    The statistic is the smoothed attack success on these. The method's own p-value is how often a trigger that turns
-    ``benign_rate`` of all images turns as many of them.
+    The method's own p-value is how often a trigger that turns ``benign_rate`` of all images turns as many of these. The
+    statistic is minus the decimal logarithm of it, before the number of triggers that were tried is allowed for: a
+    share alone would make much of the few images that a single class has.
 
     Attributes:
         explore: random patches that are tried first, ≥ 1; of the other families a quarter as many.
@@ -152,15 +153,16 @@ class DeBackdoor:
             note = f"best attack success {max(chain.best_value for chain in chains):.0%}"
             on_progress(Progress(phase=phase, done=step + 1, total=self.steps, note=note))
         tried = [self.confirm(subject.classifier, chain, unseen) for chain in chains]
-        p_values = highest_of(np.array([self.p_value(found) for found, _ in tried]), len(tried))
+        each = np.array([self.p_value(found) for found in tried])
+        p_values = highest_of(each, len(tried))
         evidence: dict[tuple[int | None, int | None], tuple[Evidence, Reconstruction]] = {}
-        for (found, value), p in zip(tried, p_values.tolist(), strict=True):
+        for found, statistic, p in zip(tried, -np.log10(np.maximum(each, 1e-300)), p_values.tolist(), strict=True):
             key = (found.target, found.source)
-            if key not in evidence or value > evidence[key][0].statistic:
+            if key not in evidence or statistic > evidence[key][0].statistic:
                 entry = Evidence(
                     target=found.target,
                     source=found.source,
-                    statistic=value,
+                    statistic=float(statistic),
                     p_value=p,
                     reason=f"a {found.kind} turns {found.flip_rate:.0%} of {found.n_confirmed} unseen clean images",
                 )
@@ -247,27 +249,15 @@ class DeBackdoor:
             after.append(chain)
         return after
 
-    def confirm(self, classifier: Classifier, chain: Chain, unseen: Samples) -> tuple[Reconstruction, float]:
-        """Try a chain's best trigger on unseen images, and return also its smoothed attack success there."""
+    def confirm(self, classifier: Classifier, chain: Chain, unseen: Samples) -> Reconstruction:
+        """Try a chain's best trigger on unseen images."""
         rows = chain.scheme.rows(unseen.labels)
         before, labels = unseen.inputs[rows], unseen.labels[rows]
-        if not len(rows):
-            before, labels = unseen.inputs[:0], unseen.labels[:0]
-            empty = Reconstruction(
-                kind=chain.best.kind,
-                target=chain.scheme.target,
-                source=chain.scheme.source,
-                flip_rate=0.0,
-                n_confirmed=0,
-                before=before,
-                after=before,
-            )
-            return empty, 0.0
         after = chain.best.stamp(before)
-        chances = answers(classifier, after, len(unseen.classes))
-        turned = chances.argmax(axis=1) == chain.scheme.forced(chances, labels)
-        rate, value = float(turned.mean()), self.success(chances, labels, chain.scheme)
-        patch = None
+        rate, patch = 0.0, None
+        if len(rows):
+            chances = answers(classifier, after, len(unseen.classes))
+            rate = float((chances.argmax(axis=1) == chain.scheme.forced(chances, labels)).mean())
         if isinstance(chain.best, Patch) and rate >= WORTH_KEEPING:
             patch = Trigger(
                 patch=chain.best.pixels,
@@ -278,7 +268,7 @@ class DeBackdoor:
                 flip_rate=rate,
                 n_confirmed=len(rows),
             )
-        found = Reconstruction(
+        return Reconstruction(
             kind=chain.best.kind,
             target=chain.scheme.target,
             source=chain.scheme.source,
@@ -288,7 +278,6 @@ class DeBackdoor:
             after=after[:SHOWN],
             patch=patch,
         )
-        return found, value
 
     def success(self, chances: NDArray[np.float64], labels: Labels, scheme: Scheme) -> float:
         """Return the smoothed attack success of the answers ``(N, K)`` to stamped images of these labels, in (0, 1)."""
