@@ -26,7 +26,7 @@ def test_those_that_apply_are_asked_under_one_rate(
 
 
 def test_without_weights_and_clean_images_none_applies(quarters: "Quarters") -> None:
-    with pytest.raises(UsageError, match="no inspector applies; .*debackdoor was left out: it needs 40 clean images"):
+    with pytest.raises(UsageError, match=r"no inspector applies; .*debackdoor was left out: it needs 40 clean images"):
         inspect(quarters, method="all")
 
 
