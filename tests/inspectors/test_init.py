@@ -10,14 +10,15 @@ from foretaste.classifiers.python_callable import PythonCallable
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.inspectors import INSPECTORS, Inspector, find, inspect, names, subject_of
 from foretaste.nets import Net, build
-from foretaste.samples import Images, Samples
+from foretaste.samples import Images, Labels, Samples
 
 if TYPE_CHECKING:
     from tests.conftest import SmallSigns
 
 
-def brightness(images: Images) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-    return (images.mean(axis=(1, 2, 3)) // 64).astype(np.int64)
+def brightness(images: Images) -> Labels:
+    levels: Labels = (images.mean(axis=(1, 2, 3)) // 64).astype(np.int64)
+    return levels
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Each inspector on a small model with a backdoor, and on the same without."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from foretaste.progress import silent
 if TYPE_CHECKING:
     from tests.conftest import TrojanedSigns
 
-SETTINGS = {"neural-cleanse": {"steps": 60}, "mm-bd": {}, "final-layer": {}}
+SETTINGS: dict[str, dict[str, Any]] = {"neural-cleanse": {"steps": 60}, "mm-bd": {}, "final-layer": {}}
 
 
 def diagnose(net: Net, signs: "TrojanedSigns", method: str) -> Diagnosis:

@@ -86,7 +86,8 @@ def repair(
     if train is None and clean is None:
         raise UsageError("a repair needs samples: --clean, or --train for a method that starts from the training set")
     check_writable(out)
-    net, skipped = open_model(model), []
+    net = open_model(model)
+    skipped: list[io.Skipped] = []
     with bars(quiet=as_json) as show:
 
         def read(source: str | None, split: str = "train") -> Samples | None:

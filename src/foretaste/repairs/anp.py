@@ -141,8 +141,10 @@ def prunable(net: nn.Module) -> list[nn.BatchNorm2d | nn.BatchNorm1d | nn.Conv2d
     Raises:
         UsageError: there are none.
     """
-    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d)]
+    norms: list[nn.BatchNorm2d | nn.BatchNorm1d | nn.Conv2d] = [
+        module for module in net.modules() if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d)
+    ]
     layers = norms or [module for module in net.modules() if isinstance(module, nn.Conv2d)]
     if not layers:
         raise UsageError("anp needs a model with convolutions or batch normalisation")
-    return list(layers)
+    return layers

@@ -205,8 +205,8 @@ class DeBackdoor:
             pairs[:, np.arange(n_classes), np.arange(n_classes)] = 0
             if sources and number == 0:  # one class alone takes too many chains to follow in every family
                 kept = pairs[:, sources]
-                place, source, target = np.unravel_index(kept.argmax(), kept.shape)
-                started.append((Scheme(int(target), sources[int(source)]), int(place)))
+                first, source, target = (int(index) for index in np.unravel_index(kept.argmax(), kept.shape))
+                started.append((Scheme(target, sources[source]), first))
             for scheme, place in started:
                 own = scheme.rows(seen.labels)
                 own = own[balanced(seen.labels[own], self.images, rng)]
