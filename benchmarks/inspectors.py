@@ -138,7 +138,6 @@ def measure(net: Net, clean: Samples, method: str, seed: int) -> dict[str, Any]:
     diagnosis = inspect(net, clean, method=method, seed=seed)
     return {
         "p_value": diagnosis.p_value,
-        "score": diagnosis.score,
         "suspect_classes": list(diagnosis.suspect_classes),
         "seconds": round(diagnosis.seconds, 2),
         "queries": diagnosis.queries,

@@ -1,4 +1,4 @@
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from foretaste.samples import Samples
 if TYPE_CHECKING:
     from tests.inspectors.conftest import Quarters
 
-QUICK = {"explore": 64, "steps": 40, "largest": 0.2}
+QUICK: dict[str, Any] = {"explore": 64, "steps": 40, "largest": 0.2}
 
 
 def test_a_backdoor_is_found_by_questions_alone(

@@ -129,6 +129,8 @@ def inspect(
         raise UsageError(f"{len(null)} clean models are too few to measure p-values on; give {FEWEST_NULL_MODELS}")
     subject = subject_of(model, clean, weights)
     for one in (subject, *null):
+        if (one.sample_shape, one.classes) != (subject.sample_shape, subject.classes):
+            raise UsageError("the clean models take other images or classes than the model")
         check(inspector, one, clean)
     start = time.perf_counter()
     finding = inspector.look(subject, clean, seed=seed, on_progress=on_progress)
@@ -212,8 +214,6 @@ def check(inspector: Inspector, subject: Subject, clean: Samples | None) -> None
         raise UsageError(f"{name} needs {inspector.fewest_clean} clean images or more, not {n_clean}")
     if clean is None or n_clean == 0:
         return
-    if (clean.sample_shape, clean.classes) != (subject.sample_shape, subject.classes):
-        raise UsageError("the clean models take other images or classes than the model")
     some = clean[np.unique(np.linspace(0, n_clean - 1, MOST_ASKED).astype(np.int64))]
     right = float((subject.classifier.classify(some.inputs).labels == some.labels).mean())
     if right < LEAST_ACCURACY:
