@@ -56,7 +56,8 @@ class OnnxModule(nn.Module):
         sample_shape: ``(H, W, C)`` of the images it takes if the file fixes them, or None.
 
     Raises:
-        UsageError: there is no such file, or it uses an operator that is not known here, or one weight twice.
+        UsageError: there is no such file, or it fixes how many images it takes at a time, uses an operator that is not
+            known here, or one weight twice.
         ForetasteError: it is not ONNX, or does not take images and answer with scores.
     """
 
@@ -68,6 +69,10 @@ class OnnxModule(nn.Module):
         constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
         inputs = [declared(one) for one in graph.input if one.name not in constants]
         self._layout = Layout.of(inputs, source)
+        if self._layout.batch is not None:
+            raise UsageError(
+                f"{source} takes {self._layout.batch} images at a time, which cannot be read into torch here"
+            )
         self._output = choose_output([declared(one) for one in graph.output], source).name
         metadata = {entry.key: entry.value for entry in self._model.metadata_props}
         self.classes = read_classes(metadata.get("classes"))

@@ -193,7 +193,12 @@ def subject_of(model: Classifier | nn.Module, clean: Samples | None, weights: nn
         raise UsageError(f"the clean set's images have shape {clean.sample_shape}, and the model takes {shape}")
     if clean is not None and clean.classes != classes:
         raise UsageError("the clean set's classes are not those of the model")
-    return Subject(Counted(classifier), None if weights is None else weights.eval(), shape, classes)
+    if weights is not None:
+        with torch.no_grad():
+            n_logits = weights.eval()(torch.zeros((1, *shape))).shape[1]
+        if n_logits != len(classes):
+            raise UsageError(f"the model has {n_logits} classes, and the clean set {len(classes)}")
+    return Subject(Counted(classifier), weights, shape, classes)
 
 
 def check(inspector: Inspector, subject: Subject, clean: Samples | None) -> None:

@@ -190,6 +190,8 @@ def confirm(inverted: Inverted, subject: Subject, clean: Samples, seed: int, *, 
     after = inverted.stamp(images)
 
     def turned(stamped: Images) -> float:
+        if not len(stamped):  # the clean images are all of the target
+            return 0.0
         return float((subject.classifier.classify(stamped).labels == inverted.target).mean())
 
     rate, patch, hard = turned(after), None, inverted.hard()

@@ -14,7 +14,7 @@ from foretaste import plugins
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.progress import OnProgress, silent
 from foretaste.repairs.repaired import Mended, Repair, Repaired
-from foretaste.repairs.tuning import accuracy_of
+from foretaste.repairs.tuning import logits_of
 from foretaste.samples import Samples
 
 __all__ = ["REPAIRS", "Mended", "Repair", "Repaired", "find", "names", "repair"]
@@ -145,7 +145,10 @@ def check_samples(net: nn.Module, samples: Samples, name: str) -> None:
         raise UsageError(f"the {name} set's classes are not those of the model")
     if shape is not None and samples.sample_shape != shape:
         raise UsageError(f"the {name} set's samples have shape {samples.sample_shape}, and the model takes {shape}")
-    right = accuracy_of(net, samples)
+    logits = logits_of(net, samples)
+    if logits.shape[1] != len(samples.classes):
+        raise UsageError(f"the model has {logits.shape[1]} classes, and the {name} set {len(samples.classes)}")
+    right = float((logits.argmax(axis=1) == samples.labels).mean())
     if right < LEAST_ACCURACY:
         raise UsageError(
             f"the model gets {right:.0%} of the {name} set right, where {LEAST_ACCURACY:.0%} are needed; are these "

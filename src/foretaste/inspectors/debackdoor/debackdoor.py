@@ -13,6 +13,7 @@ from scipy import stats
 from scipy.optimize import linear_sum_assignment
 
 from foretaste.classifiers.classifier import Classifier
+from foretaste.errors import ForetasteError
 from foretaste.guards.trigger import Trigger
 from foretaste.inspectors.debackdoor.families import Blend, Candidate, Patch, Warp
 from foretaste.inspectors.diagnosis import Evidence, Finding, Reconstruction, Subject
@@ -298,8 +299,14 @@ def answers(classifier: Classifier, images: Images, n_classes: int) -> NDArray[n
     """Return the chance that the classifier gives each label, ``(N, K)``; 0 and 1 where it gives labels alone.
 
     Scores that are no probabilities are taken as logits.
+
+    Raises:
+        ForetasteError: the classifier fails, or has another number of classes.
     """
     said = classifier.classify(images)
+    n_given = int(said.labels.max(initial=0)) + 1 if said.scores is None else said.scores.shape[1]
+    if n_given > n_classes or (said.scores is not None and n_given < n_classes):
+        raise ForetasteError(f"the model has {n_given} classes or more, and the clean set {n_classes}")
     if said.scores is None:
         return np.eye(n_classes)[said.labels]
     scores = said.scores.astype(np.float64)
