@@ -72,18 +72,26 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=Path("inspected-models"), help="folder to keep the models in")
     parser.add_argument("--train-only", action="store_true")
     options = parser.parse_args()
-    record: dict[str, Any] = json.loads(PATH.read_text()) if PATH.exists() else {"cases": {}}
-    cases = record["cases"]
     for name in options.data:
         samples, clean, test = sets(name)
         for seed in options.seeds:
             for key, net, facts in models(name, samples, test, seed, options.models):
-                case = cases.setdefault(key, {**facts, "methods": {}})
                 for method in [] if options.train_only else options.methods:
-                    if method not in case["methods"]:
-                        case["methods"][method] = measure(net, clean, method, seed)
-                        print(key, method, json.dumps(case["methods"][method]), flush=True)
-                        atomic_json(PATH, {**head(), "summary": summary(cases), "cases": cases})
+                    if method not in recorded().get(key, {"methods": {}})["methods"]:
+                        note(key, facts, method, measure(net, clean, method, seed))
+
+
+def recorded() -> dict[str, Any]:
+    """Return the results that are there."""
+    return dict(json.loads(PATH.read_text())["cases"]) if PATH.exists() else {}
+
+
+def note(key: str, facts: dict[str, Any], method: str, result: dict[str, Any]) -> None:
+    """Write a result beside those that are there, which another process may have added to."""
+    print(key, method, json.dumps(result), flush=True)
+    cases = recorded()
+    cases.setdefault(key, {**facts, "methods": {}})["methods"][method] = result
+    atomic_json(PATH, {**head(), "summary": summary(cases), "cases": cases})
 
 
 def sets(name: str) -> tuple[Samples, Samples, Samples]:
