@@ -89,8 +89,8 @@ class DeBackdoor:
     attack success: the mean over clean images of a sigmoid of the margin that the forced label has over the others. The
     families are patches, blended patterns and warps; the backdoors all-to-one, one-to-one and all-to-all. Random
     triggers are tried first, patches at places spread evenly over the image. From the best of each family and kind of
-    backdoor, annealing goes on; after a sixth and a third of its steps the worse half of the searches ends. What is left
-    in the end is tried on clean images that the search has not seen.
+    backdoor, annealing goes on; after a sixth and a third of its steps the worse half of the searches ends. What is
+    left in the end is tried on clean images that the search has not seen.
 
     The method's own p-value is how often a trigger that turns ``benign_rate`` of all images turns as many of these. The
     statistic is minus the decimal logarithm of it, before the number of triggers that were tried is allowed for: a
