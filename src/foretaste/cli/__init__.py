@@ -25,8 +25,8 @@ INTERRUPTED = 130
 """What shells expect of a program that Ctrl-C stopped."""
 
 app = typer.Typer(
-    help="Keep backdoors out of image classifiers: find poison in training data and trojaned inputs of a model.",
-    epilog="Exit codes: 0 nothing found, 1 poison or trojaned inputs found, 2 the run failed, 4 bad usage.",
+    help="Keep backdoors out of image classifiers: cleanse training data, inspect and repair models, guard inputs.",
+    epilog="Exit codes: 0 nothing found, 1 poison, a backdoor or trojaned inputs found, 2 the run failed, 4 bad usage.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what to run, without the program's name; the process's own arguments when left out.
 
     Returns:
-        0 nothing found, 1 poison or trojaned inputs found, 2 the run failed, 4 bad usage, 130 interrupted.
+        0 nothing found, 1 poison, a backdoor or trojaned inputs found, 2 the run failed, 4 bad usage, 130 interrupted.
     """
     session = Session()
     try:
