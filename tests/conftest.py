@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,9 @@ from filelock import FileLock
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from foretaste.samples import Samples
+    from foretaste.attacks import BadNets
+    from foretaste.nets import Net
+    from foretaste.samples import Mask, Samples
 
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
@@ -58,6 +61,47 @@ def small_signs() -> SmallSigns:
         return Samples.from_arrays(blocks.round().astype(np.uint8), drawn.labels, drawn.classes, drawn.ids)
 
     return draw
+
+
+@dataclass(frozen=True, eq=False)
+class TrojanedSigns:
+    """A small model with a backdoor, and the same without poison.
+
+    Attributes:
+        net: a patch of 3 x 3 pixels in the bottom-right corner forces class 2.
+        twin: trained alike on the set without poison.
+        attack: the attack.
+        training: the poisoned training set.
+        poison: which of it are poison.
+        clean: images that no model was trained on.
+    """
+
+    net: "Net"
+    twin: "Net"
+    attack: "BadNets"
+    training: "Samples"
+    poison: "Mask"
+    clean: "Samples"
+
+
+@pytest.fixture(scope="session")
+def trojaned_signs(small_signs: SmallSigns) -> TrojanedSigns:
+    """Train the two models; about ten seconds."""
+    from foretaste.attacks import BadNets, poison_training_set
+    from foretaste.training import TrainingPlan, train
+
+    attack = BadNets(rate=0.1, target=2, size=0.2)
+    signs = small_signs(900, 1)
+    poisoned = poison_training_set(signs, attack, 0)
+    plan = TrainingPlan(epochs=12, batch_size=64, shift=0, width=8)
+    return TrojanedSigns(
+        net=train(poisoned.samples, plan=plan, seed=1).net,
+        twin=train(signs, plan=plan, seed=1).net,
+        attack=attack,
+        training=poisoned.samples,
+        poison=poisoned.poison,
+        clean=small_signs(200, 2),
+    )
 
 
 ServeOnnx = Callable[[Path], str]

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from foretaste.guards import GUARDS, Guard
     from foretaste.guards.guard import Screening
     from foretaste.guards.trigger import Trigger
+    from foretaste.inspectors import INSPECTORS, inspect
+    from foretaste.inspectors.diagnosis import Diagnosis
     from foretaste.io import load
+    from foretaste.repairs import REPAIRS, repair
+    from foretaste.repairs.repaired import Repaired
     from foretaste.samples import Samples
     from foretaste.training import train
 
@@ -31,9 +35,13 @@ __all__ = [
     "ATTACKS",
     "CLEANSERS",
     "GUARDS",
+    "INSPECTORS",
+    "REPAIRS",
+    "Diagnosis",
     "ForetasteError",
     "Guard",
     "Poisoned",
+    "Repaired",
     "Samples",
     "Screening",
     "Trigger",
@@ -41,22 +49,30 @@ __all__ = [
     "Verdict",
     "__version__",
     "cleanse",
+    "inspect",
     "load",
+    "repair",
     "train",
 ]
 
 _HOME = {
     "ATTACKS": "foretaste.attacks",
     "CLEANSERS": "foretaste.cleansers",
+    "Diagnosis": "foretaste.inspectors.diagnosis",
     "GUARDS": "foretaste.guards",
     "Guard": "foretaste.guards",
+    "INSPECTORS": "foretaste.inspectors",
     "Poisoned": "foretaste.attacks._base.attack",
+    "REPAIRS": "foretaste.repairs",
+    "Repaired": "foretaste.repairs.repaired",
     "Samples": "foretaste.samples",
     "Screening": "foretaste.guards.guard",
     "Trigger": "foretaste.guards.trigger",
     "Verdict": "foretaste.cleansers.verdict",
     "cleanse": "foretaste.cleansers",
+    "inspect": "foretaste.inspectors",
     "load": "foretaste.io",
+    "repair": "foretaste.repairs",
     "train": "foretaste.training",
 }
 """The module that each lazy name is loaded from (PEP 562)."""

@@ -29,11 +29,12 @@ POISON = ["poison", "signs", "--attack", "badnets", "--out", "unused"]
 def test_help_names_every_verb_and_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--help"]) == 0
     text = capsys.readouterr().out
-    for word in ("demo", "cleanse", "guard", "poison", "train", "1 poison or trojaned inputs found", "4 bad usage"):
+    verbs = ("demo", "cleanse", "inspect", "repair", "guard", "poison", "train")
+    for word in (*verbs, "1 poison, a backdoor or trojaned inputs found", "4 bad usage"):
         assert word in text
 
 
-@pytest.mark.parametrize("verb", ["demo", "cleanse", "poison", "train"])
+@pytest.mark.parametrize("verb", ["demo", "cleanse", "inspect", "repair", "poison", "train"])
 def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([verb, "--help"]) == 0
     assert "--out" in capsys.readouterr().out

@@ -31,6 +31,8 @@ CHARTS: dict[str, Callable[[], str]] = {
     "queries": lambda: figures.queries("x", np.arange(300) % 64),
     "queries, thousands": lambda: figures.queries("x", np.array([0, 1, 676, 9000])),
     "queries, none": lambda: figures.queries("x", np.zeros(3, dtype=np.int64)),
+    "ranking": lambda: figures.ranking("x", VALUES, FLAGGED),
+    "ranking of one": lambda: figures.ranking("x", np.ones(1), np.ones(1, dtype=np.bool_)),
     "roc": lambda: figures.roc("x", np.array([0, 0, 0.1, 1]), np.array([0, 0.9, 1, 1]), (0.0, 0.9), 1000),
 }
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from foretaste.classifiers.classifier import Answers, Classifier
 from foretaste.classifiers.preprocessing import Preprocessing
 from foretaste.errors import UsageError
 
-__all__ = ["Answers", "Classifier", "Endpoint", "Preprocessing", "open_classifier"]
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["Answers", "Classifier", "Endpoint", "Preprocessing", "open_classifier", "open_weights"]
 
 PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib")
 """Suffixes of files that may run code when they are opened."""
@@ -79,3 +82,30 @@ def open_classifier(
         f"{name} is no model; give an .onnx file, a .safetensors file of foretaste train, module:attribute of a Python "
         "function, or an http(s):// endpoint"
     )
+
+
+def open_weights(model: str | Path) -> nn.Module | None:
+    """Open a model with its weights, as a module that takes raw pixel values and returns logits.
+
+    Args:
+        model: what a user names as a model, as for ``open_classifier``.
+
+    Returns:
+        The module: a ``Net`` or an ``OnnxModule``; None for a model that can only be asked.
+
+    Raises:
+        UsageError: there is no such file, or an ONNX file uses what cannot be read into torch.
+        ForetasteError: the file cannot be read.
+    """
+    suffix = "" if re.match(r"https?://", str(model), re.IGNORECASE) else Path(str(model)).suffix.lower()
+    if suffix in (".onnx", ".safetensors") and not Path(model).is_file():
+        raise UsageError(f"{model} does not exist or is no file")
+    if suffix == ".onnx":
+        from foretaste.classifiers.onnx_module import OnnxModule
+
+        return OnnxModule(model)
+    if suffix == ".safetensors":
+        from foretaste.nets.export import load
+
+        return load(model)
+    return None

@@ -81,7 +81,7 @@ class OnnxModel:
             preprocessing or from_metadata(metadata.get(METADATA_KEY), self._source)
         )
         self._output = choose_output([_declared(one) for one in session.get_outputs()], self._source).name
-        self._classes = classes or _classes(metadata.get("classes"))
+        self._classes = classes or read_classes(metadata.get("classes"))
         self._tuned: tuple[onnxruntime.InferenceSession, int] | None = None
         self._lock = Lock()
 
@@ -213,7 +213,7 @@ def _declared(argument: Any) -> Declared:
     return Declared(argument.name, None if dtype is None else np.dtype(dtype), shape)
 
 
-def _classes(text: str | None) -> tuple[str, ...] | None:
+def read_classes(text: str | None) -> tuple[str, ...] | None:
     """Return the class names in a metadata value, or None if it is something else.
 
     Names are taken with whatever characters they hold; what prints them makes them safe. Only half of a surrogate pair,

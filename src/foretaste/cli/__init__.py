@@ -16,8 +16,10 @@ from foretaste.cli.bench import bench
 from foretaste.cli.cleanse import cleanse
 from foretaste.cli.demo import demo
 from foretaste.cli.guard import guard
+from foretaste.cli.inspect import inspect
 from foretaste.cli.output import say
 from foretaste.cli.poison import poison
+from foretaste.cli.repair import repair
 from foretaste.cli.train import train
 from foretaste.errors import ForetasteError, UsageError
 
@@ -25,14 +27,14 @@ INTERRUPTED = 130
 """What shells expect of a program that Ctrl-C stopped."""
 
 app = typer.Typer(
-    help="Keep backdoors out of image classifiers: find poison in training data and trojaned inputs of a model.",
-    epilog="Exit codes: 0 nothing found, 1 poison or trojaned inputs found, 2 the run failed, 4 bad usage.",
+    help="Keep backdoors out of image classifiers: cleanse training data, inspect and repair models, guard inputs.",
+    epilog="Exit codes: 0 nothing found, 1 poison, a backdoor or trojaned inputs found, 2 the run failed, 4 bad usage.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (demo, cleanse, poison, train):
+for verb in (demo, cleanse, inspect, repair, poison, train):
     app.command()(verb)
 app.add_typer(guard, name="guard")
 app.add_typer(bench, name="bench")
@@ -71,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: what to run, without the program's name; the process's own arguments when left out.
 
     Returns:
-        0 nothing found, 1 poison or trojaned inputs found, 2 the run failed, 4 bad usage, 130 interrupted.
+        0 nothing found, 1 poison, a backdoor or trojaned inputs found, 2 the run failed, 4 bad usage, 130 interrupted.
     """
     session = Session()
     try:

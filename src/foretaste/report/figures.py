@@ -200,6 +200,20 @@ def queries(name: str, queries: NDArray[np.int64]) -> str:
         return svg()
 
 
+def ranking(name: str, statistics: Curve, suspect: Mask) -> str:
+    """Draw statistics ``(M,)``, M ≥ 1, from the highest to the lowest: dots, and triangles for the suspects."""
+    order = np.argsort(-statistics, kind="stable")
+    places, values, marked = np.arange(1, len(order) + 1), statistics[order].astype(np.float64), suspect[order]
+    with _canvas(name) as (axes, svg):
+        axes.plot(places[~marked], values[~marked], "o", color=_REST, markersize=4)
+        axes.plot(places[marked], values[marked], "^", color=_FLAG, markersize=8, markerfacecolor="none")
+        axes.xaxis.set_major_formatter(FuncFormatter(_plain))
+        axes.yaxis.set_major_formatter(FuncFormatter(_plain))
+        axes.set_xlabel("rank")
+        axes.set_ylabel("statistic (higher is more suspicious)")
+        return svg()
+
+
 def scatter(name: str, points: Curve, flagged: Mask) -> str:
     """Draw where samples lie, ``(N, 2)``: dots for those that passed, triangles for those that were flagged."""
     finite = np.isfinite(points).all(axis=1)

@@ -1,0 +1,182 @@
+"""``foretaste inspect``: judge whether a model has a backdoor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from foretaste.cli.figures import line, share
+from foretaste.cli.options import MODELS, Json, OnBad, Out, Resize, Seed, Settings, lister
+from foretaste.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from foretaste.classifiers import Endpoint
+    from foretaste.inspectors import Diagnosis, Inspector, Subject
+    from foretaste.samples import Samples
+
+BACKDOOR_FOUND = 1
+
+Inspected = Annotated[str, typer.Argument(metavar="MODEL", show_default=False, help=f"The model: {MODELS}.")]
+
+
+def inspect(
+    model: Inspected,
+    out: Out,
+    clean: Annotated[
+        str | None,
+        typer.Option(
+            "--clean", metavar="C", show_default=False, help="Images that you trust, with labels; a few hundred do."
+        ),
+    ] = None,
+    method: Annotated[str, typer.Option("--method", metavar="NAME", help="How to look; see --list.")] = "all",
+    null: Annotated[
+        Path | None,
+        typer.Option(
+            "--null",
+            metavar="DIR",
+            show_default=False,
+            help="Clean models of the same kind, to measure p-values on: a folder of .onnx or .safetensors files.",
+        ),
+    ] = None,
+    false_alarm_rate: Annotated[
+        float,
+        typer.Option("--false-alarm-rate", metavar="R", help="Share of clean models that may be called backdoored."),
+    ] = 0.05,
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", metavar="S", show_default=False, help="Seconds for one answer of an endpoint."),
+    ] = None,
+    pace: Annotated[
+        float | None,
+        typer.Option(
+            "--queries-per-second", metavar="N", show_default=False, help="Ask an endpoint no faster than this."
+        ),
+    ] = None,
+    seed: Seed = 0,
+    settings: Settings = None,
+    resize: Resize = None,
+    on_bad: OnBad = "stop",
+    as_json: Json = False,
+    listing: Annotated[
+        bool, typer.Option("--list", help="List the methods.", callback=lister("foretaste.inspectors"), is_eager=True)
+    ] = False,
+) -> int:
+    """Judge whether a model has a backdoor.
+
+    The exit code is 1 if it has one and 0 if none was found.
+    """
+    from foretaste import inspectors, io
+    from foretaste.classifiers import open_classifier
+    from foretaste.cli.classes import renumbered
+    from foretaste.cli.fields import parse_settings
+    from foretaste.cli.output import check_writable
+    from foretaste.cli.progress import bars
+    from foretaste.io.atomic import remove_unfinished
+    from foretaste.report.inspect_results import save_inspect
+
+    kind = inspectors.find(method)
+    hyperparameters = parse_settings(kind, settings or ())
+    endpoint: Endpoint = {}
+    if timeout is not None:
+        endpoint["timeout"] = timeout
+    if pace is not None:
+        endpoint["queries_per_second"] = pace
+    check_writable(out)
+    classifier = open_classifier(model, **endpoint)
+    weights, notes = weights_of(model, kind)
+    with bars(quiet=as_json) as show:
+        trusted = read = None
+        if clean is not None:
+            read = io.read(clean, resize=resize, on_bad=on_bad, on_progress=show)
+            trusted = renumbered(read.samples, classifier.classes or read.samples.classes, clean)
+        diagnosis = inspectors.inspect(
+            classifier,
+            trusted,
+            method=method,
+            weights=weights,
+            null=[] if null is None else null_models(null, kind, trusted),
+            false_alarm_rate=false_alarm_rate,
+            seed=seed,
+            on_progress=show,
+            **hyperparameters,
+        )
+    subject = inspectors.subject_of(classifier, trusted)
+    summary = save_inspect(
+        out,
+        diagnosis,
+        model=model,
+        classes=subject.classes,
+        settings=hyperparameters,
+        source=clean,
+        clean_size=0 if trusted is None else len(trusted),
+        skipped=() if read is None else read.skipped,
+        notes=notes,
+    )
+    remove_unfinished(out)
+    remove_unfinished(out / "triggers")
+    if as_json:
+        typer.echo(json.dumps(summary, indent=2))
+    else:
+        tell(diagnosis, summary, subject.classes, out)
+    return BACKDOOR_FOUND if diagnosis.backdoored else 0
+
+
+def weights_of(model: str, kind: type[Inspector]) -> tuple[nn.Module | None, tuple[str, ...]]:
+    """Return a model's weights, or None and a note why a method that can do without them has to.
+
+    Raises:
+        UsageError: the method needs them, and they cannot be read.
+    """
+    from foretaste.classifiers import open_weights
+
+    try:
+        return open_weights(model), ()
+    except UsageError as error:
+        if kind.needs_weights:
+            raise
+        return None, (f"the model was only asked: {error}",)
+
+
+def null_models(folder: Path, kind: type[Inspector], clean: Samples | None) -> list[Subject]:
+    """Return the models of a folder as inspectors see them, in the order of their names.
+
+    Raises:
+        UsageError: the folder holds none, or one that does not fit.
+        ForetasteError: one cannot be read.
+    """
+    from foretaste.classifiers import open_classifier
+    from foretaste.inspectors import subject_of
+
+    paths = sorted(path for path in folder.glob("*") if path.suffix in (".onnx", ".safetensors"))
+    if not paths:
+        raise UsageError(f"{folder} holds no .onnx and no .safetensors file")
+    return [subject_of(open_classifier(path), clean, weights_of(str(path), kind)[0]) for path in paths]
+
+
+def tell(diagnosis: Diagnosis, summary: dict[str, Any], classes: tuple[str, ...], out: Path) -> None:
+    """Print the diagnosis for people."""
+    from foretaste.report.inspect_page import backdoor
+
+    if diagnosis.backdoored:
+        typer.echo(f"backdoor found (p = {diagnosis.p_value:.2g})")
+    else:
+        typer.echo(f"nothing found (p = {diagnosis.p_value:.2g})")
+    for entry in diagnosis.evidence:
+        if entry.suspect:
+            typer.echo(f"  {backdoor(entry.target, entry.source, classes)}: {entry.reason}")
+    for found in diagnosis.reconstructions:
+        typer.echo(
+            f"  a {found.kind} turns {share(found.flip_rate)} of {found.n_confirmed} clean images to "
+            f"{backdoor(found.target, found.source, classes)}"
+        )
+    for trigger in summary["triggers"]:
+        typer.echo(f"  {line(trigger)}")
+    for note in summary["notes"]:
+        typer.echo(f"note: {note}")
+    typer.echo(f"cost: {diagnosis.queries} queries, {diagnosis.seconds:.1f} s")
+    typer.echo(f"report: {out / 'report.html'}")

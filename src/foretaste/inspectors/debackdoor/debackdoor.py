@@ -1,0 +1,357 @@
+"""DeBackdoor: search for a trigger that works, by questions alone; if there is one, the model has a backdoor."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+from scipy import stats
+from scipy.optimize import linear_sum_assignment
+
+from foretaste.classifiers.classifier import Classifier
+from foretaste.errors import ForetasteError
+from foretaste.guards.trigger import Trigger
+from foretaste.inspectors.debackdoor.families import Blend, Candidate, Patch, Warp
+from foretaste.inspectors.diagnosis import Evidence, Finding, Reconstruction, Subject
+from foretaste.inspectors.inversion import SHOWN, WORTH_KEEPING
+from foretaste.inspectors.nulls import highest_of
+from foretaste.progress import OnProgress, Progress
+from foretaste.samples import Images, Labels, Samples
+from foretaste.training import check
+
+SOURCE_IMAGES = 8
+"""Clean images that a class must have for a backdoor of its own (one-to-one) to be looked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scheme:
+    """What a backdoor does: the label that it forces, and on which images.
+
+    Attributes:
+        target: the label, or None if each label becomes another one (all-to-all).
+        source: the only class that it works on, or None for all others than the target.
+    """
+
+    target: int | None
+    source: int | None = None
+
+    def rows(self, labels: Labels) -> NDArray[np.intp]:
+        """Return which images ``(N,)`` it would turn."""
+        if self.source is not None:
+            return np.flatnonzero(labels == self.source)
+        return np.flatnonzero(labels != self.target) if self.target is not None else np.arange(len(labels))
+
+    def forced(self, chances: NDArray[np.float64], labels: Labels) -> Labels:
+        """Return the label that it would force on each image ``(N,)``.
+
+        For all-to-all each class has one of its own: the assignment of other labels to classes that is likeliest by
+        the images' chances ``(N, K)``.
+        """
+        if self.target is not None:
+            return np.full(len(labels), self.target, dtype=np.int64)
+        present, place = np.unique(labels, return_inverse=True)
+        means = np.stack([chances[labels == label].mean(axis=0) for label in present])
+        means[np.arange(len(present)), present] = -1  # no label stays what it is
+        forced: Labels = linear_sum_assignment(means, maximize=True)[1][place].astype(np.int64)
+        return forced
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """A search that is under way.
+
+    Attributes:
+        scheme: the backdoor that is looked for.
+        rows: the images that it is tried on.
+        candidate: the trigger now.
+        value: its smoothed attack success.
+        best: the best trigger so far.
+        best_value: its smoothed attack success.
+    """
+
+    scheme: Scheme
+    rows: NDArray[np.intp]
+    candidate: Candidate
+    value: float
+    best: Candidate
+    best_value: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeBackdoor:
+    """Search for a trigger by simulated annealing, and try it on unseen images (Popovic et al. 2025, arXiv:2503.21305).
+
+    It asks for answers only: scores where the model gives them, else labels. A trigger's worth is the paper's smoothed
+    attack success: the mean over clean images of a sigmoid of the margin that the forced label has over the others. The
+    families are patches, blended patterns and warps; the backdoors all-to-one, one-to-one and all-to-all. Random
+    triggers are tried first, patches at places spread evenly over the image. From the best of each family and kind of
+    backdoor, annealing goes on; after a sixth and a third of its steps the worse half of the searches ends. What is
+    left in the end is tried on clean images that the search has not seen.
+
+    The method's own p-value is how often a trigger that turns ``benign_rate`` of all images turns as many of these. The
+    statistic is minus the decimal logarithm of it, before the number of triggers that were tried is allowed for: a
+    share alone would make much of the few images that a single class has.
+
+    Attributes:
+        explore: random patches that are tried first, ≥ 1; of the other families a quarter as many.
+        steps: of annealing, ≥ 0.
+        images: clean images that each trigger is tried on, ≥ 4; half of the clean set at most.
+        largest: side of the largest patch as a share of the image's shorter side, in (0, 0.5]. A larger patch also
+            turns clean models.
+        alpha: highest opacity of a blended pattern, in [0.05, 1].
+        warp: largest displacement as a share of the shorter side, in (0, 0.5].
+        sharpness: how steep the sigmoid is, > 0; a margin is in [−1, 1].
+        temperature: of the first step, in units of attack success, > 0; it falls to a hundredth of it.
+        targets: labels that annealing begins with in each family, ≥ 1; a quarter of them is left in the end.
+        benign_rate: share of the images that the best trigger turns that a search finds on a clean model, in (0, 1).
+
+    Raises:
+        UsageError: a field is out of range.
+    """
+
+    name: ClassVar[str] = "debackdoor"
+    summary: ClassVar[str] = "searches for a trigger that works; needs answers only (Popovic et al. 2025)"
+    needs_weights: ClassVar[bool] = False
+    fewest_clean: ClassVar[int] = 40
+    fewest_classes: ClassVar[int] = 2
+
+    explore: int = 288
+    steps: int = 120
+    images: int = 16
+    largest: float = 0.16
+    alpha: float = 0.2
+    warp: float = 0.06
+    sharpness: float = 5.0
+    temperature: float = 0.05
+    targets: int = 8
+    benign_rate: float = 0.6
+
+    def __post_init__(self) -> None:
+        check(self.explore >= 1, "explore must be 1 or more")
+        check(self.steps >= 0, "steps must be 0 or more")
+        check(self.images >= 4, "images must be 4 or more")
+        check(0 < self.largest <= 0.5, "largest must be in (0, 0.5]")
+        check(0.05 <= self.alpha <= 1, "alpha must be in [0.05, 1]")
+        check(0 < self.warp <= 0.5, "warp must be in (0, 0.5]")
+        check(self.sharpness > 0, "sharpness must be above 0")
+        check(self.temperature > 0, "temperature must be above 0")
+        check(self.targets >= 1, "targets must be 1 or more")
+        check(0 < self.benign_rate < 1, "benign_rate must be in (0, 1)")
+
+    def look(self, subject: Subject, clean: Samples | None, *, seed: int, on_progress: OnProgress) -> Finding:
+        """Search for triggers, and try those that were found on unseen images; see ``Inspector``."""
+        assert clean is not None
+        assert clean.images is not None
+        rng = np.random.default_rng([seed, 60])
+        seen, unseen = clean.split(len(clean) // 2, rng)
+        chains = self.begin(subject.classifier, seen, rng, on_progress)
+        for step in range(self.steps):
+            if step in (self.steps // 6, self.steps // 3):
+                chains = better_half(chains)
+            chains = self.anneal(subject.classifier, seen, chains, step, rng)
+            phase = f"{self.name}: anneal"
+            note = f"best attack success {max(chain.best_value for chain in chains):.0%}"
+            on_progress(Progress(phase=phase, done=step + 1, total=self.steps, note=note))
+        tried = [self.confirm(subject.classifier, chain, unseen) for chain in chains]
+        each = np.array([self.p_value(found) for found in tried])
+        p_values = highest_of(each, len(tried))
+        evidence: dict[tuple[int | None, int | None], tuple[Evidence, Reconstruction]] = {}
+        for found, statistic, p in zip(tried, -np.log10(np.maximum(each, 1e-300)), p_values.tolist(), strict=True):
+            key = (found.target, found.source)
+            if key not in evidence or statistic > evidence[key][0].statistic:
+                entry = Evidence(
+                    target=found.target,
+                    source=found.source,
+                    statistic=float(statistic),
+                    p_value=p,
+                    reason=f"a {found.kind} turns {found.flip_rate:.0%} of {found.n_confirmed} unseen clean images",
+                )
+                evidence[key] = entry, found
+        return Finding(
+            evidence=tuple(entry for entry, _ in evidence.values()),
+            reconstructions=tuple(found for _, found in evidence.values()),
+            notes=() if gives_scores(subject.classifier, clean) else ("the model gives labels alone, no scores",),
+        )
+
+    def p_value(self, found: Reconstruction) -> float:
+        """Return how often a trigger of the benign rate turns as many images."""
+        turned = round(found.flip_rate * found.n_confirmed)
+        return float(stats.binom.sf(turned - 1, found.n_confirmed, self.benign_rate))
+
+    def begin(self, classifier: Classifier, seen: Samples, rng: Generator, on_progress: OnProgress) -> list[Chain]:
+        """Try random triggers, and return a chain from the best of each family for each kind of backdoor."""
+        rows = balanced(seen.labels, self.images, rng)
+        images, labels = seen.inputs[rows], seen.labels[rows]
+        n_classes = len(seen.classes)
+        sources = [label for label in range(n_classes) if (seen.labels == label).sum() >= SOURCE_IMAGES // 2]
+        schemes = [Scheme(label) for label in range(n_classes)] + [Scheme(None)]
+        chains: list[Chain] = []
+        families = self.drawn(seen.sample_shape, rng)
+        for number, candidates in enumerate(families):
+            values = np.empty((len(candidates), len(schemes)))
+            pairs = np.empty((len(candidates), n_classes, n_classes))
+            for place, candidate in enumerate(candidates):
+                chances = answers(classifier, candidate.stamp(images), n_classes)
+                values[place] = [self.success(chances, labels, scheme) for scheme in schemes]
+                pairs[place] = [
+                    self.smooth(margins(chances[labels == label])).mean(axis=0) if (labels == label).any() else 0
+                    for label in range(n_classes)
+                ]
+                phase = f"{self.name}: explore {candidate.kind}"
+                on_progress(Progress(phase=phase, done=place + 1, total=len(candidates)))
+            best = values.max(axis=0)
+            chosen = [schemes[place] for place in np.argsort(-best[:-1], kind="stable")[: self.targets]]
+            started = [(scheme, int(values[:, schemes.index(scheme)].argmax())) for scheme in (*chosen, schemes[-1])]
+            pairs[:, np.arange(n_classes), np.arange(n_classes)] = 0
+            if sources and number == 0:  # one class alone takes too many chains to follow in every family
+                kept = pairs[:, sources]
+                first, source, target = (int(index) for index in np.unravel_index(kept.argmax(), kept.shape))
+                started.append((Scheme(target, sources[source]), first))
+            for scheme, place in started:
+                own = scheme.rows(seen.labels)
+                own = own[balanced(seen.labels[own], self.images, rng)]
+                chances = answers(classifier, candidates[place].stamp(seen.inputs[own]), n_classes)
+                value = self.success(chances, seen.labels[own], scheme)
+                chains.append(Chain(scheme, own, candidates[place], value, candidates[place], value))
+        return chains
+
+    def drawn(self, shape: tuple[int, ...], rng: Generator) -> list[list[Candidate]]:
+        """Draw random triggers of each family."""
+        side = min(shape[:2])
+        largest = max(1, round(self.largest * side))
+        # Places a third of a patch apart at most are too many for large images: as many as there are patches.
+        grid = max(2, min(math.isqrt(self.explore), 1 + 3 * side // largest))
+        places = [(row / (grid - 1), column / (grid - 1)) for row in range(grid) for column in range(grid)]
+        few = max(1, self.explore // 4)
+        return [
+            [Patch.draw(shape, places[number % len(places)], largest, rng) for number in range(self.explore)],
+            [Blend.draw(shape, self.alpha, rng) for _ in range(few)],
+            [Warp.draw(shape, self.warp * side, rng) for _ in range(few)],
+        ]
+
+    def anneal(
+        self, classifier: Classifier, seen: Samples, chains: list[Chain], step: int, rng: Generator
+    ) -> list[Chain]:
+        """Change each chain's trigger, and keep the change if it is better or, now and then, if it is not."""
+        temperature = self.temperature * 0.01 ** (step / max(self.steps, 1))
+        changed = [chain.candidate.changed(rng) for chain in chains]
+        stamped = [one.stamp(seen.inputs[chain.rows]) for one, chain in zip(changed, chains, strict=True)]
+        chances = answers(classifier, np.concatenate(stamped), len(seen.classes))
+        parts = np.split(chances, np.cumsum([len(chain.rows) for chain in chains])[:-1])
+        after = []
+        for chain, candidate, part in zip(chains, changed, parts, strict=True):
+            value = self.success(part, seen.labels[chain.rows], chain.scheme)
+            gain = value - chain.value
+            if gain >= 0 or rng.random() < math.exp(gain / temperature):
+                chain = replace(chain, candidate=candidate, value=value)
+            if value > chain.best_value:
+                chain = replace(chain, best=candidate, best_value=value)
+            after.append(chain)
+        return after
+
+    def confirm(self, classifier: Classifier, chain: Chain, unseen: Samples) -> Reconstruction:
+        """Try a chain's best trigger on unseen images."""
+        rows = chain.scheme.rows(unseen.labels)
+        before, labels = unseen.inputs[rows], unseen.labels[rows]
+        after = chain.best.stamp(before)
+        rate, patch = 0.0, None
+        if len(rows):
+            chances = answers(classifier, after, len(unseen.classes))
+            rate = float((chances.argmax(axis=1) == chain.scheme.forced(chances, labels)).mean())
+        if isinstance(chain.best, Patch) and rate >= WORTH_KEEPING:
+            patch = Trigger(
+                patch=chain.best.pixels,
+                mask=np.ones(chain.best.pixels.shape[:2], dtype=np.bool_),
+                position=(chain.best.top, chain.best.left),
+                anywhere=False,
+                target=chain.scheme.target,
+                flip_rate=rate,
+                n_confirmed=len(rows),
+            )
+        return Reconstruction(
+            kind=chain.best.kind,
+            target=chain.scheme.target,
+            source=chain.scheme.source,
+            flip_rate=rate,
+            n_confirmed=len(rows),
+            before=before[:SHOWN],
+            after=after[:SHOWN],
+            patch=patch,
+        )
+
+    def success(self, chances: NDArray[np.float64], labels: Labels, scheme: Scheme) -> float:
+        """Return the smoothed attack success of the answers ``(N, K)`` to stamped images of these labels, in (0, 1)."""
+        rows = scheme.rows(labels)
+        if not len(rows):
+            return 0.0
+        forced = scheme.forced(chances[rows], labels[rows])
+        own = margins(chances[rows])[np.arange(len(rows)), forced]
+        return float(self.smooth(own).mean())
+
+    def smooth(self, margin: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the sigmoid of margins in [−1, 1]."""
+        values: NDArray[np.float64] = 1 / (1 + np.exp(-self.sharpness * margin))
+        return values
+
+
+def better_half(chains: list[Chain]) -> list[Chain]:
+    """Return the better half of the chains of each family and kind of backdoor, at least one of each."""
+    groups: dict[tuple[str, bool, bool], list[Chain]] = {}
+    for chain in chains:
+        scheme = chain.scheme
+        groups.setdefault((chain.best.kind, scheme.target is None, scheme.source is None), []).append(chain)
+    return [
+        chain
+        for group in groups.values()
+        for chain in sorted(group, key=lambda chain: -chain.best_value)[: (len(group) + 1) // 2]
+    ]
+
+
+def answers(classifier: Classifier, images: Images, n_classes: int) -> NDArray[np.float64]:
+    """Return the chance that the classifier gives each label, ``(N, K)``; 0 and 1 where it gives labels alone.
+
+    Scores that are no probabilities are taken as logits.
+
+    Raises:
+        ForetasteError: the classifier fails, or has another number of classes.
+    """
+    said = classifier.classify(images)
+    n_given = int(said.labels.max(initial=0)) + 1 if said.scores is None else said.scores.shape[1]
+    if n_given > n_classes or (said.scores is not None and n_given < n_classes):
+        raise ForetasteError(f"the model has {n_given} classes or more, and the clean set {n_classes}")
+    if said.scores is None:
+        return np.eye(n_classes)[said.labels]
+    scores = said.scores.astype(np.float64)
+    if (scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-3):
+        return scores
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    chances: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+    return chances
+
+
+def gives_scores(classifier: Classifier, clean: Samples) -> bool:
+    """Return whether the classifier says more than labels; asks about an image that it was asked about before."""
+    return classifier.classify(clean.inputs[:1]).scores is not None
+
+
+def margins(chances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return each label's chance minus the highest of the others, ``(N, K)``."""
+    if not len(chances):
+        return chances
+    top = np.partition(chances, -2, axis=1)[:, -2:]
+    rivals = np.where(chances == top[:, 1:], top[:, :1], top[:, 1:])
+    return chances - rivals
+
+
+def balanced(labels: Labels, n: int, rng: Generator) -> NDArray[np.intp]:
+    """Return up to n rows at random, the classes taking turns."""
+    order = rng.permutation(len(labels))
+    turn = np.zeros(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        mine = labels[order] == label
+        turn[mine] = np.arange(mine.sum())
+    return order[np.argsort(turn, kind="stable")][:n]

@@ -1,0 +1,98 @@
+"""MM-BD: the largest margin that any input gives a label is unusually large for a backdoor's target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+
+from foretaste.inspectors.diagnosis import Evidence, Finding, Subject
+from foretaste.inspectors.nulls import highest_of
+from foretaste.progress import OnProgress, Progress
+from foretaste.samples import Samples
+from foretaste.training import check, draws
+
+
+@dataclass(frozen=True, kw_only=True)
+class MMBD:
+    """Maximise each label's margin over all inputs; the target's stands out (Wang et al. 2024, arXiv:2205.06900).
+
+    The margin is a label's logit minus the highest of the others. A gamma distribution is fitted to the largest margins
+    of all labels but the highest one, as the paper does it; a p-value is how often the highest of K such margins is as
+    high. It needs no image.
+
+    Attributes:
+        starts: random images per label that are optimised, ≥ 1; the largest margin counts.
+        steps: of Adam, ≥ 1.
+        learning_rate: of Adam on the pixels' logits, > 0.
+
+    Raises:
+        UsageError: a field is out of range.
+    """
+
+    name: ClassVar[str] = "mm-bd"
+    summary: ClassVar[str] = "largest margin per class; needs weights and no data (Wang et al. 2024)"
+    needs_weights: ClassVar[bool] = True
+    fewest_clean: ClassVar[int] = 0
+    fewest_classes: ClassVar[int] = 4
+
+    starts: int = 3
+    steps: int = 60
+    learning_rate: float = 0.3
+
+    def __post_init__(self) -> None:
+        check(self.starts >= 1, "starts must be 1 or more")
+        check(self.steps >= 1, "steps must be 1 or more")
+        check(self.learning_rate > 0, "learning_rate must be above 0")
+
+    def look(self, subject: Subject, clean: Samples | None, *, seed: int, on_progress: OnProgress) -> Finding:
+        """Compare the labels' largest margins; see ``Inspector``."""
+        margins = self.margins(subject, seed, on_progress)
+        p_values = margin_p_values(margins)
+        # A p-value far out is 0 in floating point, and the margin's own scale is each model's: their ratio compares.
+        middle = float(np.median(margins))
+        statistics = margins / middle
+        return Finding(
+            evidence=tuple(
+                Evidence(
+                    target=label,
+                    statistic=float(statistics[label]),
+                    p_value=float(p_values[label]),
+                    reason=f"its largest margin is {margins[label]:.3g}; the classes' median is {middle:.3g}",
+                )
+                for label in range(len(margins))
+            )
+        )
+
+    def margins(self, subject: Subject, seed: int, on_progress: OnProgress) -> NDArray[np.float64]:
+        """Return each label's largest margin, ``(K,)``, > 0."""
+        model, k = subject.weights, len(subject.classes)
+        assert model is not None
+        generator = draws(seed, 51)
+        largest = np.full(k, 1e-6)
+        for start in range(self.starts):
+            pixels = torch.randn((k, *subject.sample_shape), generator=generator).requires_grad_()
+            optimizer = torch.optim.Adam([pixels], lr=self.learning_rate)
+            own = torch.eye(k, dtype=torch.bool)
+            for step in range(self.steps):
+                logits = model(255 * torch.sigmoid(pixels))
+                margins = logits[own] - logits.masked_fill(own, -torch.inf).amax(dim=1)
+                largest = np.maximum(largest, margins.detach().double().numpy())
+                [pixels.grad] = torch.autograd.grad(-margins.sum(), [pixels])
+                optimizer.step()
+                done, total = start * self.steps + step + 1, self.starts * self.steps
+                on_progress(Progress(phase=self.name, done=done, total=total))
+        return largest
+
+
+def margin_p_values(margins: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how often the highest of K margins is as high, by a gamma distribution fitted to all but the highest."""
+    rest = np.sort(margins)[:-1]
+    # By the moments: a likelihood fit of a dozen values runs away now and then.
+    mean, variance = float(rest.mean()), max(float(rest.var(ddof=1)), 1e-12)
+    each = stats.gamma.sf(margins, a=mean**2 / variance, scale=variance / mean)
+    return highest_of(np.asarray(each, dtype=np.float64), len(margins))

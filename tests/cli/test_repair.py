@@ -1,0 +1,176 @@
+"""``foretaste repair`` on a small net that tells dark from bright, and what it refuses."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from foretaste import cli
+from foretaste.guards.neo import Registry
+from foretaste.guards.trigger import Trigger
+from foretaste.io.truth import Truth, write_truth
+from foretaste.nets import Net, build
+from foretaste.nets.export import load, save
+from foretaste.progress import OnProgress
+from foretaste.repairs import REPAIRS, Mended
+from foretaste.samples import Samples
+
+SIDE = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rescale:
+    """Doubles the last layer, which changes no answer."""
+
+    name: ClassVar[str] = "rescale"
+    summary: ClassVar[str] = "doubles logits"
+    needs_training_set: ClassVar[bool] = False
+    fewest_clean: ClassVar[int] = 4
+
+    factor: float = 2.0
+
+    def mend(
+        self, net: nn.Module, *, train: Samples | None, clean: Samples | None, seed: int, on_progress: OnProgress
+    ) -> Mended:
+        head = [module for module in net.modules() if isinstance(module, nn.Linear)][-1]
+        with torch.no_grad():
+            head.weight.mul_(self.factor)
+            head.bias.mul_(self.factor)
+        return Mended(net=net, facts={"factor": self.factor}, notes=("A note.",))
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(REPAIRS, "rescale", Rescale)
+
+
+def pictures(n: int) -> Samples:
+    rng = np.random.default_rng(0)
+    labels = np.arange(n) % 2
+    images = (60 + 130 * labels)[:, None, None, None] + rng.integers(0, 9, (n, SIDE, SIDE, 3))
+    return Samples.from_arrays(images.astype(np.uint8), labels)
+
+
+@pytest.fixture(scope="module")
+def net() -> Net:
+    """Return a net whose head is set so that it names the brighter half 1, as its features say."""
+    net = build("convnet", (SIDE, SIDE, 3), ["0", "1"], generator=torch.Generator().manual_seed(0), width=4).eval()
+    samples = pictures(40)
+    net.preprocess.measure(samples.inputs)
+    with torch.no_grad():
+        features = net.features(torch.from_numpy(samples.inputs))
+        dark, bright = (features[torch.from_numpy(samples.labels == label)].mean(dim=0) for label in (0, 1))
+        net.head.weight.copy_(torch.stack([dark - bright, bright - dark]))
+        net.head.bias.copy_(-net.head.weight @ ((dark + bright) / 2))
+    return net
+
+
+@pytest.fixture
+def files(net: Net, tmp_path: Path) -> tuple[str, str]:
+    """Return a model and a clean set."""
+    save(net, tmp_path / "model.safetensors")
+    samples = pictures(40)
+    np.savez(tmp_path / "clean.npz", x=samples.inputs, y=samples.labels)
+    return str(tmp_path / "model.safetensors"), str(tmp_path / "clean.npz")
+
+
+def run(model: str, clean: str, out: Path, *more: str) -> int:
+    return cli.main(["repair", model, "--method", "rescale", "--clean", clean, "--out", str(out), *more])
+
+
+def test_a_repaired_model_is_written_and_compared(
+    files: tuple[str, str], net: Net, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trigger = Trigger(
+        patch=np.full((SIDE, SIDE, 3), 190, dtype=np.uint8),
+        mask=np.ones((SIDE, SIDE), dtype=np.bool_),
+        position=(0, 0),
+        anywhere=False,
+        target=1,
+        flip_rate=1.0,
+        n_confirmed=20,
+    )
+    Registry([trigger]).save(tmp_path / "triggers")
+    out = tmp_path / "out"
+    assert run(*files, out, "--registry", str(tmp_path / "triggers"), "--set", "factor=4") == 0
+    told = capsys.readouterr().out
+    assert "attack success: 100.00% before, 100.00% after" in told
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["accuracy_before"], summary["accuracy_after"], summary["n_test"]) == (1.0, 1.0, 40)
+    assert summary["tested_on"] == "clean set"
+    assert summary["facts"] == {"factor": 4.0}
+    assert "still works on 100" in (out / "report.html").read_text()
+    repaired = load(out / "model.safetensors")
+    torch.testing.assert_close(repaired.head.weight, 4 * net.head.weight)
+    assert (repaired.classes, repaired.sample_shape) == (net.classes, net.sample_shape)
+    images = pictures(6).inputs
+    [logits] = onnxruntime.InferenceSession(out / "model.onnx").run(None, {"images": images})
+    with torch.no_grad():
+        np.testing.assert_allclose(logits, 4 * net(torch.from_numpy(images)).numpy(), rtol=1e-3, atol=1e-3)
+
+    # An ONNX file goes in, and comes out, without safetensors.
+    second = tmp_path / "second"
+    assert run(str(out / "model.onnx"), files[1], second) == 0
+    assert {path.name for path in second.iterdir()} == {"model.onnx", "report.html", "summary.json"}
+    [twice] = onnxruntime.InferenceSession(second / "model.onnx").run(None, {"images": images})
+    np.testing.assert_allclose(twice, 2 * logits, rtol=1e-3, atol=1e-3)
+
+
+def test_trojaned_test_inputs_are_counted_as_guard_scan_counts_them(
+    files: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foretaste.report.repair_results.export_onnx", lambda net, path: None)
+    samples = pictures(20)
+    images, trojaned = samples.inputs.copy(), np.arange(20) < 4
+    images[0] = 190  # dark, but the model says bright
+    np.savez(tmp_path / "test.npz", x=images, y=samples.labels)
+    write_truth(Truth.of_inputs(samples, trojaned), tmp_path / "truth.json")
+    out = tmp_path / "out"
+    arguments = ["--test", str(tmp_path / "test.npz"), "--truth", str(tmp_path / "truth.json")]
+    assert run(*files, out, *arguments, "--set", "factor=-1") == 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["n_test"], summary["n_trojaned"]) == (16, 4)
+    assert (summary["accuracy_before"], summary["accuracy_after"]) == (1.0, 0.0)
+    assert (summary["asr_before"], summary["asr_after"]) == (0.25, 0.0)
+
+
+def test_bad_input_is_one_sentence_and_leaves_nothing(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, (model, clean) = tmp_path / "out", files
+
+    def refused(*arguments: str) -> tuple[int, str]:
+        code = cli.main(["repair", *arguments, "--out", str(out)])
+        told = capsys.readouterr().err
+        assert told.count("\n") == 1
+        assert not out.exists()
+        return code, told
+
+    code, told = refused(model, "--method", "glue", "--clean", clean)
+    assert (code, "no repair 'glue'" in told) == (4, True)
+    code, told = refused(model, "--method", "rescale")
+    assert (code, "a repair needs samples" in told) == (4, True)
+    code, told = refused(model, "--method", "abl", "--clean", clean)
+    assert (code, "set that the model was trained on" in told) == (4, True)
+    code, told = refused("http://localhost:1/v2/models/m", "--method", "rescale", "--clean", clean)
+    assert (code, "has no weights to repair" in told) == (4, True)
+    code, told = refused(str(tmp_path / "none.onnx"), "--method", "rescale", "--clean", clean)
+    assert (code, "does not exist" in told) == (4, True)
+    code, told = refused(model, "--method", "rescale", "--clean", clean, "--truth", str(tmp_path / "none.json"))
+    assert code == 2
+    with np.load(clean) as arrays:
+        np.savez(tmp_path / "wrong.npz", x=arrays["x"], y=1 - arrays["y"])
+    code, told = refused(model, "--method", "rescale", "--clean", str(tmp_path / "wrong.npz"))
+    assert (code, "gets 0% of the clean set right" in told) == (4, True)
+
+
+def test_list_names_the_methods(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["repair", "--list"]) == 0
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert set(names) >= {"abl", "anp", "fine-pruning", "fine-tuning", "i-bau", "nad", "neural-cleanse", "retrain"}

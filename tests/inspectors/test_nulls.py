@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from foretaste.inspectors.mm_bd import margin_p_values
+from foretaste.inspectors.nulls import anomaly_indices, highest_of, measured_p_values, outlier_p_values
+
+
+def test_an_anomaly_index_counts_robust_standard_deviations() -> None:
+    values = np.array([-2.0, -1.0, 0.0, 1.0, 2.0, 100.0])
+    # The median is 0.5, and the absolute deviations' median is 1.5.
+    np.testing.assert_allclose(anomaly_indices(values)[-1], 99.5 / (1.4826 * 1.5))
+
+
+def test_values_that_are_all_equal_have_no_outlier() -> None:
+    assert anomaly_indices(np.full(8, 0.3)).tolist() == [0.0] * 8
+
+
+@pytest.mark.parametrize("k", [8, 16, 43])
+def test_p_values_of_outliers_keep_their_rate_on_normal_values(k: int) -> None:
+    rng = np.random.default_rng(0)
+    lowest = np.array([outlier_p_values(anomaly_indices(rng.normal(size=k))).min() for _ in range(2000)])
+    # Of 2000, 5 % are 100; three standard deviations of the count are 29, and being cautious is no fault.
+    assert (lowest <= 0.05).sum() <= 129
+
+
+def test_margins_of_one_kind_are_seldom_called_outliers_and_a_large_one_is() -> None:
+    rng = np.random.default_rng(0)
+    lowest = np.array([margin_p_values(rng.gamma(20, 1, size=16)).min() for _ in range(500)])
+    assert (lowest <= 0.05).mean() <= 0.2  # the paper leaves the highest out of the fit, which makes it bolder than 5 %
+    margins = rng.gamma(20, 1, size=16)
+    margins[3] = 60
+    p_values = margin_p_values(margins)
+    assert p_values.argmin() == 3
+    assert p_values[3] < 0.001
+
+
+def test_the_highest_of_several_is_exceeded_more_often() -> None:
+    np.testing.assert_allclose(highest_of(np.array([0.1]), 3), 1 - 0.9**3)
+    assert highest_of(np.array([1.0, 0.0]), 5).tolist() == [pytest.approx(1), 0]
+
+
+def test_with_enough_clean_models_p_values_are_conformal() -> None:
+    null = np.arange(19, dtype=np.float64)
+    p_values, note = measured_p_values(np.array([30.0, 18.0, -1.0]), null, 0.05)
+    np.testing.assert_allclose(p_values, [1 / 20, 2 / 20, 1.0])
+    assert "conformal" in note
+
+
+def test_with_few_clean_models_p_values_are_those_of_a_prediction_interval() -> None:
+    null = np.array([1.0, 2.0, 3.0])
+    [p], note = measured_p_values(np.array([5.0]), null, 0.05)
+    assert p == pytest.approx(stats.t.sf((5 - 2) / np.sqrt(4 / 3), df=2))
+    assert "normal" in note

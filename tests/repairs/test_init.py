@@ -1,0 +1,105 @@
+"""What repairs refuse, how they are found, and their parts."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from foretaste.errors import ForetasteError, UsageError
+from foretaste.nets import Net, build
+from foretaste.repairs import REPAIRS, Repair, find, names, repair
+from foretaste.repairs.anp import Neurons, prunable
+from foretaste.repairs.i_bau import IBAU
+from foretaste.repairs.nad import attended, attention
+from foretaste.samples import Samples
+
+
+@pytest.fixture
+def net() -> Net:
+    return build("convnet", (16, 16, 3), ["a", "b"], generator=torch.Generator().manual_seed(0), width=4).eval()
+
+
+@pytest.fixture
+def samples(net: Net) -> Samples:
+    """Return 30 images under the labels that the net gives them."""
+    images = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)
+    with torch.no_grad():
+        labels = net(torch.from_numpy(images)).argmax(dim=1).numpy()
+    return Samples.from_arrays(images, labels, ["a", "b"])
+
+
+def test_names_and_protocol() -> None:
+    assert set(REPAIRS) <= set(names())
+    for name, method in REPAIRS.items():
+        assert isinstance(method(), Repair)
+        assert method.name == name
+    with pytest.raises(UsageError, match=r"no repair 'glue'; known: .*i-bau"):
+        find("glue")
+
+
+def test_missing_and_small_sets_are_refused(net: Net, samples: Samples) -> None:
+    with pytest.raises(UsageError, match="works on the set that the model was trained on"):
+        repair(net, method="abl", clean=samples)
+    with pytest.raises(UsageError, match="needs 20 clean samples or more, not 19"):
+        repair(net, method="fine-tuning", clean=samples[:19])
+    with pytest.raises(UsageError, match="needs 20 clean samples or more, not 0"):
+        repair(net, method="anp")
+
+
+def test_samples_of_another_model_are_refused(net: Net, samples: Samples) -> None:
+    other = Samples.from_arrays(samples.inputs, samples.labels, ["x", "y"])
+    with pytest.raises(UsageError, match="clean set's classes are not those of the model"):
+        repair(net, method="fine-tuning", clean=other)
+    with pytest.raises(UsageError, match="gets 0% of the clean set right"):
+        repair(net, method="fine-tuning", clean=samples.with_labels(1 - samples.labels))
+
+
+def test_nan_weights_are_refused(net: Net, samples: Samples) -> None:
+    with torch.no_grad():
+        net.head.weight[0, 0] = torch.inf
+    with pytest.raises(ForetasteError, match="NaN or infinite"):
+        repair(net, method="fine-tuning", clean=samples)
+
+
+def test_masked_and_changed_neurons_give_what_they_should(net: Net) -> None:
+    layer = prunable(net)[0]
+    assert isinstance(layer, nn.BatchNorm2d)
+    with torch.no_grad():
+        layer.bias.fill_(0.5)
+    inputs = torch.randn((2, 4, 3, 3), generator=torch.Generator().manual_seed(1))
+    plain = layer(inputs)
+    neurons = Neurons(layer)
+    torch.testing.assert_close(layer(inputs), plain)
+    with torch.no_grad():
+        neurons.mask[0] = 0.1
+        neurons.changes[1, 1] = 1.0
+    changed = layer(inputs)
+    torch.testing.assert_close(changed[:, 0], 0.1 * (plain[:, 0] - 0.5) + 0.5)
+    torch.testing.assert_close(changed[:, 1], plain[:, 1] + 0.5)
+    neurons.hook.remove()
+    assert neurons.prune(0.2) == 1
+    torch.testing.assert_close(layer(inputs)[:, 0], torch.full((2, 3, 3), 0.5))
+
+
+def test_attention_is_where_channels_are_strong(net: Net, samples: Samples) -> None:
+    output = torch.zeros((1, 2, 2, 2))
+    output[0, :, 1, 0] = 3
+    torch.testing.assert_close(attention(output), torch.tensor([[0.0, 0.0, 1.0, 0.0]]))
+    # One of each resolution: 16, 8, 4 and 2 pixels a side.
+    assert len(attended(net, samples)) == 4
+
+
+def test_the_perturbation_keeps_within_its_radius_and_raises_the_loss(net: Net, samples: Samples) -> None:
+    inputs, labels = torch.from_numpy(samples.inputs).float(), torch.from_numpy(samples.labels)
+    method = IBAU(radius=0.1)
+
+    def loss(perturbation: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(net(inputs + perturbation), labels)
+
+    perturbation = method.perturbation(loss, inputs)
+    assert float(perturbation.detach().pow(2).mean().sqrt()) <= 0.1 * 255 * 1.001
+    assert loss(perturbation) > loss(torch.zeros_like(perturbation))
+    weights = list(net.parameters())
+    gradients = method.gradient(loss, perturbation, weights)
+    assert [one.shape for one in gradients] == [one.shape for one in weights]
+    assert all(bool(torch.isfinite(one).all()) for one in gradients)

@@ -1,0 +1,85 @@
+"""Each repair on a small model with a backdoor: what it keeps, and what it takes out."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+
+from foretaste.attacks import stamp_inputs
+from foretaste.cleansers.verdict import ClassEvidence, Verdict
+from foretaste.nets import Net
+from foretaste.repairs import repair, retrain
+from foretaste.repairs.tuning import accuracy_of, logits_of
+
+if TYPE_CHECKING:
+    from tests.conftest import TrojanedSigns
+
+QUICK: dict[str, dict[str, Any]] = {
+    "fine-tuning": {"epochs": 2},
+    "fine-pruning": {"epochs": 2},
+    "nad": {"teacher_epochs": 1, "epochs": 1},
+    "anp": {"steps": 10, "threshold": 0.95},
+    "i-bau": {"epochs": 1},
+    "abl": {"isolate_epochs": 1, "epochs": 1, "unlearn_epochs": 1},
+}
+
+
+def attack_success(net: torch.nn.Module, signs: "TrojanedSigns") -> float:
+    stamped, trojaned = stamp_inputs(signs.clean, signs.attack, 1, 0)
+    return float((logits_of(net, stamped[trojaned]).argmax(axis=1) == 2).mean())
+
+
+@pytest.mark.parametrize("method", list(QUICK))
+def test_the_model_given_stays_and_preprocessing_and_classes_are_kept(
+    trojaned_signs: "TrojanedSigns", method: str
+) -> None:
+    net = trojaned_signs.net
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    train = trojaned_signs.training if method == "abl" else None
+    repaired = repair(net, method=method, clean=trojaned_signs.clean, train=train, seed=0, **QUICK[method])
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+    assert repaired.net.classes == net.classes
+    after = repaired.net.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before if name.startswith("preprocess."))
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert repaired.method == method
+
+
+def test_fine_tuning_takes_the_backdoor_out(trojaned_signs: "TrojanedSigns") -> None:
+    assert attack_success(trojaned_signs.net, trojaned_signs) > 0.9
+    repaired = repair(trojaned_signs.net, method="fine-tuning", clean=trojaned_signs.clean, seed=0)
+    assert attack_success(repaired.net, trojaned_signs) < 0.2
+
+
+def test_pruned_features_stay_cut_off(trojaned_signs: "TrojanedSigns") -> None:
+    repaired = repair(trojaned_signs.net, method="fine-pruning", clean=trojaned_signs.clean, seed=0, epochs=1)
+    assert isinstance(repaired.net, Net)
+    silent = int((repaired.net.head.weight == 0).all(dim=0).sum())
+    assert silent == repaired.facts["pruned"] != 0
+
+
+def test_abl_isolates_poison(trojaned_signs: "TrojanedSigns") -> None:
+    repaired = repair(
+        trojaned_signs.net, method="abl", train=trojaned_signs.training, seed=0, epochs=1, unlearn_epochs=0
+    )
+    assert repaired.facts["isolated"] == 9
+
+
+def test_retrain_trains_on_what_passed(trojaned_signs: "TrojanedSigns", monkeypatch: pytest.MonkeyPatch) -> None:
+    poison = trojaned_signs.poison
+
+    def cleanse(*_: object, **__: object) -> Verdict:
+        condemned = ClassEvidence(
+            label=2, n_samples=1, n_suspects=1, n_flagged=1, statistic=1, threshold=0, condemned=True, reason="It is."
+        )
+        return Verdict(
+            scores=poison.astype(np.float32), flagged=poison, classes=(condemned,), method="x", seed=0, seconds=0
+        )
+
+    monkeypatch.setattr(retrain, "cleanse", cleanse)
+    repaired = repair(trojaned_signs.net, method="retrain", train=trojaned_signs.training, seed=0, epochs=12)
+    assert repaired.facts["flagged"] == int(poison.sum())
+    assert repaired.facts["condemned classes"] == [trojaned_signs.clean.classes[2]]
+    assert attack_success(repaired.net, trojaned_signs) < 0.2
+    assert accuracy_of(repaired.net, trojaned_signs.clean) > 0.4
