@@ -22,6 +22,7 @@ import torch
 
 from foretaste import attacks, io, training
 from foretaste.attacks import Attack, Trainable, TrojansModel
+from foretaste.attacks._base.attack import succeeded
 from foretaste.attacks._base.fitting import arrays, with_weights
 from foretaste.bench.artefacts import Artefact, Store
 from foretaste.bench.cell import Cell, DataSet, digest
@@ -343,12 +344,11 @@ class Case:
         return training.accuracy(net, self.test), self.success(training.predict(net, self.trojaned[0]).argmax(axis=1))
 
     def success(self, answers: Labels) -> float | None:
-        """Return the share of the trojaned inputs that got the forced label, in [0, 1]; None without an attack."""
+        """Return the share of the trojaned inputs on which the attack succeeded, in [0, 1]; None without an attack."""
         _, victims = self.trojaned
         if self.attack is None:
             return None
-        forced = self.attack.forced(self.test.labels[victims], len(self.test.classes))
-        return float((answers == forced).mean())
+        return float(succeeded(self.attack, answers, self.test.labels[victims], len(self.test.classes)).mean())
 
     @cached_property
     def trojaned(self) -> tuple[Images, Mask]:

@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 
 from foretaste import cleansers, guards
 from foretaste.attacks import Attack, TrojansModel
-from foretaste.attacks._base.attack import check_range
+from foretaste.attacks._base.attack import check_range, succeeded
 from foretaste.bench.artefacts import Artefact
 from foretaste.bench.case import Case, Stopwatch
 from foretaste.bench.cell import digest
@@ -29,7 +29,7 @@ from foretaste.errors import UsageError
 from foretaste.progress import OnProgress
 from foretaste.report.results import save_verdict
 from foretaste.report.summary import plain
-from foretaste.samples import Mask, Samples
+from foretaste.samples import Labels, Mask, Samples
 
 Figures = dict[str, float | None]
 """Figures by column; None where there is nothing to measure."""
@@ -367,17 +367,20 @@ class GuardDoor:
             screening = screener.screen(images, case.on_progress)
         turned = trojaned & (screening.labels != natural)
         judged = turned | ~trojaned
-        forced = np.zeros_like(natural)
-        if case.attack is not None:
-            forced = case.attack.forced(inputs.labels, len(inputs.classes))
+
+        def success(answers: Labels) -> Mask:
+            if case.attack is None:
+                return np.zeros(len(answers), dtype=np.bool_)
+            return succeeded(case.attack, answers, inputs.labels, len(inputs.classes))
+
         both = turned.any() and not trojaned.all()
         figures = {
             "tpr": share(screening.trojaned[turned]),
             "fpr": share(screening.trojaned[~trojaned]),
             "auroc": float(roc_auc_score(turned[judged], screening.scores[judged])) if both else None,
             "corrected_accuracy": share((screening.corrected == inputs.labels)[turned & (natural == inputs.labels)]),
-            "attack_success_before": share((screening.labels == forced)[trojaned]),
-            "attack_success_after": share((screening.corrected == forced)[trojaned]),
+            "attack_success_before": share(success(screening.labels)[trojaned]),
+            "attack_success_after": share(success(screening.corrected)[trojaned]),
             "queries_per_image": float(screening.queries.mean()),
             "ms_per_image": 1000 * watch.wall / len(images),
             "seconds": calibration.wall + watch.wall,

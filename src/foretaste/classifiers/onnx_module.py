@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from foretaste.classifiers.layout import Declared, Layout, choose_output
 from foretaste.classifiers.onnx import read_classes, read_model
-from foretaste.classifiers.sanitising import shown
 from foretaste.errors import UsageError
 from foretaste.io.atomic import atomic_path
+from foretaste.sanitising import shown
 
 Values = list[Tensor | None]
 """A node's inputs; None is one that was left out."""

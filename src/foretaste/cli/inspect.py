@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foretaste.cli.figures import line, share
-from foretaste.cli.options import MODELS, Json, OnBad, Out, Resize, Seed, Settings, lister
+from foretaste.cli.options import MODELS, Json, OnBad, Out, Resize, Seed, Settings, lister, size
 from foretaste.errors import UsageError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def inspect(
     with bars(quiet=as_json) as show:
         trusted = read = None
         if clean is not None:
-            read = io.read(clean, resize=resize, on_bad=on_bad, on_progress=show)
+            read = io.read(clean, resize=size(resize), on_bad=on_bad, on_progress=show)
             trusted = renumbered(read.samples, classifier.classes or read.samples.classes, clean)
         diagnosis = inspectors.inspect(
             classifier,

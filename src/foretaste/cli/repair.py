@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foretaste.cli.figures import share
-from foretaste.cli.options import Json, OnBad, Out, Resize, Seed, Settings, lister
+from foretaste.cli.options import Json, OnBad, Out, Resize, Seed, Settings, lister, size
 from foretaste.errors import UsageError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def repair(
         def read(source: str | None, split: str = "train") -> Samples | None:
             if source is None:
                 return None
-            loaded = io.read(source, split=split, resize=resize, on_bad=on_bad, on_progress=show)
+            loaded = io.read(source, split=split, resize=size(resize), on_bad=on_bad, on_progress=show)
             skipped.extend(loaded.skipped)
             return renumbered(loaded.samples, net.classes or loaded.samples.classes, source)
 
