@@ -132,6 +132,29 @@ class Layout:
         packed: NDArray[Any] = way.order(images) if self.dtype == np.uint8 else way.apply(images)
         return np.ascontiguousarray(packed.transpose(0, 3, 1, 2) if self.channels_first else packed)
 
+    def unpack(self, packed: NDArray[Any]) -> Images:
+        """Return the images ``uint8 (N, H, W, C)`` in an input of the model: ``pack`` turned round.
+
+        Values that no pixel has are rounded to the nearest that one has.
+
+        Raises:
+            UsageError: it is not what the model takes, or holds NaN or infinity.
+        """
+        if packed.dtype != self.dtype or packed.ndim != 4:
+            raise UsageError(f"{self.source} takes {self.dtype} of rank 4, not {packed.dtype} {packed.shape}")
+        values = packed.transpose(0, 2, 3, 1) if self.channels_first else packed
+        way = self.preprocessing
+        if self.dtype != np.uint8:
+            if not np.isfinite(values).all():
+                raise UsageError("the images hold NaN or infinity")
+            mean, std = (np.array(per_channel, dtype=np.float32) for per_channel in (way.mean, way.std))
+            if values.shape[3] not in (1, 3) or max(len(mean), len(std)) not in (1, values.shape[3]):
+                raise UsageError(f"{self.source} takes images with as many channels as mean and std have numbers")
+            values = np.rint(np.clip((values * std + mean) / np.float32(way.scale), 0, 1) * 255).astype(np.uint8)
+        images = way.order(values)
+        self.check(images)
+        return np.ascontiguousarray(images)
+
 
 def choose_output(outputs: Sequence[Declared], source: str) -> Declared:
     """Return the output that answers: the only one, else the one with scores, else the one with labels.

@@ -205,6 +205,21 @@ class OpenInference:
         other._layout = self._layout.preprocessed(preprocessing)
         return other
 
+    @property
+    def address(self) -> Address:
+        """Where the model is."""
+        return self._address
+
+    @property
+    def layout(self) -> Layout:
+        """The form in which it takes images."""
+        return self._layout
+
+    @property
+    def output(self) -> str | None:
+        """The name of the output that answers; None if the server names no outputs, and there is only one."""
+        return self._output
+
     def classify(self, images: Images) -> Answers:
         """Answer for raw images ``uint8 (N, H, W, C)``, any N ≥ 0, in their order.
 

@@ -28,6 +28,7 @@ from foretaste.cli.options import (
     size,
 )
 from foretaste.cli.output import say
+from foretaste.cli.serve import PREFIX, serve
 from foretaste.errors import ForetasteError, UsageError
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ ClassNames = Annotated[
 guard = typer.Typer(
     help="Screen the inputs of a classifier that can only be asked.", no_args_is_help=True, rich_markup_mode=None
 )
+
+guard.command(context_settings={"auto_envvar_prefix": PREFIX.removesuffix("_")})(serve)
 
 
 @guard.command()

@@ -73,6 +73,14 @@ class Reconstructing(Protocol):
     """The known triggers."""
 
 
+def reconstructing(screener: Screener) -> Reconstructing | None:
+    """Return the screener, or the part of a combined one, that makes out triggers; None if none does."""
+    for part in (screener, *getattr(screener, "screeners", ())):
+        if isinstance(part, Reconstructing):
+            return part
+    return None
+
+
 @runtime_checkable
 class GuardMethod(Protocol):
     """A way to screen inputs: a frozen dataclass whose fields are its hyperparameters."""
