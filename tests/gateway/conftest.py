@@ -97,7 +97,7 @@ def corners_onnx(model_folder: Path) -> Path:
     def constant(name: str, value: Any) -> Any:
         return numpy_helper.from_array(np.array(value), name)
 
-    nodes = [
+    nodes: list[tuple[str, list[str], str, dict[str, Any]]] = [
         ("Cast", ["images"], "pixels", {"to": TensorProto.FLOAT}),
         ("Reshape", ["pixels", "halves"], "quarters", {}),
         ("ReduceMean", ["quarters", "within"], "light", {"keepdims": 0}),

@@ -26,17 +26,7 @@ def test_the_description_is_exact(serve: "Serve", tmp_path: Path) -> None:
             *(Path(sys.executable).with_name("schemathesis"), "run", f"{running.url}/openapi.json"),
             # No schema can say that a tensor has as many values as its shape asks for.
             *("--exclude-checks", "positive_data_acceptance"),
-            *(
-                "--phases",
-                "examples,fuzzing",
-                "--max-examples",
-                "8",
-                "--seed",
-                "0",
-                "--generation-database",
-                "none",
-                "--no-color",
-            ),
+            *("--phases", "examples,fuzzing", "--max-examples", "8", "--seed", "0", "--no-color"),
         ],
         capture_output=True,
         text=True,

@@ -137,10 +137,11 @@ def test_other_guards_screen_within_the_budget(serve: "Serve", draw: "Draw", tmp
     assert all(row.score is not None for row in rows(running))
 
 
-def test_a_full_queue_is_said(serve: "Serve", draw: "Draw") -> None:
+def test_a_full_queue_is_said(serve: "Serve", draw: "Draw", monkeypatch: pytest.MonkeyPatch) -> None:
     running = serve(queue=1)
     held = threading.Event()
-    running.gateway.searcher._screener = Held(running.gateway.searcher._screener, held)
+    screener = running.gateway.searcher._screener
+    monkeypatch.setattr(running.gateway.searcher, "_screener", Held(screener, held))
     try:
         assert running.answers(draw(2, 1)[0])[1] == ["pending"] * 2
         verdicts = [running.answers(draw(1, seed)[0])[1] for seed in range(2, 5)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import Callable
@@ -24,6 +25,8 @@ KEEP_ALIVE_SECONDS = 30
 """Seconds that a connection without a request is kept."""
 GRACE_SECONDS = 30
 """Seconds that requests may take after the gateway was told to end."""
+START_SECONDS = 120
+"""Seconds that a worker may be silent, as it is while it starts, before it is replaced."""
 BACKLOG = 512
 """Connections that the system holds until a worker takes them."""
 
@@ -77,10 +80,14 @@ def serve(settings: Settings, listening: socket.socket, announce: Callable[[str]
         limit_concurrency=settings.max_connections,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_worker_healthcheck=START_SECONDS,
         backlog=BACKLOG,
     )
     logs.set_up()
     if settings.workers == 1:
+        # Uvicorn sends itself the signal once more when it has ended, which would end the process as if by force.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
         server = uvicorn.Server(config)
         server.run(sockets=[listening])
         if not server.started:

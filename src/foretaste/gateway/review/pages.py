@@ -97,6 +97,10 @@ def review_pages(settings: Settings) -> APIRouter:
     async def style() -> Response:
         return Response((TEMPLATES / "review.css").read_text(encoding="utf-8"), 200, HEADERS, "text/css")
 
+    @router.get("/icon.svg")
+    async def icon() -> Response:
+        return Response((TEMPLATES / "icon.svg").read_text(encoding="utf-8"), 200, HEADERS, "image/svg+xml")
+
     @router.get("/login")
     async def login_page() -> Response:
         return page("login.html.j2", wrong=False)
