@@ -194,7 +194,8 @@ def test_a_person_reviews_with_the_keyboard(
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     page.goto(f"{running.url}/review")
-    page.keyboard.type(token)  # the field has the focus
+    page.wait_for_selector("#token:focus")
+    page.keyboard.type(token)
     page.keyboard.press("Enter")
     page.wait_for_url(f"{running.url}/review")
     assert "Trojaned" in page.inner_text("main")

@@ -8,10 +8,15 @@ from typing import Annotated
 import typer
 
 from foretaste.cli.output import say
+from foretaste.errors import ForetasteError
 
 
 def demo(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where to write.")] = Path("foretaste-demo"),
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Serve a backdoored model behind the gateway, and attack it; Ctrl-C ends.")
+    ] = False,
+    port: Annotated[int, typer.Option("--port", help="With --serve: port of the gateway.")] = 8080,
 ) -> int:
     """Tell the whole story on synthetic traffic signs."""
     from rich.console import Console
@@ -22,6 +27,9 @@ def demo(
     from foretaste.demo import tell
     from foretaste.report.results import FILES
 
+    if serve:
+        serve_attack(out, port)
+        return 0
     with ResultsFolder(out, ("train.parquet", "truth.json", *FILES)) as folder, bars(quiet=False) as show:
         folder.start()
         story = tell(out, on_progress=show)
@@ -36,3 +44,20 @@ def demo(
     )
     say(f"report: {out / 'report.html'}")
     return 0
+
+
+def serve_attack(out: Path, port: int) -> None:
+    """Serve a backdoored model behind the gateway and attack it, until interrupted.
+
+    Raises:
+        ForetasteError: the extra ``foretaste[serve]`` is missing, or the gateway cannot be started.
+    """
+    from foretaste.cli.progress import bars
+
+    try:
+        from foretaste.gateway import demo as live
+    except ModuleNotFoundError as error:
+        raise ForetasteError(f"demo --serve needs {error.name}: pip install foretaste[serve]") from None
+    with bars(quiet=False) as show:
+        backdoored = live.make(out / "served", on_progress=show)
+    live.serve(backdoored, out / "served", port=port, announce=lambda line: typer.echo(line, err=True))

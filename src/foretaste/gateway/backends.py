@@ -18,7 +18,7 @@ from foretaste.classifiers.classifier import Classifier
 from foretaste.classifiers.http_retry import MOST_BYTES, TOKEN, Reply
 from foretaste.classifiers.layout import Layout
 from foretaste.classifiers.open_inference import OpenInference
-from foretaste.classifiers.protocol_codec import JSON_LENGTH, WireError, decode, encode
+from foretaste.classifiers.protocol_codec import JSON_LENGTH, CodecError, decode, encode
 from foretaste.errors import ForetasteError
 from foretaste.gateway.messages import INFER, GuardedModel, Request, refusal
 from foretaste.gateway.settings import Settings
@@ -196,7 +196,7 @@ class Local:
         length = request.headers.get(JSON_LENGTH)
         try:
             tensors = decode(request.body, "inputs", length)
-        except WireError as error:
+        except CodecError as error:
             return refusal(400, f"the request {error}")
         if list(tensors) != [IMAGES]:
             return refusal(400, f"the model has one input, {IMAGES}")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from foretaste import guards, io, plugins
-from foretaste.classifiers.answer_cache import Journal
+from foretaste.classifiers.answer_cache import AnswerCache
 from foretaste.classifiers.classifier import Classifier
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.gateway.settings import Settings
@@ -71,7 +71,7 @@ def calibrate(settings: Settings, classifier: Classifier, clean: Samples, on_pro
         return neo.load(folder, classifier)
     folder.mkdir(parents=True, exist_ok=True)
     key = hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()
-    journal = Relay(Journal(classifier, folder, key))
+    journal = Relay(AnswerCache(classifier, folder, key))
     screener = method.calibrate(
         journal, clean, false_alarm_rate=settings.false_alarm_rate, seed=settings.seed, on_progress=on_progress
     )

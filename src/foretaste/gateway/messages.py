@@ -17,7 +17,7 @@ from foretaste.classifiers.answers import read_answers
 from foretaste.classifiers.classifier import Answers
 from foretaste.classifiers.http_retry import Reply
 from foretaste.classifiers.layout import Layout
-from foretaste.classifiers.protocol_codec import DATATYPES, JSON_LENGTH, WireError, decode
+from foretaste.classifiers.protocol_codec import DATATYPES, JSON_LENGTH, CodecError, decode
 from foretaste.errors import ForetasteError
 from foretaste.samples import Images, Labels
 
@@ -85,7 +85,7 @@ class GuardedModel:
         body = decompressed(request.body, request.headers.get("content-encoding"), most)
         try:
             tensors = decode(body, "inputs", request.headers.get(JSON_LENGTH))
-        except WireError:
+        except CodecError:
             raise UnscreenableError("format") from None
         if len(tensors) != 1:
             raise UnscreenableError("inputs")
@@ -104,7 +104,7 @@ class GuardedModel:
         """Return what the model said of n images; None if its answer does not hold that, or not in numbers."""
         try:
             outputs = decode(reply.body, "outputs", reply.headers.get(JSON_LENGTH))
-        except WireError:
+        except CodecError:
             return None
         output = outputs.get(self.output) if self.output is not None else None
         if output is None and len(outputs) == 1:  # perhaps the client asked for the labels alone
