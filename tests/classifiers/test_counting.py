@@ -133,3 +133,16 @@ def test_threads_do_not_get_in_each_others_way() -> None:
         for images, answers in zip(calls, pool.map(counted.classify, calls), strict=True):
             np.testing.assert_array_equal(answers.labels, images[:, 0, 0, 0])
     assert 100 >= len(np.unique(np.concatenate(calls))) <= counted.queries <= 60 * 30
+
+
+def test_what_somebody_else_asked_is_not_asked_again() -> None:
+    recorder = Recorder()
+    counted = Counted(recorder, remembered=3)
+    counted.remember(tones(1, 2), Answers(np.array([7, 8])))
+    assert counted.classify(tones(2, 1)).labels.tolist() == [8, 7]
+    assert counted.queries == 0
+    counted.remember(tones(1), Answers(np.array([9])))  # the model has changed its mind
+    counted.remember(tones(3, 4, 5), Answers(np.array([3, 4, 5])))
+    assert counted.classify(tones(3)).labels.tolist() == [3]
+    counted.classify(tones(1))  # forgotten: there is room for three
+    assert counted.queries == 1

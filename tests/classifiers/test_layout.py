@@ -91,3 +91,21 @@ def test_the_output_that_answers() -> None:
     for outputs in ([scores, scores], [other, unknown], [labels, labels], []):
         with pytest.raises(ForetasteError, match="it must have one output with scores"):
             choose_output(outputs, "it")
+
+
+@pytest.mark.parametrize("shape", [(None, 3, 4, 5), (None, 4, 5, 3)])
+@pytest.mark.parametrize("dtype", [UINT8, FLOAT])
+def test_unpack_turns_pack_round(shape: Shape, dtype: np.dtype[Any]) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (6, 4, 5, 3), dtype=np.uint8)
+    one = layout(shape, dtype)
+    np.testing.assert_array_equal(one.unpack(one.pack(images)), images)
+
+
+def test_unpack_refuses_what_the_model_does_not_take() -> None:
+    one = layout((None, 4, 5, 3), FLOAT)
+    packed = np.full((1, 4, 5, 3), 0.5, dtype=np.float32)
+    assert one.unpack(packed * 4).max() == 255  # the nearest pixel
+    packed[0, 0, 0, 0] = np.nan
+    for wrong in (packed, packed.astype(np.float64), packed[0], np.zeros((1, 4, 4, 3), dtype=np.float32)):
+        with pytest.raises(UsageError):
+            one.unpack(wrong)

@@ -65,7 +65,6 @@ def test_what_cannot_be_screened_goes_through_untouched_and_is_counted(
     tensor = {"name": "images", "datatype": "UINT8", "shape": [2, 28, 28, 1], "data": images.ravel().tolist()}
     cases = {
         "model": ("/v2/models/other/infer", {"inputs": [tensor]}),
-        "version": ("/v2/models/model/versions/7/infer", {"inputs": [tensor]}),
         "inputs": ("/v2/models/model/infer", {"inputs": [tensor, {**tensor, "name": "more"}]}),
         "shape": ("/v2/models/model/infer", {"inputs": [{**tensor, "shape": [2, 14, 56, 1]}]}),
         "format": ("/v2/models/model/infer", {"inputs": "none"}),
@@ -124,6 +123,30 @@ def test_compressed_requests_are_screened(serve: "Serve", upstream: "ModelServer
     bomb = gzip.compress(bytes(64 * 2**20))
     running.client.post(f"{running.model}/infer", content=bomb, headers=headers)
     assert 'foretaste_unscreened_total{reason="encoding"} 1.0' in running.gateway.metrics.exposition().decode()
+
+
+def test_requests_that_can_be_read_in_two_ways_are_refused(
+    serve: "Serve", upstream: "ModelServer", draw: "Draw"
+) -> None:
+    running = serve(upstream=upstream.url)
+    images = draw(1, 1)[0]
+    tensor = {"name": "images", "datatype": "UINT8", "shape": list(images.shape), "data": images.ravel().tolist()}
+    twice = f'{{"inputs": [{json.dumps(tensor)}], "inputs": [{json.dumps(tensor)}]}}'
+    refused = running.client.post(f"{running.model}/infer", content=twice)
+    assert (refused.status_code, refused.json()) == (400, {"error": "the request is ambiguous: a field is there twice"})
+    for path in ("/v2/models/model//infer", "/v2/models/model/infer/", "/v2/models/x/%2e%2e/model/infer"):
+        refused = running.client.post(running.url + path, json={"inputs": [tensor]})
+        assert (refused.status_code, refused.json()) == (400, {"error": "the path has empty or dotted parts"})
+    assert not any(asked.startswith("POST") and "//" in asked for asked in upstream.asked)
+
+
+def test_all_versions_of_the_model_are_screened(serve: "Serve", upstream: "ModelServer", draw: "Draw") -> None:
+    running = serve(upstream=upstream.url)
+    images = draw(1, 1)[0]
+    tensor = {"name": "images", "datatype": "UINT8", "shape": list(images.shape), "data": images.ravel().tolist()}
+    running.client.post(f"{running.model}/versions/7/infer", json={"inputs": [tensor]})
+    # This server has no such version, and says so; else the answer would have been screened.
+    assert 'foretaste_unscreened_total{reason="status"} 1.0' in running.gateway.metrics.exposition().decode()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from foretaste.errors import ForetasteError
 from foretaste.gateway.records.store import StoreError, fingerprint, from_png
 from foretaste.gateway.records.tables import inputs, pictures, triggers
 from foretaste.gateway.review.queries import rule
@@ -194,6 +195,24 @@ def test_the_policy_when_screening_fails(
     counted = running.gateway.metrics.exposition().decode()
     assert 'foretaste_errors_total{part="records"} 1.0' in counted
     assert rows(running) == []
+
+
+@pytest.mark.parametrize(("policy", "status", "action"), [("pass", 200, "passed"), ("block", 503, "blocked")])
+def test_a_failed_screening_is_on_record(
+    policy: Any, status: int, action: str, serve: "Serve", draw: "Draw", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = serve(on_error=policy)
+
+    def fail(*_: Any) -> None:
+        raise ForetasteError("no")
+
+    monkeypatch.setattr("foretaste.gateway.screening.recognise", fail)
+    given = running.infer(draw(2, 1)[0])
+    assert given.status_code == status
+    if policy == "pass":
+        assert given.json()["parameters"]["foretaste_verdict"] == "error,error"
+    assert [(row.verdict, row.action) for row in rows(running)] == [("error", action)] * 2
+    assert 'foretaste_errors_total{part="screening"} 1.0' in running.gateway.metrics.exposition().decode()
 
 
 def test_triggers_are_bounded(serve: "Serve", draw: "Draw", stamped: Stamp) -> None:

@@ -48,13 +48,17 @@ class UnscreenableError(Exception):
     """A request goes through untouched; the text is the reason, one word, by which such requests are counted."""
 
 
+class AmbiguousError(Exception):
+    """A request can be read in two ways, and the model server may take the other one; the text says why."""
+
+
 @dataclass(frozen=True)
 class GuardedModel:
     """The model that is guarded, and how images and answers are read from messages about it.
 
     Attributes:
         name: what the protocol calls it.
-        version: its version, or None where requests without one are meant.
+        version: the one version that is meant, or None for all.
         layout: the form of its input.
         output: the name of the output that answers; None if it has only one.
         sample_shape: ``(H, W, C)`` of the images that the guard was calibrated with.
@@ -77,16 +81,19 @@ class GuardedModel:
 
         Raises:
             UnscreenableError: it is about another model, or holds anything but images of the guard's shape.
+            AmbiguousError: a field is there twice.
         """
         if model != self.name:
             raise UnscreenableError("model")
-        if version != self.version:
+        if self.version is not None and version != self.version:
             raise UnscreenableError("version")
         body = decompressed(request.body, request.headers.get("content-encoding"), most)
+        length = request.headers.get(JSON_LENGTH)
         try:
-            tensors = decode(body, "inputs", request.headers.get(JSON_LENGTH))
+            tensors = decode(body, "inputs", length)
         except CodecError:
             raise UnscreenableError("format") from None
+        json.loads(body if length is None else body[: int(length)], object_pairs_hook=without_repeats)
         if len(tensors) != 1:
             raise UnscreenableError("inputs")
         given = tensors.get(self.layout.name)
@@ -143,6 +150,18 @@ class GuardedModel:
                 better[exchange, old], better[exchange, new] = output[exchange, new], output[exchange, old]
             changed[name] = better
         return changed
+
+
+def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object in which no field is there twice.
+
+    Raises:
+        AmbiguousError: one is; some readers take its first value, others its last.
+    """
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise AmbiguousError("a field is there twice")
+    return fields
 
 
 def decompressed(body: bytes, encoding: str | None, most: int) -> bytes:

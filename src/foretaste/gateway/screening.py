@@ -19,7 +19,7 @@ from foretaste.errors import ForetasteError
 from foretaste.gateway.backends import backend_of, open_model
 from foretaste.gateway.calibrated import calibrate, promised_rate, read_clean
 from foretaste.gateway.live_registry import LiveRegistry
-from foretaste.gateway.messages import INFER, Request, UnscreenableError, refusal, rewritten
+from foretaste.gateway.messages import INFER, AmbiguousError, Request, UnscreenableError, refusal, rewritten
 from foretaste.gateway.metrics import Metrics
 from foretaste.gateway.recognition import recognise
 from foretaste.gateway.records.store import Action, Record, Store, StoreError, Verdict, as_png, fingerprint
@@ -40,6 +40,8 @@ SHUTDOWN_SECONDS = 10.0
 """How long the present search may take when the gateway ends."""
 PICTURES_PER_TRIGGER = 100
 """Inputs with one trigger whose pictures a worker keeps: the first, so that a flood does not push them out."""
+NOT_SCREENED = refusal(503, "the input could not be screened")
+"""What a client gets for an input that cannot be screened or recorded, if the policy is to block."""
 UNHURRIED = 1000.0
 """Milliseconds that a request waits for a guard that recognises no triggers, which else would stop nothing."""
 
@@ -115,7 +117,11 @@ class Gateway:
 
     def handle(self, request: Request) -> Reply:
         """Return the answer to a request whose path begins with ``/v2``."""
-        infer = INFER.fullmatch(unquote(urlsplit(request.path).path))
+        path = unquote(urlsplit(request.path).path)
+        if not {"", ".", ".."}.isdisjoint(path.removeprefix("/").split("/")):
+            # The model server might take it for the path of a request that is to be screened.
+            return refusal(400, "the path has empty or dotted parts")
+        infer = INFER.fullmatch(path)
         if infer is None or request.method != "POST":
             if request.method not in ("GET", "HEAD"):
                 self.metrics.unscreened.labels("other").inc()
@@ -125,6 +131,8 @@ class Gateway:
         except UnscreenableError as reason:
             self.metrics.unscreened.labels(str(reason)).inc()
             return self._forward(request)
+        except AmbiguousError as error:
+            return refusal(400, f"the request is ambiguous: {error}")
         with self.metrics.seconds.labels("model").time():
             reply = self._forward(request)
         if reply.status != 200:
@@ -133,13 +141,13 @@ class Gateway:
         try:
             return self._answer(request, images, reply)
         except Exception as error:  # whatever it is, the policy says what the client gets
-            part = "records" if isinstance(error, StoreError) else "screening"
-            self.metrics.errors.labels(part).inc()
-            log.error("request not screened", extra={"request_id": request.id, "part": part, "error": describe(error)})
-            self.metrics.inputs.labels(Verdict.ERROR).inc(len(images))
-            if self.settings.on_error == "block":
-                return refusal(503, "the input could not be screened")
-            return reply
+            self._failed(request, "records" if isinstance(error, StoreError) else "screening", error)
+            return NOT_SCREENED if self.settings.on_error == "block" else reply
+
+    def _failed(self, request: Request, part: str, error: Exception) -> None:
+        """Count and log a request that could not be screened or recorded."""
+        self.metrics.errors.labels(part).inc()
+        log.error("request not screened", extra={"request_id": request.id, "part": part, "error": describe(error)})
 
     def _forward(self, request: Request) -> Reply:
         reply = self.backend.forward(request)
@@ -161,8 +169,13 @@ class Gateway:
         else:
             self.classifier.remember(images, answers)
         prints = [fingerprint(image) for image in images]
-        with self.metrics.seconds.labels("screening").time():
-            seen, search = self._screen(request.id, images, answers, prints)
+        search = None
+        try:
+            with self.metrics.seconds.labels("screening").time():
+                seen, search = self._screen(request.id, images, answers, prints)
+        except Exception as error:  # whatever it is, it goes on record, and the policy says what the client gets
+            self._failed(request, "screening", error)
+            seen = [Seen(None, Verdict.ERROR)] * len(images)
         try:
             action = self._action(seen, readable)
             with self.metrics.seconds.labels("records").time():
@@ -217,6 +230,8 @@ class Gateway:
 
         An answer in which the label cannot be found cannot be corrected, so it is not given.
         """
+        if self.settings.on_error == "block" and any(one.verdict == Verdict.ERROR for one in seen):
+            return Action.BLOCKED
         if self.settings.mode == "observe" or all(one.verdict != Verdict.TROJANED for one in seen):
             return Action.PASSED
         if self.settings.mode == "block" or not readable:
@@ -269,6 +284,8 @@ class Gateway:
 
     def _reply(self, reply: Reply, answers: Answers, seen: Sequence[Seen], action: Action, readable: bool) -> Reply:
         """Return what the client gets."""
+        if action == Action.BLOCKED and seen[0].verdict == Verdict.ERROR:
+            return NOT_SCREENED
         if self.settings.mode == "observe":
             return reply
         if action == Action.BLOCKED:

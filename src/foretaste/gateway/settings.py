@@ -92,7 +92,6 @@ class Settings:
             raise UsageError("the gateway needs either --model or --upstream")
         if self.model is not None and "://" in self.model:
             raise UsageError(f"{self.model} is a server; give it with --upstream")
-        positive = (0.0, math.inf)
         for name, low, high in (
             ("keep", 0.0, 1.0),
             ("queue", 1, math.inf),
@@ -100,7 +99,7 @@ class Settings:
             ("port", 0, 65535),
             ("workers", 1, math.inf),
             ("max_connections", 1, math.inf),
-            ("budget_ms", *positive),
+            ("budget_ms", 0, math.inf),
         ):
             value = getattr(self, name)
             if value is not None and not (low <= value <= high and value < math.inf):
