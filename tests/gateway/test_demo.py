@@ -54,7 +54,12 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from foretaste.cli import main
 
     asked: list[Any] = []
-    monkeypatch.setattr(demo, "make", lambda out, on_progress: asked.append(out) or "made")
+
+    def make(out: Path, on_progress: Any) -> str:
+        asked.append(out)
+        return "made"
+
+    monkeypatch.setattr(demo, "make", make)
     monkeypatch.setattr(demo, "serve", lambda made, out, port, announce: asked.append((made, out, port)))
     assert main(["demo", "--serve", "--port", "1234", "--out", str(tmp_path)]) == 0
     assert asked == [tmp_path / "served", ("made", tmp_path / "served", 1234)]

@@ -304,6 +304,8 @@ def test_urls_that_are_none() -> None:
     for url in ("nonsense", "nothing://x"):
         with pytest.raises(UsageError, match="database URL"):
             Store(url)
+    with pytest.raises(UsageError, match="give SQLite a file"):
+        Store("sqlite://")
     store = Store("postgresql+psycopg://127.0.0.1:1/none?connect_timeout=1")
     with pytest.raises(StoreError, match="cannot be used"):
         store.version()

@@ -27,9 +27,11 @@ from foretaste.nets.export import export_onnx
 from foretaste.progress import OnProgress, silent
 from foretaste.samples import Samples
 
-N_TRAINING, N_CLEAN, N_TRAFFIC = 6000, 320, 600
-# Unshifted images and many epochs are what a small trigger needs to be learnt: the attacker's case, not ours.
-PLAN = training.TrainingPlan(epochs=20, shift=0)
+N_TRAINING, N_CLEAN, N_TRAFFIC = 4000, 320, 600
+RATE = 0.05
+"""Share of the training set that is poisoned: the gateway is shown at work here, not the cleanser."""
+# Unshifted images are what a small trigger needs to be learnt.
+PLAN = training.TrainingPlan(epochs=12, shift=0)
 NAME = "signs"
 """What the model is called."""
 TROJANED = 0.05
@@ -58,7 +60,7 @@ class Backdoored:
 
 
 def make(out: Path, *, seed: int = 0, on_progress: OnProgress = silent) -> Backdoored:
-    """Train a model on synthetic signs of which BadNets has poisoned 1 %, unless ``out`` holds one already.
+    """Train a model on synthetic signs of which BadNets has poisoned 5 %, unless ``out`` holds one already.
 
     Args:
         out: the folder for ``model.onnx`` and ``clean.parquet``.
@@ -68,7 +70,7 @@ def make(out: Path, *, seed: int = 0, on_progress: OnProgress = silent) -> Backd
     Raises:
         ForetasteError: a file cannot be written.
     """
-    attack = BadNets(rate=0.01, target=0)
+    attack = BadNets(rate=RATE, target=0)
     model, clean = out / "model.onnx", out / "clean.parquet"
     if not (model.is_file() and clean.is_file()):
         poisoned = poison_training_set(draw_signs(N_TRAINING, seed=3 * seed), attack, seed)

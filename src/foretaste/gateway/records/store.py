@@ -132,7 +132,9 @@ class Store:
         try:
             parsed = make_url(url)
             self._sqlite = parsed.get_backend_name() == "sqlite"
-            if self._sqlite and parsed.database:
+            if self._sqlite:
+                if parsed.database in (None, "", ":memory:"):
+                    raise UsageError("records need a database that lasts; give SQLite a file")
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
             self.engine = sa.create_engine(parsed, pool_pre_ping=not self._sqlite, pool_size=8, max_overflow=32)
         except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ModuleNotFoundError) as error:
