@@ -442,7 +442,7 @@ def protection(n: int, backdoored: Backdoored, folder: Path) -> dict[str, Any]:
     fooled = [one for one in sent if marked[one.row, 0] and bare[one.row] != truth[one.row, 0]]
     stopped = [one.labels[0] != bare[one.row] for one in fooled]
     first = stopped.index(True) if True in stopped else len(stopped)
-    right = [one.labels[0] == truth[one.row, 0] for one, hit in zip(fooled, stopped, strict=True) if hit]
+    right = [one.labels[0] == int(truth[one.row, 0]) for one, hit in zip(fooled, stopped, strict=True) if hit]
     clean = [one for one in sent if not marked[one.row, 0]]
     connection = sqlite3.connect(folder / DATABASE)
     verdicts = dict(connection.execute("SELECT verdict, COUNT(*) FROM inputs GROUP BY verdict").fetchall())
