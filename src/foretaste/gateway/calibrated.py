@@ -12,14 +12,14 @@ import numpy as np
 
 from foretaste import guards, io, plugins
 from foretaste.classifiers.answer_cache import AnswerCache
-from foretaste.classifiers.classifier import Classifier
+from foretaste.classifiers.classifier import Answers, Classifier
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.gateway.settings import Settings
 from foretaste.guards import neo
 from foretaste.guards.guard import Calibrated, Screener
 from foretaste.io.atomic import atomic_json
 from foretaste.progress import OnProgress, silent
-from foretaste.samples import Samples, renumbered
+from foretaste.samples import Images, Samples, renumbered
 
 FOLDER, ORIGIN = "calibration", "origin.json"
 """The folder in the gateway's state, and the file in it that says what it was calibrated with."""
@@ -116,6 +116,10 @@ class Relay:
         """``(H, W, C)`` of the images it takes if the model states it, or None."""
         return self.classifier.sample_shape
 
-    def classify(self, images: Any) -> Any:
-        """Answer as the other classifier does."""
+    def classify(self, images: Images) -> Answers:
+        """Answer for raw images ``uint8 (N, H, W, C)``, any N ≥ 0, as the other classifier does.
+
+        Raises:
+            ForetasteError: as the other classifier does.
+        """
         return self.classifier.classify(images)
