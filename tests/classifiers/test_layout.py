@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from foretaste.classifiers.layout import Declared, Layout, choose_output
+from foretaste.classifiers.preprocessing import Preprocessing
 from foretaste.errors import ForetasteError, UsageError
 
 UINT8, FLOAT, INT = np.dtype(np.uint8), np.dtype(np.float32), np.dtype(np.int64)
@@ -98,6 +99,13 @@ def test_the_output_that_answers() -> None:
 def test_unpack_turns_pack_round(shape: Shape, dtype: np.dtype[Any]) -> None:
     images = np.random.default_rng(0).integers(0, 256, (6, 4, 5, 3), dtype=np.uint8)
     one = layout(shape, dtype)
+    np.testing.assert_array_equal(one.unpack(one.pack(images)), images)
+
+
+def test_unpack_undoes_the_preprocessing() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (6, 4, 5, 3), dtype=np.uint8)
+    way = Preprocessing(scale=255.0, mean=(100.0, 110.0, 120.0), std=(50.0, 60.0, 70.0), channels="bgr")
+    one = layout((None, 3, 4, 5), FLOAT).preprocessed(way)
     np.testing.assert_array_equal(one.unpack(one.pack(images)), images)
 
 
