@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from foretaste.classifiers.answer_cache import AnswerCache
     from foretaste.guards.clean_accuracy import CleanAccuracy
     from foretaste.guards.finding import Finding
-    from foretaste.guards.guard import Reconstructing, Screener
+    from foretaste.guards.guard import Reconstructing
     from foretaste.progress import OnProgress, Progress
     from foretaste.report.scan import Scan
     from foretaste.samples import Samples
@@ -166,7 +166,7 @@ def scan(
     from foretaste.cli.output import whole
     from foretaste.cli.progress import bars
     from foretaste.cli.results_folder import ResultsFolder
-    from foretaste.guards.guard import Calibrated
+    from foretaste.guards.guard import Calibrated, reconstructing
     from foretaste.guards.neo.registry import Registry
     from foretaste.io.sources import left_out
     from foretaste.io.truth import read_truth
@@ -220,7 +220,7 @@ def scan(
             on_progress=listen,
             **hyperparameters,
         )
-        finder = trigger_finder(keeper.screener)
+        finder = reconstructing(keeper.screener)
         if earlier is not None:
             if finder is None:
                 raise UsageError(f"--registry does not apply to --method {method}, which makes out no triggers")
@@ -365,16 +365,6 @@ def shortcomings(finder: Reconstructing | None) -> tuple[str, ...]:
     if not isinstance(finder, NEOScreener) or not finder.unsearched:
         return ()
     return (f"in {finder.unsearched:,} inputs only known triggers were looked for, because of --search-budget",)
-
-
-def trigger_finder(screener: Screener) -> Reconstructing | None:
-    """Return the screener, or the part of a combined one, that makes out triggers; None if none does."""
-    from foretaste.guards.guard import Reconstructing
-
-    for part in (screener, *getattr(screener, "screeners", ())):
-        if isinstance(part, Reconstructing):
-            return part
-    return None
 
 
 def preprocessing(scale: float | None, mean: str | None, std: str | None, channels: str | None) -> Preprocessing | None:

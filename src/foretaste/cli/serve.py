@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from foretaste.cli.options import Resize, Seed, Settings
+from foretaste.cli.options import Resize, Seed, Settings, size
 from foretaste.errors import ForetasteError, UsageError
 
 PREFIX = "FORETASTE_"
@@ -148,7 +148,7 @@ def serve(
             upstream=upstream,
             name=name,
             clean=clean,
-            resize=resize,
+            resize=size(resize),
             method=method,
             hyperparameters=hyperparameters,
             false_alarm_rate=false_alarm_rate,

@@ -24,7 +24,7 @@ class Settings:
             ``model`` and ``upstream`` is given.
         name: what a local model is called in the protocol.
         clean: source of the trusted images that the guard is calibrated with.
-        resize: side in pixels that the clean images are scaled to, or None.
+        resize: height and width in pixels that the clean images are scaled to, or None.
         method: name of the guard.
         hyperparameters: fields of the guard that are not to have their default.
         false_alarm_rate: share of clean inputs that may be called trojaned, in (0, 1).
@@ -63,7 +63,7 @@ class Settings:
     upstream: str | None = None
     name: str = "model"
     clean: str
-    resize: int | None = None
+    resize: tuple[int, int] | None = None
     method: str = "neo"
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     false_alarm_rate: float = 0.01
