@@ -83,6 +83,18 @@ def poison(
             show_default=False,
         ),
     ] = None,
+    imbalance: Annotated[
+        float,
+        typer.Option(
+            "--imbalance",
+            metavar="RHO",
+            help="Make the set long-tailed first: the first class keeps RHO times the share that the last one keeps.",
+        ),
+    ] = 1.0,
+    label_noise: Annotated[
+        float,
+        typer.Option("--label-noise", metavar="SHARE", help="Give this share of the set a wrong label first."),
+    ] = 0.0,
     seed: Seed = 0,
     settings: Settings = None,
     split: Split = None,
@@ -101,9 +113,13 @@ def poison(
     from foretaste.cli.output import truth_of_training_set, whole
     from foretaste.cli.progress import bars
     from foretaste.cli.results_folder import ResultsFolder
+    from foretaste.imperfections import Imperfections
     from foretaste.io.atomic import atomic_text
     from foretaste.io.truth import Truth, write_truth
 
+    imperfections = Imperfections(imbalance=imbalance, label_noise=label_noise)
+    if imperfections != Imperfections() and (at == "test" or truth_file is not None):
+        raise UsageError("--imbalance and --label-noise are for a training set that is not poisoned yet")
     if truth_file is not None and at == "test":
         raise UsageError("--truth is about a training set; leave it out with --at test")
     if attack is not None and attack_from is None:
@@ -152,6 +168,8 @@ def poison(
         hyperparameters = {field: getattr(chosen, field) for field in names(type(chosen))}
         folder.keep(*(value for value in hyperparameters.values() if isinstance(value, Path)))
         if at == "train":
+            imperfect = imperfections.apply(samples, seed)
+            samples = imperfect.samples
             marks = earlier.mark(samples)
             taken = marks.poison | marks.cover
             chosen = attacks.fitted(chosen, samples[~taken] if taken.any() else samples, seed, on_progress=show)
@@ -162,6 +180,9 @@ def poison(
             truth = earlier.joined(
                 Truth.of_training_set(result, poisoned.poison, poisoned.cover, poisoned.original_labels, name)
             )
+            noisy = samples.ids[imperfect.mislabelled].tolist()
+            before = imperfect.original_labels[imperfect.mislabelled].tolist()
+            truth = truth.joined(Truth(noisy_labels=dict(zip(noisy, before, strict=True))))
         else:
             stamped = TEST_RATE if rate is None else rate
             result, trojaned = attacks.stamp_inputs(samples, chosen, stamped, seed)
@@ -174,6 +195,8 @@ def poison(
         head = {"attack": name, "at": at, "seed": seed, "source": source, "classes": samples.classes}
         if at == "test":
             head["stamped"] = stamped
+        if imperfections != Imperfections():
+            head |= {"imbalance": imbalance, "label_noise": label_noise}
         if isinstance(chosen, attacks.Trainable) and chosen.weights is not None:
             attacks.save_weights(chosen, out / WEIGHTS)
         if model is not None:
