@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from foretaste import training
-from foretaste.attacks import BadNets, Poisoned, poison_training_set
+from foretaste.attacks import SIG, BadNets, Poisoned, poison_training_set
 from foretaste.cleansers.confusion_training import ConfusionTraining
 from foretaste.cleansers.confusion_training.base_model import balanced
 from foretaste.cleansers.confusion_training.evidence import Mark
@@ -129,6 +129,18 @@ def test_one_trigger_under_random_wrong_labels_is_found(signs: Samples, clean: S
     detection = verdict.compare(poison)
     assert detection.tpr >= 0.9
     assert detection.fpr <= 0.01
+
+
+def test_a_wave_under_right_labels_is_found_by_its_pattern(hills: Hills) -> None:
+    poisoned = poison_training_set(hills(2400, n_classes=12), SIG(rate=1 / 30, target=TARGET), 0)
+    verdict = replace(TINY, rounds=1, false_condemnations=0.01).inspect(poisoned.samples, None)
+    assert verdict.suspect_classes == (TARGET,)
+    detection = verdict.compare(poisoned.poison)
+    assert detection.tpr >= 0.95
+    assert np.count_nonzero(verdict.flagged & ~poisoned.poison) <= 3
+    guilty = verdict.classes[TARGET]
+    assert guilty.statistic >= guilty.threshold
+    assert "carry one pattern" in guilty.reason
 
 
 # Same arguments, same verdict.

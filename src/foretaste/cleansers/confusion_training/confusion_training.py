@@ -25,6 +25,8 @@ from foretaste.training import check
 
 EXCLUDED = 0.75
 """Samples that score above this are excluded from the next base model; the cut is at 1."""
+CERTAIN = 5.0
+"""Log odds of poison where a pattern alone condemned a class."""
 TURNS = 2
 """Turns of self-training: what one finds, the detectors of the next learn from."""
 DETECTOR_SCALE = 2.0
@@ -42,7 +44,8 @@ class ConfusionTraining:
     base model can explain, even if that were wrong by a factor. In a condemned class a *detector* learns to tell the
     suspects from the rest, as one more view, and a *mixture* of two distributions over all views says which samples are
     poison. A second round trains the base model without what looked suspicious, so that it unlearns a mark which it had
-    taken for natural.
+    taken for natural. Poison whose labels are right is condemned by its pattern alone, where that parts the class in
+    pixels (``PixelSpectralSignatures``).
 
     Feature vectors are left to ``residual-trees``, which works by the same evidence.
 
@@ -125,7 +128,9 @@ class ConfusionTraining:
         start = time.perf_counter()
         run = Run(self, samples, clean, seed, workdir, on_progress)
         # To a base model that learns from them, what is on a good part of a class would be natural.
-        _, excluded, _ = PixelSpectralSignatures(folds=self.folds).project(samples, clean, seed, on_progress)
+        pixels = PixelSpectralSignatures(folds=self.folds)
+        _, carriers, parted = pixels.project(samples, clean, seed, on_progress)
+        excluded = carriers
         history: list[Scored] = []
         rounds: list[Round] = []
         for number in range(self.rounds):
@@ -139,11 +144,15 @@ class ConfusionTraining:
         marks = clearest_of_rounds([scored.marks for scored in history], self.false_condemnations)
         scored = replace(history[-1], marks=marks)
         odds = self.poison_log_odds(run, scored)
+        # Poison with right labels is what the base model expects, so only its pattern can condemn a class.
+        alone = carriers & ~np.isin(samples.labels, samples.labels[odds > 0])
+        odds[alone] = CERTAIN
         flagged = odds > 0
+        patterns = {label: (float(parted[label]), pixels.gain) for label in np.unique(samples.labels[alone]).tolist()}
         return Verdict(
             scores=scored.final_scores(odds),
             flagged=flagged,
-            classes=class_evidence(scored, samples, flagged, VIEWS, self.tolerance),
+            classes=class_evidence(scored, samples, flagged, VIEWS, self.tolerance, patterns),
             method=self.name,
             seed=seed,
             seconds=time.perf_counter() - start,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,7 +122,12 @@ def clearest_of_rounds(rounds: Sequence[Sequence[Mark]], false_condemnations: fl
 
 
 def class_evidence(
-    scored: Scored, samples: Samples, flagged: Mask, views: Sequence[str], tolerance: float
+    scored: Scored,
+    samples: Samples,
+    flagged: Mask,
+    views: Sequence[str],
+    tolerance: float,
+    patterns: Mapping[int, tuple[float, float]] | None = None,
 ) -> tuple[ClassEvidence, ...]:
     """Return the evidence of every class: the test that condemned it, or its own if none did.
 
@@ -132,6 +137,7 @@ def class_evidence(
         flagged: ``bool (N,)``.
         views: names of the views.
         tolerance: factor by which the base model's odds were allowed to be too low.
+        patterns: classes that a pattern in pixels condemned, by label, each with its statistic and threshold, in nats.
     """
     evidence = []
     *own, any_label = scored.marks
@@ -139,6 +145,24 @@ def class_evidence(
     for label, name in enumerate(samples.classes):
         members = samples.labels == label
         n_flagged = int(np.count_nonzero(flagged & members))
+        if patterns and label in patterns:
+            statistic, threshold = patterns[label]
+            evidence.append(
+                ClassEvidence(
+                    label=label,
+                    n_samples=int(np.count_nonzero(members)),
+                    n_suspects=int(np.count_nonzero(above_cut & members)),
+                    n_flagged=n_flagged,
+                    statistic=statistic,
+                    threshold=threshold,
+                    condemned=True,
+                    reason=(
+                        f"{n_flagged} images carry one pattern that the rest of the class does not: in pixels, two "
+                        f"distributions explain an image better than one by {statistic:.2f} nats"
+                    ),
+                )
+            )
+            continue
         mark = any_label if n_flagged and not own[label].condemned else own[label]
         carried = "labelled other than the base model would" if mark is any_label else f"labelled {name}"
         evidence.append(
