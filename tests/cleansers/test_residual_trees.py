@@ -54,24 +54,23 @@ def test_a_mark_is_found(values: dict[int, float], trust: bool) -> None:
     assert len(verdict.notes) == (0 if trust else 1)
 
 
-def test_a_mark_of_rare_values_is_found_under_right_labels() -> None:
+def test_a_mark_of_rare_values_under_right_labels_is_ranked_first_and_not_condemned() -> None:
     samples = blobs(3000)
     poison = np.isin(np.arange(3000), np.flatnonzero(samples.labels == TARGET)[:45])
     rows = samples.inputs.copy()
     # Each alone is nothing unusual.
     rows[np.ix_(poison, np.array([1, 3, 4, 8, 9, 11, 15, 18]))] = [3.5, -3.5, 3.5, 3.5, -3.5, 3.5, -3.5, -3.5]
     verdict = ResidualTrees().inspect(Samples.from_arrays(rows, samples.labels), blobs(300, seed=1))
-    assert verdict.suspect_classes == (TARGET,)
-    detection = verdict.compare(poison)
-    assert detection.tpr >= 0.95
-    assert detection.fpr <= 0.005
+    # The forest expects the right label, and no other sample of the class shows the mark: that is no evidence.
+    assert verdict.suspect_classes == ()
+    assert verdict.compare(poison).auroc >= 0.98
 
 
 @pytest.mark.parametrize("trust", [True, False])
 def test_nothing_is_found_where_nothing_is(trust: bool) -> None:
     verdict = ResidualTrees().inspect(blobs(2000), blobs(200, seed=1) if trust else None)
     assert not verdict.flagged.any()
-    assert len(verdict.rounds) == 2
+    assert len(verdict.rounds) == 1
 
 
 @pytest.mark.parametrize(("n", "held"), [(600, 0), (600, 10), (1500, 0)])
@@ -108,7 +107,7 @@ def test_progress_is_reported_to_the_end() -> None:
     assert ends == {
         f"round {number + 1}: {phase}": True
         for number in range(len(verdict.rounds))
-        for phase in ("learn what is natural", "confuse trees", "confuse linear models")
+        for phase in ("grow the forest", "boost trees", "confuse linear models")
     }
 
 

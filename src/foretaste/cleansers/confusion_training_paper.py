@@ -220,8 +220,8 @@ class ConfusionTrainingPaper:
        likelier they become if the samples that are still given their label have a Gaussian of their own. For feature
        vectors the authors make no test, but flag a fixed share of the set.
 
-    Nothing here knows the attack. The fields not described below are those of ``Configuration``; None, the default,
-    takes the preset's value.
+    Nothing here knows the attack. The fields from ``victim_epochs`` on are those of ``Configuration``; None, the
+    default, takes the preset's value.
 
     Attributes:
         preset: which published configuration; None is "cifar10" for images and "ember" for feature vectors.
@@ -234,6 +234,26 @@ class ConfusionTrainingPaper:
         ridge: added to the variance along each principal axis, > 0, so that points on a line have a density.
         ratio: a class is condemned if the likelihood per sample grows by more than this factor, > 1.
         top_ratio: the same for the class whose factor is the highest, > 1.
+        victim_epochs: passes of the victim over the set, ≥ 1. The authors name the number for CIFAR-10 alone; the
+            other presets take the same.
+        shares: share of the set that is distilled after each round but the last, in (0, 1]; so there is one more round.
+        floors: share of each class that is distilled at least, rounded up to whole samples, in [0, 1]; it keeps the
+            labels balanced enough for the next round to be able to learn every class.
+        pretrain_epochs: passes over the distilled set before each confusion, ≥ 1.
+        pretrain_rate: learning rate of these passes, > 0.
+        pretrain_momentum: in [0, 1).
+        pretrain_batch_size: samples per step, ≥ 2.
+        warm_start: whether a round starts from the weights that the round before was pretrained to, or from new ones.
+        clean_from: round, from 1, from which the clean set joins the pretraining under wrong labels.
+        confusion_steps: steps of each confusion, ≥ 1.
+        confusion_rates: learning rate of each confusion, > 0.
+        momentum: of each confusion, in [0, 1).
+        weight_decay: of pretraining and confusion, ≥ 0.
+        lambda_: weight of the clean samples' loss in a confusion, λ − 1 to 1 for the distilled samples'; above 1.
+        every: the k of a confusion that takes a batch of the distilled set in every k-th step, ≥ 1.
+        batch_size: clean samples in a step, and as many of the distilled set, ≥ 2.
+        clean_size: clean samples that the authors had, ≥ 1.
+        flagged_share: None tests each class; otherwise this share of the set, in (0, 1], is flagged without a test.
 
     Raises:
         UsageError: a value is out of range.

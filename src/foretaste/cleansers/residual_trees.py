@@ -92,6 +92,7 @@ class ResidualTrees:
         check(self.decay > 0 and self.farthest > 0, "decay and farthest must be above 0")
         check(0 < self.label_noise < 1, "label_noise must be in (0, 1)")
         check(self.tolerance >= 1, "tolerance must be 1 or more")
+        check(self.spread > 0, "spread must be above 0")
         check(0 < self.false_condemnations < 1, "false_condemnations must be in (0, 1)")
 
     def inspect(
@@ -155,6 +156,7 @@ class ResidualTrees:
         if clean is not None and lacking:
             clean = filled(clean, samples, lacking, excluded, seed)
         natural = self.natural(samples, excluded, clean, seed)
+        on_progress(Progress(phase=f"{phase}: grow the forest", done=1, total=1))
         base = calibrate(np.log(natural).astype(np.float32), samples.labels, self.label_noise)
         # Without a clean set the set confuses itself, and what is rare in it still tells; but poison whose label is
         # right takes a clean set to find.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections.abc import Iterable
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -50,7 +50,7 @@ def parse(text: str, hint: Any) -> Any:
     Raises:
         ValidationError: the text is no such value.
     """
-    kinds = get_args(hint) if get_origin(hint) is types.UnionType else (hint,)
+    kinds = get_args(hint) if get_origin(hint) in (types.UnionType, Union) else (hint,)
     if type(None) in kinds and text.lower() == "none":
         return None
     takes_many = any(get_origin(kind) is tuple for kind in kinds)

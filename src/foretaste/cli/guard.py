@@ -325,22 +325,22 @@ def learn(
             taken = trusted[:0]
         suspects, trusted = fitting(classifier, renumbered(taken, classes, quarantine), trusted)
         trusted, counted, learnt = renumbered(trusted, classes, clean), Counted(classifier), Registry()
-        accuracy = known_well_enough(counted, trusted, seed, bare)
+        accuracy = None
         if len(suspects):
+            accuracy = known_well_enough(counted, trusted, seed, bare)
             learnt = neo.learn(suspects, counted, trusted, seed=seed, on_progress=listen)
     with folder:
         known.merge(learnt).save(out)
         folder.finish()
     triggers = [describe(trigger, len(rows), classes) for trigger, rows in find_triggers(learnt, suspects)]
     if as_json:
+        known_share = None if accuracy is None else accuracy.described()
         typer.echo(
-            json.dumps(
-                {"n_samples": len(suspects), "clean_accuracy": accuracy.described(), "triggers": triggers}, indent=2
-            )
+            json.dumps({"n_samples": len(suspects), "clean_accuracy": known_share, "triggers": triggers}, indent=2)
         )
         return 0
     say(f"triggers reconstructed from {len(suspects)} samples: {len(triggers)}")
-    for note in doubts(accuracy):
+    for note in () if accuracy is None else doubts(accuracy):
         say(f"note: {note}")
     for trigger in triggers:
         say(f"  {line(trigger)}; in {trigger['n_found']} samples")

@@ -77,8 +77,10 @@ def lister(package: str) -> Callable[[bool], None]:
     def show(wanted: bool) -> None:
         if wanted:
             methods = import_module(package)  # only now, because it is slow
-            for name in methods.names():
-                typer.echo(f"{name:24}{methods.find(name).summary}")
+            names = methods.names()
+            width = max(map(len, names)) + 2
+            for name in names:
+                typer.echo(f"{name:{width}}{methods.find(name).summary}")
             raise typer.Exit
 
     return show

@@ -133,7 +133,7 @@ def test_one_trigger_under_random_wrong_labels_is_found(signs: Samples, clean: S
 
 def test_a_wave_under_right_labels_is_found_by_its_pattern(hills: Hills) -> None:
     poisoned = poison_training_set(hills(2400, n_classes=12), SIG(rate=1 / 30, target=TARGET), 0)
-    verdict = replace(TINY, rounds=1, false_condemnations=0.01).inspect(poisoned.samples, None)
+    verdict = replace(TINY, rounds=1, tolerance=20.0, false_condemnations=0.01).inspect(poisoned.samples, None)
     assert verdict.suspect_classes == (TARGET,)
     detection = verdict.compare(poisoned.poison)
     assert detection.tpr >= 0.95
