@@ -62,7 +62,7 @@ def test_a_model_is_not_replaced_by_what_is_made_of_it(
     before = given.read_bytes()
     options = ["--attack", "trojan-nn", "--set", f"model={given}", "--out", str(tmp_path)]
     assert cli.main(["poison", str(source), *options]) == 4
-    assert "trojaned.safetensors would be overwritten" in capsys.readouterr().err
+    assert "holds trojaned.safetensors, which foretaste did not write" in capsys.readouterr().err
     assert given.read_bytes() == before
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from foretaste.cleansers.verdict import ClassEvidence, Verdict
-from foretaste.io import Skipped
+from foretaste.io import Loaded, Skipped
 from foretaste.report.page import cleanse_page
 from foretaste.report.results import save_cleanse
 from foretaste.samples import Mask, Samples
@@ -119,7 +119,7 @@ def test_nothing_found(render: Render, samples: Samples, cleared: Verdict) -> No
 
 
 def test_next_steps_depend_on_the_run(render: Render, samples: Samples, verdict: Verdict) -> None:
-    without = render(samples, verdict, skipped=[Skipped("bad.png", "is not an image")])[1].words()
+    without = render(samples, verdict, loaded=Loaded(samples, (Skipped("bad.png", "is not an image"),)))[1].words()
     assert "--clean" in without
     assert "1 sample could not be read and was not inspected" in without
     assert "bad.png: is not an image" in without
@@ -236,7 +236,7 @@ def test_names_from_the_data_are_escaped(
             evil,
             source=EVIL,
             settings={EVIL: EVIL},
-            skipped=[Skipped(EVIL, EVIL)],
+            loaded=Loaded(samples, (Skipped(EVIL, EVIL),)),
             truth_poison=~verdict.flagged,
         )
         assert "<script" not in page

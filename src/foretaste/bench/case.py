@@ -129,13 +129,16 @@ def read_sets(data: DataSet, on_progress: OnProgress) -> tuple[Samples, Samples]
         local = [folder / f"{source}-{split}.parquet" for split in io.named.SPLITS]
         if all(path.exists() for path in local):
             source, test = map(str, local)
-    whole = io.load(source, split="train", resize=data.resize, on_progress=on_progress)
+    loaded = io.read(source, resize=data.resize, on_progress=on_progress)
+    whole = loaded.samples
     if isinstance(test, float):
         rest, held_out = whole.split(round((1 - test) * len(whole)), np.random.default_rng(0))
         return rest, held_out
     if test is None:
         raise UsageError(f"{source} has no test set of its own; name one by test, or a share to split off")
-    held_out = io.load(test, split="test", resize=data.resize, on_progress=on_progress)
+    held_out = io.read(
+        test, default_split="test", resize=data.resize, use="compare", like=loaded, on_progress=on_progress
+    ).samples
     if held_out.classes != whole.classes or held_out.sample_shape != whole.sample_shape:
         raise UsageError(f"{test} has other classes or another input shape than {source}")
     return whole, held_out

@@ -236,13 +236,10 @@ class CleanserDoor:
     def judge(self, method: Any, case: Case) -> Artefact:
         """Return the verdict's scores and flags, with how it compares with the truth, and leave its report."""
         samples, cell, watch = case.samples, case.cell, Stopwatch()
-        cleansers.check_samples(samples)
-        if case.clean is not None:
-            cleansers.check_clean(case.clean, samples)
         victim_seconds = self.victim_seconds(method, case)
         with watch.running():
-            verdict: Verdict = method.inspect(
-                samples, case.clean, seed=cell.seed, workdir=case.workdir(), on_progress=case.on_progress
+            verdict: Verdict = cleansers.apply(
+                method, samples, case.clean, seed=cell.seed, workdir=case.workdir(), on_progress=case.on_progress
             )
         with TemporaryDirectory() as folder:
             save_verdict(

@@ -16,7 +16,7 @@ from foretaste.errors import UsageError
 from foretaste.progress import OnProgress, silent
 from foretaste.samples import Mask, Samples, alike, renumbered
 
-__all__ = ["CLEANSERS", "Cleanser", "Verdict", "cleanse", "find", "names"]
+__all__ = ["CLEANSERS", "Cleanser", "Verdict", "apply", "cleanse", "find", "names"]
 
 CLEANSERS: dict[str, type[Cleanser]]
 """The built-in cleansers by name; loaded when first used, because they need torch (PEP 562)."""
@@ -118,6 +118,23 @@ def cleanse(
         UsageError: there is no such cleanser or hyperparameter, a value is out of range, or the samples do not fit.
     """
     cleanser = plugins.build(method, find(method), hyperparameters)
+    return apply(cleanser, samples, clean, seed=seed, workdir=workdir, on_progress=on_progress)
+
+
+def apply(
+    cleanser: Cleanser,
+    samples: Samples,
+    clean: Samples | None,
+    *,
+    seed: int = 0,
+    workdir: Path | None = None,
+    on_progress: OnProgress = silent,
+) -> Verdict:
+    """Find the poison in a training set with a cleanser that is built already; the arguments are those of ``cleanse``.
+
+    Raises:
+        UsageError: the samples do not fit.
+    """
     samples, clean, judged = prepare(samples, clean, seed)
     verdict = cleanser.inspect(
         samples if judged.all() else samples[judged], clean, seed=seed, workdir=workdir, on_progress=on_progress

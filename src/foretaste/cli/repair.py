@@ -93,7 +93,7 @@ def repair(
         def read(source: str | None, split: str = "train") -> Samples | None:
             if source is None:
                 return None
-            loaded = io.read(source, split=split, resize=size(resize), on_bad=on_bad, on_progress=show)
+            loaded = io.read(source, default_split=split, resize=size(resize), on_bad=on_bad, on_progress=show)
             skipped.extend(loaded.skipped)
             return renumbered(loaded.samples, net.classes or loaded.samples.classes, source)
 
