@@ -100,7 +100,7 @@ class Relay:
     """Asks another classifier, which can be exchanged.
 
     Attributes:
-        classifier: whom to ask.
+        classifier: the model to ask.
     """
 
     def __init__(self, classifier: Classifier) -> None:
