@@ -229,9 +229,9 @@ def surplus(observed: Probabilities, mean: Probabilities, sizes: NDArray[np.intp
     return np.where(share > expected, nats, 0.0)
 
 
-def decided(marks: Sequence[Mark], false_condemnations: float, tries: int = 1) -> list[Mark]:
-    """Return the marks with the threshold that all of them together imply, and p-values for so many tries."""
-    p_values = np.array([min(1.0, mark.p_value * tries) for mark in marks])
+def decided(marks: Sequence[Mark], false_condemnations: float) -> list[Mark]:
+    """Return the marks with the threshold that all of them together imply."""
+    p_values = np.array([mark.p_value for mark in marks])
     n_condemned = int(np.count_nonzero(false_discovery_control(p_values, method="by") <= false_condemnations))
     harmonic = float((1 / np.arange(1, len(marks) + 1)).sum())
     threshold = false_condemnations * max(n_condemned, 1) / (len(marks) * harmonic)

@@ -147,38 +147,29 @@ def class_evidence(
         n_flagged = int(np.count_nonzero(flagged & members))
         if patterns and label in patterns:
             statistic, threshold = patterns[label]
-            evidence.append(
-                ClassEvidence(
-                    label=label,
-                    n_samples=int(np.count_nonzero(members)),
-                    n_suspects=int(np.count_nonzero(above_cut & members)),
-                    n_flagged=n_flagged,
-                    statistic=statistic,
-                    threshold=threshold,
-                    condemned=True,
-                    reason=(
-                        f"{n_flagged} images carry one pattern that the rest of the class does not: in pixels, two "
-                        f"distributions explain an image better than one by {statistic:.2f} nats"
-                    ),
-                )
+            reason = (
+                f"{n_flagged} images carry one pattern that the rest of the class does not: in pixels, two "
+                f"distributions explain an image better than one by {statistic:.2f} nats"
             )
-            continue
-        mark = any_label if n_flagged and not own[label].condemned else own[label]
-        carried = "labelled other than the base model would" if mark is any_label else f"labelled {name}"
+        else:
+            mark = any_label if n_flagged and not own[label].condemned else own[label]
+            statistic, threshold = -math.log10(mark.p_value), -math.log10(mark.threshold)
+            carried = "labelled other than the base model would" if mark is any_label else f"labelled {name}"
+            reason = (
+                f"of the {mark.n_samples} samples that show a mark by {views[mark.view]} most clearly, "
+                f"{mark.observed} are {carried}; {mark.expected:.1f} would be if nothing but the looks counted, "
+                f"were the odds by looks {tolerance:g} times too low"
+            )
         evidence.append(
             ClassEvidence(
                 label=label,
                 n_samples=int(np.count_nonzero(members)),
                 n_suspects=int(np.count_nonzero(above_cut & members)),
                 n_flagged=n_flagged,
-                statistic=-math.log10(mark.p_value),
-                threshold=-math.log10(mark.threshold),
+                statistic=statistic,
+                threshold=threshold,
                 condemned=n_flagged > 0,
-                reason=(
-                    f"of the {mark.n_samples} samples that show a mark by {views[mark.view]} most clearly, "
-                    f"{mark.observed} are {carried}; {mark.expected:.1f} would be if nothing but the looks counted, "
-                    f"were the odds by looks {tolerance:g} times too low"
-                ),
+                reason=reason,
             )
         )
     return tuple(evidence)
