@@ -15,7 +15,7 @@ from foretaste.cleansers.confusion_training import ConfusionTraining
 from foretaste.cleansers.confusion_training.base_model import balanced
 from foretaste.cleansers.confusion_training.evidence import Mark
 from foretaste.cleansers.confusion_training.run import Run, better_half
-from foretaste.cleansers.confusion_training.scored import Scored, own_gains
+from foretaste.cleansers.confusion_training.scored import Scored
 from foretaste.cleansers.confusion_training.views import LinearViews, ShapeView, confused
 from foretaste.cleansers.verdict import Verdict
 from foretaste.errors import UsageError
@@ -208,8 +208,9 @@ def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def _condemning(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every class be condemned, so that there are detectors."""
-    monkeypatch.setattr(Mark, "condemned", property(lambda mark: mark.seeds.any()))
+    """Condemn half of the classes, so that there are detectors, and suspect samples of the others, for a round 2."""
+    monkeypatch.setattr("foretaste.cleansers.confusion_training.confusion_training.EXCLUDED", 0.0)
+    monkeypatch.setattr(Mark, "condemned", property(lambda mark: mark.label % 2 == 0))
 
 
 KILLS = [
@@ -377,10 +378,17 @@ def test_the_generator_alone_decides_the_weights() -> None:
     assert not torch.equal(one, other)
 
 
-def test_gains_are_of_the_own_label() -> None:
-    outputs = np.array([[3, 0, 0, 2], [0, 3, 0, 2], [0, 3, 0, -2]], dtype=np.float32)
-    gains = own_gains(outputs, np.array([0, 1, 1]), np.array([False, True, True]))
-    assert gains.tolist() == [2.0, 4.0, 2.0]
+def test_a_sample_is_scored_for_its_label_and_against_the_base_models_answer() -> None:
+    labels = np.array([0, 1, 1])
+    base = np.array([[0.9, 0.05, 0.05], [0.9, 0.05, 0.05], [0.05, 0.9, 0.05]])
+    outputs = np.array([[3, 0, 0, 2], [0, 3, 0, 4], [0, 3, 0, -2]], dtype=np.float32)
+    scored = Scored.of(base, [outputs], [], labels, spread=0.1)
+    # Robust standard deviations of 0 and of 2 · 1.4826 nats; the cut is at 0.7 nats at least.
+    np.testing.assert_allclose(scored.named[:, 0], 2 / 0.7, rtol=1e-6)
+    np.testing.assert_allclose(scored.denied[:, 0], np.array([2, 4, -2]) / 0.7, rtol=1e-6)
+    # Only of a sample which disagrees with the base model may another answer have been denied.
+    np.testing.assert_allclose(scored.scores[:, 0], np.array([2, 4, 2]) / 0.7, rtol=1e-6)
+    assert scored.as_round("round 1", labels == 0, 1.0).losses[0] == pytest.approx(np.log(1 + 2 * np.exp(-3)), rel=1e-5)
 
 
 def test_a_natural_look_is_not_excluded_as_a_whole(hills: Hills) -> None:
@@ -393,6 +401,6 @@ def test_a_natural_look_is_not_excluded_as_a_whole(hills: Hills) -> None:
     scores = np.zeros((400, 3), dtype=np.float32)
     scores[copies, 0] = scores[some, 2] = 2
     none = np.zeros(400, dtype=np.bool_)
-    scored = Scored(labels=samples.labels, outputs=[], marks=[], gains=scores, scores=scores, disagree=none)
+    scored = Scored(labels=samples.labels, outputs=[], marks=[], named=scores, denied=scores, disagree=none)
     filmed = Samples(samples.labels, samples.classes, samples.ids, images=images)
     assert np.flatnonzero(SMALL.suspects(scored, filmed)).tolist() == some.tolist()

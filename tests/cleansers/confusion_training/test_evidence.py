@@ -181,6 +181,17 @@ def test_calibration_finds_temperature_and_noise() -> None:
     assert sure.min() == pytest.approx(0.0025, rel=0.01)
 
 
+def test_calibration_sets_right_which_class_is_taken_for_which() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(3000) % 3
+    # Most of class 0 is taken for class 1, but not quite as class 1 itself is.
+    logits = rng.normal(0, 0.3, (3000, 3)) + 3 * np.eye(3)[labels]
+    logits[labels == 0] = rng.normal(0, 0.3, (1000, 3)) + [2.0, 2.5, 0.0]
+    found = calibrate(logits.astype(np.float32), labels, 0.01)
+    assert (logits[labels == 0].argmax(axis=1) == 0).mean() < 0.2
+    assert (found[labels == 0].argmax(axis=1) == 0).mean() > 0.95
+
+
 def test_the_last_output_is_taken_from_the_answer() -> None:
     base = np.array([[0.7, 0.2, 0.1]])
     outputs = np.array([[0, math.log(2), 0, math.log(7)]], dtype=np.float32)

@@ -40,6 +40,15 @@ def test_the_far_side_of_the_clean_samples_is_no_poison() -> None:
     assert odds[:60][scores[:60, 0] > 2].min() > 0
 
 
+def test_poison_further_out_than_the_rest_of_it_is_poison_all_the_same() -> None:
+    rng = np.random.default_rng(0)
+    # Four of the poison are far from the clean samples and from the other poison.
+    scores = np.concatenate([rng.normal(28, 1, (60, 2)), [[18.0, 18.0]] * 4, rng.normal(0, 0.4, (330, 2))])
+    seeds = np.arange(394) < 60
+    odds = posterior_log_odds(scores, seeds, seeds)
+    assert np.flatnonzero(odds > 0).tolist() == list(range(64))
+
+
 def test_one_seed_is_enough_to_go_on() -> None:
     scores, poison = two_groups(1)
     odds = posterior_log_odds(scores, poison, poison)

@@ -80,8 +80,8 @@ class ConfusionTraining:
     folds: int = 3
     base_steps: int = 300
     base_noise: float = 20.0
-    view_steps: int = 250
-    network_steps: int = 130
+    view_steps: int = 150
+    network_steps: int = 80
     detector_steps: int = 200
     batch_size: int = 256
     clean_batch_size: int = 64

@@ -1,4 +1,4 @@
-"""Which samples of a condemned class are poison: a mixture of two normal distributions."""
+"""Which samples of a condemned class are poison: a mixture of two Student distributions."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
-from scipy.stats import multivariate_normal
 
 from foretaste.samples import Mask
 
+FREEDOM = 4.0
+"""Degrees of freedom of both distributions, the usual choice where outliers are expected."""
 STEPS = 30
 """Of expectation maximisation."""
 NARROWEST = 0.1
@@ -20,9 +21,10 @@ NARROWEST = 0.1
 def posterior_log_odds(scores: NDArray[np.floating], seeds: Mask, disagree: Mask) -> NDArray[np.float64]:
     """Return the log odds that a sample of a condemned class is poison, ``float64 (n,)``.
 
-    One normal distribution for the poison and one for the rest are fitted by expectation maximisation, which starts
-    from the seeds. Samples that disagree with the base model have one share of poison, the others another: poison from
-    another class disagrees, so a sample that agrees needs clearer scores.
+    One Student distribution for the poison and one for the rest are fitted by expectation maximisation (Peel and
+    McLachlan 2000), which starts from the seeds. Their heavy tails keep a few samples that fit neither from widening
+    one until it holds them. Samples that disagree with the base model have one share of poison, the others another:
+    poison from another class disagrees, so a sample that agrees needs clearer scores.
 
     Args:
         scores: out-of-fold scores, ``(n, M)``, in multiples of the cut; higher is more suspicious.
@@ -30,16 +32,22 @@ def posterior_log_odds(scores: NDArray[np.floating], seeds: Mask, disagree: Mask
         disagree: ``bool (n,)``, samples whose label is not the base model's answer.
     """
     values, poison = scores.astype(np.float64), seeds.astype(np.float64)
-    odds = np.zeros(len(values))
+    odds, size = np.zeros(len(values)), values.shape[1]
+    # How much each sample counts in either distribution: less the further out it lies.
+    inner = {sign: np.ones(len(values)) for sign in (1, -1)}
     for _ in range(STEPS):
         odds = np.zeros(len(values))
         means = []
         for weights, sign in ((poison, 1), (1 - poison, -1)):
             total = weights.sum() + 1e-9
-            mean = weights @ values / total
+            pulls = weights * inner[sign]
+            mean = pulls @ values / (pulls.sum() + 1e-9)
             centred = values - mean
-            spread = (weights[:, None] * centred).T @ centred / total + NARROWEST**2 * np.eye(values.shape[1])
-            odds += sign * multivariate_normal.logpdf(centred, cov=spread)
+            spread = (pulls[:, None] * centred).T @ centred / total + NARROWEST**2 * np.eye(size)
+            distances = (centred @ np.linalg.inv(spread) * centred).sum(axis=1)
+            inner[sign] = (FREEDOM + size) / (FREEDOM + distances)
+            density = np.linalg.slogdet(spread)[1] + (FREEDOM + size) * np.log1p(distances / FREEDOM)
+            odds -= sign * density / 2
             means.append(mean)
         for group in (disagree, ~disagree):
             share = (poison[group].sum() + 0.5) / (np.count_nonzero(group) + 1)

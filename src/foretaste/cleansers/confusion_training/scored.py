@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
 from foretaste.cleansers.confusion_training.evidence import Mark, Probabilities, clearest_of, decided
 from foretaste.cleansers.confusion_training.mixture import posterior_log_odds
@@ -30,17 +31,17 @@ class Scored:
         labels: ``(N,)``.
         outputs: of each view, ``(N, K + 1)``.
         marks: the clearest mark of each label, and last that of any label but the base model's answer.
-        gains: ``float32 (N, V)``, by how many nats each view made the sample's own label likelier.
-        scores: ``float32 (N, V)``, the gains in multiples of the cut, which lies ``spread`` robust standard deviations
-            above 0.
+        named: ``float32 (N, V)``, by how many nats each view made the sample's own label likelier than the mean of all,
+            in multiples of the cut, which lies ``spread`` robust standard deviations above 0.
+        denied: ``float32 (N, V)``, by how many it took the base model's answer down, in multiples of that cut.
         disagree: ``bool (N,)``, samples whose label is not the base model's answer.
     """
 
     labels: Labels
     outputs: Sequence[Outputs]
     marks: Sequence[Mark]
-    gains: NDArray[np.float32]
-    scores: NDArray[np.float32]
+    named: NDArray[np.float32]
+    denied: NDArray[np.float32]
     disagree: Mask
 
     @classmethod
@@ -56,12 +57,20 @@ class Scored:
             labels: ``(N,)``.
             spread: of the cut, in robust standard deviations.
         """
-        answers = base.argmax(axis=1)
-        disagree = answers != labels
-        gains = np.stack([own_gains(some, labels, disagree) for some in outputs], axis=1)
-        deviations = 1.4826 * np.median(np.abs(gains - np.median(gains, axis=0)), axis=0)
-        scores = (gains / np.maximum(spread * deviations, LEAST_CUT)).astype(np.float32)
-        return cls(labels=labels, outputs=outputs, marks=marks, gains=gains, scores=scores, disagree=disagree)
+        rows = np.arange(len(labels))
+        return cls(
+            labels=labels,
+            outputs=outputs,
+            marks=marks,
+            named=in_cuts(np.stack([some[rows, labels] - some[:, :-1].mean(axis=1) for some in outputs], 1), spread),
+            denied=in_cuts(np.stack([some[:, -1] for some in outputs], 1), spread),
+            disagree=base.argmax(axis=1) != labels,
+        )
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """How suspicious each sample is to each view, ``float32 (N, V)``, whatever mark it may carry."""
+        return np.where(self.disagree[:, None], np.maximum(self.named, self.denied), self.named)
 
     @property
     def condemned(self) -> list[Mark]:
@@ -81,7 +90,9 @@ class Scored:
             extra: ``(N,)``, scores of one more view, or None.
         """
         rows = np.flatnonzero(self.members(mark))
-        scores = self.scores[rows] if extra is None else np.column_stack([self.scores[rows], extra[rows]])
+        # Only what the mark changes: poison which the base model took for natural, or not, then looks the same.
+        of_mark = self.denied if mark.label == len(self.marks) - 1 else self.named
+        scores = of_mark[rows] if extra is None else np.column_stack([of_mark[rows], extra[rows]])
         odds = np.full(len(self.labels), -np.inf)
         if seeds[rows].any():
             odds[rows] = posterior_log_odds(scores, seeds[rows], self.disagree[rows])
@@ -95,22 +106,17 @@ class Scored:
         return final
 
     def as_round(self, name: str, kept: Mask, seconds: float) -> Round:
-        """Return the round for the report: the cross-entropy of each own label, were all others alike, in nats."""
-        n_classes = len(self.marks) - 1
-        over_others = self.gains.max(axis=1) * n_classes / (n_classes - 1)
-        losses = np.log1p((n_classes - 1) * np.exp(-over_others)).astype(np.float32)
-        return Round(name=name, losses=losses, kept=kept, seconds=seconds)
+        """Return the round for the report, with the loss of the view that knows each sample's label best, in nats."""
+        rows = np.arange(len(self.labels))
+        losses = np.min([-log_softmax(some[:, :-1], axis=1)[rows, self.labels] for some in self.outputs], axis=0)
+        return Round(name=name, losses=losses.astype(np.float32), kept=kept, seconds=seconds)
 
 
-def own_gains(outputs: Outputs, labels: Labels, disagree: Mask) -> NDArray[np.float32]:
-    """Return by how many nats a view made each sample's own label likelier, ``float32 (N,)``.
-
-    Over the mean of all labels; and where the label is not the base model's answer, what was taken from that, too.
-    """
-    named = outputs[np.arange(len(labels)), labels] - outputs[:, :-1].mean(axis=1)
-    denied = np.where(disagree, np.maximum(outputs[:, -1], 0), 0)
-    gains: NDArray[np.float32] = (named + denied).astype(np.float32)
-    return gains
+def in_cuts(gains: NDArray[np.float32], spread: float) -> NDArray[np.float32]:
+    """Return gains ``(N, V)``, in nats, in multiples of each view's cut."""
+    deviations = 1.4826 * np.median(np.abs(gains - np.median(gains, axis=0)), axis=0)
+    scaled: NDArray[np.float32] = (gains / np.maximum(spread * deviations, LEAST_CUT)).astype(np.float32)
+    return scaled
 
 
 def clearest_of_rounds(rounds: Sequence[Sequence[Mark]], false_condemnations: float) -> list[Mark]:
