@@ -2,14 +2,16 @@
 
 Run as ``python benchmarks/ablate.py --cells gtsrb-badnets gtsrb-noise`` with FORETASTE_DATA naming the folder of the
 data sets. A cell is a set and what is done to it; ``--variants`` chooses what is turned off. The sets are the signs
-(5,500 of them), a quarter of GTSRB, and a quarter of CIFAR-10. The last, and ``issba`` and ``adaptive-patch``, are
-held out: nothing was chosen by them. Results are kept in ``benchmarks/results/ablate.json``, one entry per cell, seed
+(5,500 of them), a quarter of GTSRB, of CIFAR-10, and of Fashion-MNIST (as Debian's ``dataset-fashion-mnist`` installs
+it); ``--whole`` takes all of them. CIFAR-10, and ``issba`` and ``adaptive-patch``, are held out: nothing was chosen by
+them. Results are kept in ``benchmarks/results/ablate.json``, one entry per cell, seed
 and variant; what is there already of the same commit is not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import os
 import time
@@ -45,9 +47,11 @@ from foretaste.samples import Mask, Samples
 
 OUT = RESULTS / "ablate.json"
 SHARE = 4
-"""Of GTSRB and CIFAR-10, one sample in so many is taken."""
+"""Of the sets that are not drawn by the project, one sample in so many is taken."""
 CLEAN = 500
-TARGETS = {"signs": 3, "gtsrb": 2, "cifar10": 0}
+TARGETS = {"signs": 3, "gtsrb": 2, "cifar10": 0, "fmnist": 5}
+FASHION = Path("/usr/share/datasets/fashion-mnist")
+GARMENTS = "top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"
 
 ATTACKS: dict[str, Callable[[int], Attack]] = {
     "badnets": lambda target: BadNets(rate=0.01, target=target),
@@ -124,17 +128,28 @@ QUIET: dict[str, Callable[[Samples, int, Generator], Samples]] = {
 }
 
 
-def cell(name: str, seed: int) -> tuple[Samples, Samples, Mask, Mask]:
+def fashion(part: str) -> Samples:
+    """Read the images and labels of Fashion-MNIST, "train" or "t10k"."""
+    images, labels = (
+        np.frombuffer(gzip.decompress((FASHION / f"{part}-{name}-ubyte.gz").read_bytes()), np.uint8, offset=offset)
+        for name, offset in (("images-idx3", 16), ("labels-idx1", 8))
+    )
+    return Samples.from_arrays(images.reshape(-1, 28, 28, 1), labels.astype(np.int64), GARMENTS)
+
+
+def cell(name: str, seed: int, share: int) -> tuple[Samples, Samples, Mask, Mask]:
     """Return the set of a cell, the clean set, the poison and the cover."""
     data, kind = name.split("-", 1)
     rng = np.random.default_rng([seed, 1])
     if data == "signs":
         clean, samples = foretaste.load("signs").split(CLEAN, rng)
     else:
-        folder = Path(os.environ["FORETASTE_DATA"])
-        whole = foretaste.load(folder / f"{data}-train.parquet")
-        samples = whole[np.sort(rng.permutation(len(whole))[: len(whole) // SHARE])]
-        test = foretaste.load(folder / f"{data}-test.parquet")
+        if data == "fmnist":
+            whole, test = fashion("train"), fashion("t10k")
+        else:
+            folder = Path(os.environ["FORETASTE_DATA"])
+            whole, test = (foretaste.load(folder / f"{data}-{part}.parquet") for part in ("train", "test"))
+        samples = whole[np.sort(rng.permutation(len(whole))[: len(whole) // share])]
         clean = test[rng.permutation(len(test))[:CLEAN]]
     if kind in QUIET:
         quiet = QUIET[kind](samples, TARGETS[data], rng)
@@ -151,14 +166,15 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=["default"], choices=sorted(VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--without-clean", action="store_true", help="inspect without a clean set")
+    parser.add_argument("--whole", action="store_true", help="take whole sets, not a quarter of them")
     options = parser.parse_args()
     results: dict[str, Any] = json.loads(OUT.read_text()) if OUT.exists() else {}
     for name in options.cells:
         for seed in options.seeds:
-            samples, clean, poison, cover = cell(name, seed)
+            samples, clean, poison, cover = cell(name, seed, 1 if options.whole else SHARE)
             for variant in options.variants:
                 clean_set = "without" if options.without_clean else "with"
-                key = f"{name}, seed {seed}, {clean_set} clean set, {variant}"
+                key = f"{name}{', whole' if options.whole else ''}, seed {seed}, {clean_set} clean set, {variant}"
                 about = head()
                 if results.get(key, {}).get("commit") == about["commit"]:
                     continue

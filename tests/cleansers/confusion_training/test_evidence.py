@@ -186,7 +186,7 @@ def test_calibration_sets_right_which_class_is_taken_for_which() -> None:
     labels = np.arange(3000) % 3
     # Most of class 0 is taken for class 1, but not quite as class 1 itself is.
     logits = rng.normal(0, 0.3, (3000, 3)) + 3 * np.eye(3)[labels]
-    logits[labels == 0] = rng.normal(0, 0.3, (1000, 3)) + [2.0, 2.5, 0.0]
+    logits[labels == 0] = rng.normal(0, 0.3, (1000, 3)) + np.array([2.0, 2.5, 0.0])
     found = calibrate(logits.astype(np.float32), labels, 0.01)
     assert (logits[labels == 0].argmax(axis=1) == 0).mean() < 0.2
     assert (found[labels == 0].argmax(axis=1) == 0).mean() > 0.95
