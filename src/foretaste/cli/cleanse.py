@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from foretaste.cli.figures import line, share
+from foretaste.cli.gate import Gate
 from foretaste.cli.options import (
     MODELS,
+    FailOn,
     ImageColumn,
     Json,
     LabelColumn,
     OnBad,
     Out,
     Resize,
+    Sarif,
     Seed,
     Settings,
     Source,
@@ -35,8 +38,6 @@ if TYPE_CHECKING:
     from foretaste.guards.neo.registry import Registry
     from foretaste.progress import OnProgress
     from foretaste.samples import Samples
-
-POISON_FOUND = 1
 
 STAND_INS = 500
 """Samples that passed, at most, that stand in for a clean set where triggers are reconstructed without one."""
@@ -77,6 +78,8 @@ def cleanse(
         typer.Option("--format", help="Write the sets as parquet only, or also in the format of the source."),
     ] = "parquet",
     on_bad: OnBad = "stop",
+    sarif: Sarif = None,
+    fail_on: FailOn = "found",
     as_json: Json = False,
     listing: Annotated[
         bool, typer.Option("--list", help="List the methods.", callback=lister("foretaste.cleansers"), is_eager=True)
@@ -84,7 +87,7 @@ def cleanse(
 ) -> int:
     """Find the poison in a training set and take it out.
 
-    The exit code is 1 if there is poison and 0 if not.
+    The exit code is 1 if there is poison and 0 if not; --fail-on SHARE takes a larger share of it to fail, never none.
 
     A run that was stopped goes on where it was when it is started again with the same arguments.
     """
@@ -96,13 +99,15 @@ def cleanse(
     from foretaste.cli.results_folder import ResultsFolder
     from foretaste.io.sources import left_out
     from foretaste.report.results import COPIES, FILES, save_cleanse
+    from foretaste.report.sarif import cleanse_log
 
     hyperparameters = parse_settings(cleansers.find(method), settings or ())
+    gate = Gate.parse(fail_on)
     for name in COPIES:
         if (out / name).exists():
             raise UsageError(f"{out / name} is left of an earlier run; remove it, or choose another folder")
     poison = cover = registry = None
-    with ResultsFolder(out, FILES, (source, clean, truth, model)) as folder, bars(quiet=as_json) as show:
+    with ResultsFolder(out, FILES, (source, clean, truth, model), sarif) as folder, bars(quiet=as_json) as show:
         classifier = None if model is None else open_classifier(model)
         read = partial(
             io.read,
@@ -145,12 +150,15 @@ def cleanse(
             source=source,
             on_progress=show,
         )
+        if sarif is not None:
+            log = cleanse_log(samples, verdict, source=source, registry=registry, skipped=inspected.skipped)
+            io.atomic_json(sarif, log)
         folder.finish()
     if as_json:
         typer.echo(json.dumps(summary, indent=2))
     else:
         tell(samples, verdict, summary, out)
-    return POISON_FOUND if verdict.flagged.any() else 0
+    return gate.exit_code({"found": bool(verdict.flagged.any())}, summary["n_flagged"], summary["n_samples"])
 
 
 def reconstruct(

@@ -7,11 +7,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from foretaste.cli.figures import line, share
+from foretaste.cli.gate import Gate
 from foretaste.cli.options import (
     MODELS,
     SOURCES,
@@ -21,6 +22,7 @@ from foretaste.cli.options import (
     OnBad,
     Out,
     Resize,
+    Sarif,
     Seed,
     Settings,
     Split,
@@ -44,9 +46,8 @@ if TYPE_CHECKING:
 WORK = ".work"
 """The folder under ``--out`` where a run keeps the answers that it has had, until it is done."""
 
-FOUND = 1
-
-FailOn = Literal["never", "trigger", "found", "warning"]
+LEVELS = ("never", "trigger", "found", "warning")
+"""What ``--fail-on`` of a scan knows beside a share."""
 
 Model = Annotated[
     str,
@@ -143,10 +144,11 @@ def scan(
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
     on_bad: OnBad = "stop",
-    as_json: Json = False,
+    sarif: Sarif = None,
     fail_on: Annotated[
-        FailOn, typer.Option("--fail-on", help="What makes the exit code 1: see the documentation of guard scan.")
+        str, typer.Option("--fail-on", metavar="|".join((*LEVELS, "SHARE")), help="What makes the exit code 1.")
     ] = "found",
+    as_json: Json = False,
     listing: Annotated[
         bool, typer.Option("--list", help="List the methods.", callback=lister("foretaste.guards"), is_eager=True)
     ] = False,
@@ -170,6 +172,7 @@ def scan(
     from foretaste.guards.neo.registry import Registry
     from foretaste.io.sources import left_out
     from foretaste.io.truth import read_truth
+    from foretaste.report.sarif import scan_log
     from foretaste.report.scan import Scan
     from foretaste.report.scan_results import FILES, save_scan
 
@@ -177,10 +180,11 @@ def scan(
     hyperparameters = parse_settings(kind, settings or ())
     if search_budget is not None:
         hyperparameters |= parse_settings(kind, [f"search_budget={search_budget}"])
+    gate = Gate.parse(fail_on, LEVELS)
     known = None if truth is None else read_truth(truth)
     if known is not None and known.trojaned is None:
         raise UsageError(f"{truth} is about a training set, not about test inputs")
-    folder = ResultsFolder(out, FILES, (inputs, clean, truth, model, registry))
+    folder = ResultsFolder(out, FILES, (inputs, clean, truth, model, registry), sarif)
     bare = open_model(model, preprocessing(scale, mean, std, channels), class_names, timeout, pace)
     with folder, bars(quiet=as_json) as show, resumable(model, bare, out, show) as (classifier, listen):
         trusted = whole(io.read(clean, resize=size(resize), on_bad=on_bad, use="compare", on_progress=show), clean)
@@ -257,12 +261,14 @@ def scan(
             skipped=read.skipped,
             truth_trojaned=trojaned,
         )
+        if sarif is not None:
+            io.atomic_json(sarif, scan_log(result, source=inputs, model=model, skipped=read.skipped))
         folder.finish()
     if as_json:
         typer.echo(json.dumps(summary, indent=2))
     else:
         tell(result, summary, out)
-    return FOUND if fails(result.finding, fail_on) else 0
+    return gate.exit_code(reached(result.finding), summary["n_flagged"], summary["n_samples"])
 
 
 @guard.command()
@@ -432,17 +438,16 @@ def doubts(accuracy: CleanAccuracy) -> tuple[str, ...]:
     return () if accuracy.doubt is None else (accuracy.doubt,)
 
 
-def fails(finding: Finding, fail_on: FailOn) -> bool:
-    """Return whether a scan with this finding is to end in exit code 1."""
+def reached(finding: Finding) -> dict[str, bool]:
+    """Return which levels of ``--fail-on`` a scan with this finding reaches."""
     from foretaste.guards.finding import Conclusion
 
-    levels = {
-        "never": False,
+    found = finding.conclusion is not Conclusion.NOTHING
+    return {
         "trigger": finding.conclusion is Conclusion.TRIGGER,
-        "found": finding.conclusion is not Conclusion.NOTHING,
-        "warning": finding.conclusion is not Conclusion.NOTHING or finding.shift is not None,
+        "found": found,
+        "warning": found or finding.shift is not None,
     }
-    return levels[fail_on]
 
 
 @contextmanager

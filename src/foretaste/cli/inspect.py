@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foretaste.cli.figures import line, share
-from foretaste.cli.options import MODELS, Json, OnBad, Out, Resize, Seed, Settings, lister, size
+from foretaste.cli.gate import Gate
+from foretaste.cli.options import MODELS, FailOn, Json, OnBad, Out, Resize, Sarif, Seed, Settings, lister, size
 from foretaste.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from foretaste.classifiers import Endpoint
     from foretaste.inspectors import Diagnosis, Inspector, Subject
     from foretaste.samples import Samples
-
-BACKDOOR_FOUND = 1
 
 Inspected = Annotated[str, typer.Argument(metavar="MODEL", show_default=False, help=f"The model: {MODELS}.")]
 
@@ -61,6 +60,8 @@ def inspect(
     settings: Settings = None,
     resize: Resize = None,
     on_bad: OnBad = "stop",
+    sarif: Sarif = None,
+    fail_on: FailOn = "found",
     as_json: Json = False,
     listing: Annotated[
         bool, typer.Option("--list", help="List the methods.", callback=lister("foretaste.inspectors"), is_eager=True)
@@ -68,16 +69,16 @@ def inspect(
 ) -> int:
     """Judge whether a model has a backdoor.
 
-    The exit code is 1 if it has one and 0 if none was found.
+    The exit code is 1 if it has one and 0 if none was found; with --fail-on never it is 0 either way.
     """
     from foretaste import inspectors, io
     from foretaste.classifiers import open_classifier
     from foretaste.cli.classes import renumbered
     from foretaste.cli.fields import parse_settings
-    from foretaste.cli.output import check_writable
     from foretaste.cli.progress import bars
-    from foretaste.io.atomic import remove_unfinished
-    from foretaste.report.inspect_results import save_inspect
+    from foretaste.cli.results_folder import ResultsFolder
+    from foretaste.report.inspect_results import FILES, save_inspect
+    from foretaste.report.sarif import inspect_log
 
     kind = inspectors.find(method)
     hyperparameters = parse_settings(kind, settings or ())
@@ -86,44 +87,49 @@ def inspect(
         endpoint["timeout"] = timeout
     if pace is not None:
         endpoint["queries_per_second"] = pace
-    check_writable(out)
-    classifier = open_classifier(model, **endpoint)
-    weights, notes = weights_of(model, kind)
-    with bars(quiet=as_json) as show:
+    gate = Gate.parse(fail_on)
+    with ResultsFolder(out, FILES, (model, clean, null), sarif) as folder, bars(quiet=as_json) as show:
+        classifier = open_classifier(model, **endpoint)
+        weights, notes = weights_of(model, kind)
         trusted = read = None
         if clean is not None:
             read = io.read(clean, resize=size(resize), on_bad=on_bad, on_progress=show)
             trusted = renumbered(read.samples, classifier.classes or read.samples.classes, clean)
+        subject = inspectors.subject_of(classifier, trusted, weights)
+        known = [] if null is None else null_models(null, kind, trusted)
+        folder.start()
         diagnosis = inspectors.inspect(
             classifier,
             trusted,
             method=method,
             weights=weights,
-            null=[] if null is None else null_models(null, kind, trusted),
+            null=known,
             false_alarm_rate=false_alarm_rate,
             seed=seed,
             on_progress=show,
             **hyperparameters,
         )
-    subject = inspectors.subject_of(classifier, trusted)
-    summary = save_inspect(
-        out,
-        diagnosis,
-        model=model,
-        classes=subject.classes,
-        settings=hyperparameters,
-        source=clean,
-        clean_size=0 if trusted is None else len(trusted),
-        skipped=() if read is None else read.skipped,
-        notes=notes,
-    )
-    remove_unfinished(out)
-    remove_unfinished(out / "triggers")
+        skipped = () if read is None else read.skipped
+        summary = save_inspect(
+            out,
+            diagnosis,
+            model=model,
+            classes=subject.classes,
+            settings=hyperparameters,
+            source=clean,
+            clean_size=0 if trusted is None else len(trusted),
+            skipped=skipped,
+            notes=notes,
+        )
+        if sarif is not None:
+            log = inspect_log(diagnosis, model=model, classes=subject.classes, notes=notes, skipped=skipped)
+            io.atomic_json(sarif, log)
+        folder.finish()
     if as_json:
         typer.echo(json.dumps(summary, indent=2))
     else:
         tell(diagnosis, summary, subject.classes, out)
-    return BACKDOOR_FOUND if diagnosis.backdoored else 0
+    return gate.exit_code({"found": diagnosis.backdoored}, summary["n_flagged"], summary["n_samples"])
 
 
 def weights_of(model: str, kind: type[Inspector]) -> tuple[nn.Module | None, tuple[str, ...]]:

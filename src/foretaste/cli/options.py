@@ -53,6 +53,15 @@ OnBad = Annotated[
     Literal["stop", "skip"],
     typer.Option("--on-bad", help="Stop at a sample that cannot be read, or skip and count it."),
 ]
+Sarif = Annotated[
+    Path | None,
+    typer.Option(
+        "--sarif", metavar="FILE", show_default=False, help="Also write what was found as SARIF 2.1.0, to this file."
+    ),
+]
+FailOn = Annotated[
+    str, typer.Option("--fail-on", metavar="never|found|SHARE", help="What makes the exit code 1; see the docs.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -32,6 +33,7 @@ class ResultsFolder:
         path: the folder; made if it is missing.
         files: names of the files that the run writes, the one that says that all are there last.
         inputs: what the run reads, as the user gave it; None and what is no file are passed over.
+        sarif: the SARIF file that the run writes, too, wherever it lies; None for none.
 
     Raises:
         UsageError: an input would be overwritten, or the results would become part of it; or there are files of these
@@ -39,8 +41,10 @@ class ResultsFolder:
         ForetasteError: the folder cannot be written, or another run writes to it.
     """
 
-    def __init__(self, path: Path, files: Sequence[str], inputs: Iterable[str | Path | None] = ()) -> None:
-        self.path, self._files = path, files
+    def __init__(
+        self, path: Path, files: Sequence[str], inputs: Iterable[str | Path | None] = (), sarif: Path | None = None
+    ) -> None:
+        self.path, self._files, self._sarif = path, files, sarif
         self.work = path / WORK
         self._started = False
         self.keep(*inputs)
@@ -48,6 +52,23 @@ class ResultsFolder:
         if there and not self.work.exists() and (files[-1] not in there or len(there) == 1):
             raise UsageError(f"{path} holds {there[0]}, which foretaste did not write; choose another folder")
         output.check_writable(path)
+        if sarif is not None:
+            self._check_sarif(sarif)
+            output.check_writable(sarif.parent)
+
+    def _check_sarif(self, sarif: Path) -> None:
+        from foretaste.report.sarif import is_own
+
+        if sarif.resolve() in {(self.path / name).resolve() for name in self._files}:
+            raise UsageError(f"--sarif {sarif} is one of the results; choose another name")
+        if not sarif.exists():
+            return
+        try:
+            own = is_own(json.loads(sarif.read_bytes()))
+        except (OSError, ValueError, RecursionError):
+            own = False
+        if not own:
+            raise UsageError(f"{sarif} is no SARIF file of foretaste, and would be overwritten; choose another name")
 
     def keep(self, *inputs: str | Path | None) -> None:
         """Refuse to overwrite what the run reads.
@@ -56,6 +77,8 @@ class ResultsFolder:
             UsageError: as for ``inputs``.
         """
         replaced = {(self.path / name).resolve() for name in (*self._files, TRIGGERS)}
+        if self._sarif is not None:
+            replaced.add(self._sarif.resolve())
         for given in inputs:
             if given is None or not Path(given).exists():
                 continue
@@ -91,6 +114,8 @@ class ResultsFolder:
         with writing(self.path):
             for name in reversed(self._files):
                 (self.path / name).unlink(missing_ok=True)
+            if self._sarif is not None:
+                self._sarif.unlink(missing_ok=True)
             if (self.path / TRIGGERS).is_dir():
                 from foretaste.report.summary import remove_triggers
 

@@ -12,6 +12,9 @@ from foretaste.io import Skipped, atomic_json, atomic_text
 from foretaste.report.inspect_page import inspect_page
 from foretaste.report.summary import about, describe, name_of, plain, save_triggers
 
+FILES = ("report.html", "summary.json")
+"""What ``save_inspect`` writes beside the folder of triggers."""
+
 
 def save_inspect(
     out: Path,
