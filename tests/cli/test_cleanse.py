@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,9 @@ from foretaste.guards.neo.registry import Registry
 from foretaste.guards.trigger import Trigger
 from foretaste.progress import OnProgress, Progress
 from foretaste.samples import Samples
+
+if TYPE_CHECKING:
+    from tests.conftest import CheckJson, CheckSarif
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +151,7 @@ def test_json_is_all_that_is_printed_and_the_same_as_the_file(
 
 
 def test_the_truth_gives_the_rates(
-    poisoned: str, tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str]
+    poisoned: str, tmp_path: Path, out: Path, capsys: pytest.CaptureFixture[str], check_json: "CheckJson"
 ) -> None:
     ids = io.load(poisoned).ids
     truth = tmp_path / "truth.json"
@@ -158,6 +161,7 @@ def test_the_truth_gives_the_rates(
     summary = json.loads((out / "summary.json").read_text())
     assert summary["tpr"] == 0.5
     assert summary["fpr"] == pytest.approx(1 / 58)
+    check_json(summary)
 
 
 def test_the_truth_about_test_inputs_is_refused(
@@ -167,6 +171,32 @@ def test_the_truth_about_test_inputs_is_refused(
     io.write_truth(io.Truth(trojaned=frozenset(io.load(poisoned).ids[:1].tolist())), truth)
     assert cli.main(["cleanse", poisoned, *METHOD, "--truth", str(truth), "--out", str(out)]) == 4
     assert "is about test inputs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("fail_on", "code"), [("never", 0), ("found", 1), ("0.03", 1), ("4%", 0)])
+def test_the_exit_code_follows_the_policy(fail_on: str, code: int, poisoned: str, out: Path) -> None:
+    """Two of sixty samples are poison."""
+    assert cli.main(["cleanse", poisoned, *METHOD, "--fail-on", fail_on, "--out", str(out)]) == code
+    assert json.loads((out / "summary.json").read_text())["poisoned"] is True
+
+
+def test_the_sarif_file_lists_the_flagged_samples_and_is_replaced_by_the_next_run(
+    poisoned: str, tmp_path: Path, out: Path, check_sarif: "CheckSarif", capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "logs" / "found.sarif"
+    arguments = ["cleanse", poisoned, *METHOD, "--sarif", str(path)]
+    assert cli.main([*arguments, "--fail-on", "never", "--out", str(out)]) == 0
+    [result] = check_sarif(json.loads(path.read_text()))["results"]
+    assert result["ruleId"] == "poisoned-class"
+    assert result["message"]["text"] == "Flagged as poison: 2 of 30 samples of class 1. Some images are dark."
+    assert [place["logicalLocations"][0]["name"] for place in result["locations"]] == ["03", "05"]
+    [uri] = {place["physicalLocation"]["artifactLocation"]["uri"] for place in result["locations"]}
+    assert uri == Path(poisoned).as_uri()
+    assert cli.main([*arguments, "--set", "limit=0", "--out", str(tmp_path / "other")]) == 0
+    assert check_sarif(json.loads(path.read_text()))["results"] == []
+    capsys.readouterr()
+    assert cli.main(["cleanse", poisoned, *METHOD, "--sarif", poisoned, "--out", str(out)]) == 4
+    assert "would be overwritten" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -181,6 +211,7 @@ def test_the_truth_about_test_inputs_is_refused(
         ([*METHOD, "--resize", "8x"], "--resize takes N or WxH, in pixels, not '8x'"),
         ([*METHOD, "--split", "train"], "has no splits; leave --split out"),
         ([*METHOD, "--on-bad", "panic"], "'--on-bad'"),
+        ([*METHOD, "--fail-on", "some"], "--fail-on takes never, found, or a share above 0 and up to 1 (0.01 or 1%)"),
         ([*METHOD, "--clean", "nowhere.npz"], "nowhere.npz"),
     ],
 )
@@ -274,10 +305,17 @@ def black_trigger(
 
 
 def test_with_a_model_the_trigger_of_what_was_flagged_is_reconstructed(
-    poisoned: str, out: Path, model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    poisoned: str,
+    out: Path,
+    model: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    check_json: "CheckJson",
+    check_sarif: "CheckSarif",
 ) -> None:
     monkeypatch.setattr(neo, "learn", black_trigger)
-    assert cli.main(["cleanse", poisoned, *METHOD, "--model", model, "--out", str(out)]) == 1
+    log = out.parent / "found.sarif"
+    assert cli.main(["cleanse", poisoned, *METHOD, "--model", model, "--sarif", str(log), "--out", str(out)]) == 1
     text = capsys.readouterr().out
     assert "2 x 2 pixels at row 3, column 3, forces 1 (95.00% of 20 clean images); in 2 samples" in text
     assert "58 samples that passed stood in for it to reconstruct triggers" in text
@@ -285,6 +323,11 @@ def test_with_a_model_the_trigger_of_what_was_flagged_is_reconstructed(
     summary = json.loads((out / "summary.json").read_text())
     assert [(one["id"], one["n_found"]) for one in summary["triggers"]] == [(trigger.id, 2)]
     assert f"Trigger {trigger.id}" in (out / "report.html").read_text()
+    check_json(summary)
+    check_json(json.loads((out / "triggers" / "triggers.json").read_text()))
+    results = check_sarif(json.loads(log.read_text()))["results"]
+    assert [result["ruleId"] for result in results] == ["poisoned-class", "trigger"]
+    assert [len(result["locations"]) for result in results] == [2, 2]
 
 
 def test_without_poison_no_trigger_is_looked_for(

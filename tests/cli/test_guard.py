@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -24,6 +24,9 @@ from foretaste.guards.neo.registry import Registry
 from foretaste.guards.trigger import Trigger
 from foretaste.progress import OnProgress, Progress, silent
 from foretaste.samples import Images, Samples
+
+if TYPE_CHECKING:
+    from tests.conftest import CheckJson, CheckSarif
 
 SIDE, CORNER = 8, 2
 
@@ -275,6 +278,9 @@ class AlarmedScreener(BlankScreener):
             1,
             "suspicious inputs: 6 of 60, more than false alarms explain; 6 flagged without a trigger (p = ",
         ),
+        (6, "10%", 1, "suspicious inputs: 6 of 60"),
+        (6, "0.11", 0, "suspicious inputs: 6 of 60"),
+        (1, "0.01", 0, "nothing found in 60 inputs: no more"),
         (6, "trigger", 0, "suspicious inputs: 6 of 60"),
         (6, "never", 0, "suspicious inputs: 6 of 60"),
         (0, "warning", 0, "nothing found in 60 inputs\n"),
@@ -288,10 +294,14 @@ def test_only_what_false_alarms_do_not_explain_is_exit_code_1(
     fail_on: str,
     code: int,
     text: str,
+    check_sarif: "CheckSarif",
 ) -> None:
     monkeypatch.setitem(GUARDS, "alarmed", Alarmed)
-    arguments = case.arguments("--set", f"alarms={alarms}", "--fail-on", fail_on, method="alarmed")
-    assert cli.main(arguments) == code
+    log = case.folder / "found.sarif"
+    arguments = ["--set", f"alarms={alarms}", "--fail-on", fail_on, "--sarif", str(log)]
+    assert cli.main(case.arguments(*arguments, method="alarmed")) == code
+    results = check_sarif(json.loads(log.read_text()))["results"]
+    assert [result["ruleId"] for result in results] == ["suspicious-inputs"] * (alarms == 6)
     assert capsys.readouterr().out.startswith(text)
     summary = json.loads((case.out / "summary.json").read_text())
     assert summary["poisoned"] == (alarms == 6)
@@ -300,16 +310,20 @@ def test_only_what_false_alarms_do_not_explain_is_exit_code_1(
 
 
 def test_a_label_that_has_become_frequent_is_a_warning_and_an_exit_code_if_asked_for(
-    case: Case, capsys: pytest.CaptureFixture[str]
+    case: Case, capsys: pytest.CaptureFixture[str], check_json: "CheckJson", check_sarif: "CheckSarif"
 ) -> None:
     images, labels = draw(80, 0)
     np.savez(case.inputs, x=images[labels == 0], y=labels[labels == 0])
-    assert cli.main(case.arguments(method="blank")) == 0
+    log = case.folder / "found.sarif"
+    assert cli.main(case.arguments("--sarif", str(log), method="blank")) == 0
     assert "warning: 100 % of the inputs are answered “class 0”, and 50 %" in capsys.readouterr().out.replace(
         "\u00a0", " "
     )
     shift = json.loads((case.out / "summary.json").read_text())["finding"]["label_shift"]
     assert (shift["label"], shift["share"], shift["clean_share"]) == (0, 1, 0.5)
+    check_json(json.loads((case.out / "summary.json").read_text()))
+    [result] = check_sarif(json.loads(log.read_text()))["results"]
+    assert (result["ruleId"], result["properties"]["class"]) == ("label-shift", "0")
     assert cli.main(case.arguments("--fail-on", "warning", method="blank")) == 1
 
 
@@ -402,12 +416,23 @@ def test_json_is_all_that_is_printed_and_the_same_as_the_file(case: Case, capsys
     assert summary["settings"] == {"at_once": 7, "search_budget": 2.5}
 
 
-def test_the_truth_gives_the_rates(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(case.arguments("--truth", case.truth)) == 1
+def test_the_truth_gives_the_rates(
+    case: Case, capsys: pytest.CaptureFixture[str], check_json: "CheckJson", check_sarif: "CheckSarif"
+) -> None:
+    log = case.folder / "found.sarif"
+    assert cli.main(case.arguments("--truth", case.truth, "--sarif", str(log))) == 1
     assert "100.00% of the trojaned found, 0.00% false alarms, 100.00% corrected rightly" in capsys.readouterr().out
     summary = json.loads((case.out / "summary.json").read_text())
     expected = {"tpr": 1, "fpr": 0, "auroc": 1, "corrected_accuracy": 1, "asr_before": 1, "asr_after": 0}
     assert {name: summary[name] for name in expected} == expected
+    for name in ("summary.json", "triggers/triggers.json"):
+        check_json(json.loads((case.out / name).read_text()))
+    [result] = check_sarif(json.loads(log.read_text()))["results"]
+    assert result["ruleId"] == "trigger"
+    assert result["message"]["text"] == "A trigger turns 100\u00a0% of 20 clean images to class 2; 2 inputs carry it."
+    assert [place["logicalLocations"][0]["name"] for place in result["locations"]] == ["02", "03"]
+    [related] = result["relatedLocations"]
+    assert related["logicalLocations"] == [{"fullyQualifiedName": "corner_model:classify", "kind": "resource"}]
 
 
 def test_inputs_need_no_labels(case: Case, tmp_path: Path) -> None:
@@ -555,7 +580,7 @@ def test_the_list_names_every_method(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_what_cleanse_took_out_becomes_a_registry(
-    case: Case, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    case: Case, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], check_json: "CheckJson"
 ) -> None:
     def learn(
         quarantine: Samples, classifier: Classifier, clean: Samples, *, seed: int, on_progress: OnProgress
@@ -580,7 +605,9 @@ def test_what_cleanse_took_out_becomes_a_registry(
 
     # A second time, the trigger is known already.
     assert cli.main([*arguments, "--json"]) == 0
-    assert [trigger["n_found"] for trigger in json.loads(capsys.readouterr().out)["triggers"]] == [4]
+    result = json.loads(capsys.readouterr().out)
+    check_json(result)
+    assert [trigger["n_found"] for trigger in result["triggers"]] == [4]
     assert len(Registry.load(case.out)) == 1
 
 

@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pytest
@@ -17,6 +17,9 @@ from foretaste.nets import build
 from foretaste.nets.export import save
 from foretaste.progress import OnProgress
 from foretaste.samples import Samples
+
+if TYPE_CHECKING:
+    from tests.conftest import CheckJson, CheckSarif
 
 SIDE = 16
 MODEL = """
@@ -83,10 +86,14 @@ def run(clean: str, out: Path, *more: str) -> int:
 
 
 def test_a_backdoor_is_reported_with_its_trigger(
-    clean: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    clean: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    check_json: "CheckJson",
+    check_sarif: "CheckSarif",
 ) -> None:
-    out = tmp_path / "out"
-    assert run(clean, out) == 1
+    out, log = tmp_path / "out", tmp_path / "found.sarif"
+    assert run(clean, out, "--sarif", str(log)) == 1
     told = capsys.readouterr().out
     assert told.startswith("backdoor found (p = 0.001)")
     assert f"trigger {TRIGGER.id}: 2 x 2 pixels at row 3, column 4" in told
@@ -101,6 +108,12 @@ def test_a_backdoor_is_reported_with_its_trigger(
     assert "The model has a backdoor" in page
     assert "It looks &lt;b&gt;odd&lt;/b&gt;." in page
     assert {path.name for path in out.iterdir()} == {"summary.json", "report.html", "triggers"}
+    check_json(summary)
+    check_json(json.loads((out / "triggers" / "triggers.json").read_text()))
+    results = check_sarif(json.loads(log.read_text()))["results"]
+    assert [result["ruleId"] for result in results] == ["backdoored-class", "trigger"]
+    place = {"fullyQualifiedName": "brightness_model:classify", "kind": "resource"}
+    assert all(result["locations"] == [{"logicalLocations": [place]}] for result in results)
 
 
 def test_nothing_found_is_exit_code_0_and_json_is_all_that_is_said(
@@ -113,6 +126,25 @@ def test_nothing_found_is_exit_code_0_and_json_is_all_that_is_said(
     assert summary["settings"] == {"p": 0.3}
     assert summary["triggers"] == []
     assert "No backdoor found in the model." in (out / "report.html").read_text()
+
+
+def test_the_exit_code_follows_the_policy(clean: str, tmp_path: Path) -> None:
+    assert run(clean, tmp_path / "out", "--fail-on", "never") == 0
+    assert run(clean, tmp_path / "out", "--fail-on", "0.5") == 1
+
+
+def test_the_results_of_an_earlier_run_are_replaced_and_what_is_read_is_not(
+    clean: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run(clean, out) == 1
+    assert run(clean, out, "--set", "p=0.3") == 0
+    assert {path.name for path in out.iterdir()} == {"summary.json", "report.html", "triggers"}
+    assert len(Registry.load(out / "triggers")) == 0
+    assert run(clean, tmp_path) == 1  # beside its input
+    capsys.readouterr()
+    assert run(str(tmp_path / "summary.json"), tmp_path) == 4
+    assert "would be overwritten" in capsys.readouterr().err
 
 
 def test_the_rate_decides(clean: str, tmp_path: Path) -> None:

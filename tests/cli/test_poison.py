@@ -1,13 +1,16 @@
 import json
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from foretaste import cli, io
+
+if TYPE_CHECKING:
+    from tests.conftest import CheckJson
 
 
 @pytest.fixture
@@ -45,7 +48,7 @@ def test_a_poisoned_training_set_comes_with_its_truth_and_recipe(
     }
 
 
-def test_test_inputs_keep_their_labels(source: Path, tmp_path: Path) -> None:
+def test_test_inputs_keep_their_labels(source: Path, tmp_path: Path, check_json: "CheckJson") -> None:
     out = tmp_path / "stamped"
     options = ["--at", "test", "--attack", "badnets", "--rate", "0.2"]
     assert cli.main(["poison", str(source), *options, "--out", str(out)]) == 0
@@ -53,7 +56,9 @@ def test_test_inputs_keep_their_labels(source: Path, tmp_path: Path) -> None:
     trojaned = io.read_truth(out / "truth.json").mark(after).trojaned
     assert (before.labels == after.labels).all()
     assert trojaned.sum() == 30  # a fifth of the 150 inputs outside the target class
-    assert json.loads((out / "truth.json").read_text()).keys() == {"trojaned"}
+    truth = json.loads((out / "truth.json").read_text())
+    assert truth.keys() == {"schema", "trojaned"}
+    check_json(truth)
     assert tomllib.loads((out / "attack.toml").read_text())["stamped"] == 0.2
 
 
@@ -73,7 +78,7 @@ def test_the_same_seed_gives_the_same_bytes(source: Path, tmp_path: Path) -> Non
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_a_poisoned_set_can_be_poisoned_again(source: Path, tmp_path: Path) -> None:
+def test_a_poisoned_set_can_be_poisoned_again(source: Path, tmp_path: Path, check_json: "CheckJson") -> None:
     first, both = tmp_path / "first", tmp_path / "both"
     cli.main(["poison", str(source), "--attack", "badnets", "--rate", "0.1", "--target", "3", "--out", str(first)])
     again = ["--attack", "adaptive-blend", "--rate", "0.1", "--set", "cover_rate=0.05", "--truth"]
@@ -81,6 +86,8 @@ def test_a_poisoned_set_can_be_poisoned_again(source: Path, tmp_path: Path) -> N
     assert cli.main(["poison", str(first / "train.parquet"), *again]) == 0
 
     before, middle, after = io.load(source), io.load(first / "train.parquet"), io.load(both / "train.parquet")
+    for folder in (first, both):
+        check_json(json.loads((folder / "truth.json").read_text()))
     truth, earlier = io.read_truth(both / "truth.json"), io.read_truth(first / "truth.json")
     assert truth.attacks.keys() == {"badnets", "adaptive-blend"}
     assert truth.attacks["badnets"] == earlier.poison
@@ -251,7 +258,9 @@ def test_the_list_names_every_attack(capsys: pytest.CaptureFixture[str]) -> None
     assert all(len(line.split()) > 3 for line in lines)
 
 
-def test_imbalance_and_label_noise_come_before_the_poison_and_are_recorded(source: Path, tmp_path: Path) -> None:
+def test_imbalance_and_label_noise_come_before_the_poison_and_are_recorded(
+    source: Path, tmp_path: Path, check_json: "CheckJson"
+) -> None:
     out = tmp_path / "noisy"
     options = ["--attack", "badnets", "--rate", "0.05", "--imbalance", "10", "--label-noise", "0.1", "--seed", "3"]
     assert cli.main(["poison", str(source), *options, "--out", str(out)]) == 0
@@ -259,6 +268,7 @@ def test_imbalance_and_label_noise_come_before_the_poison_and_are_recorded(sourc
     assert len(after) == 50 + 23 + 11 + 5
     truth = io.read_truth(out / "truth.json")
     rows = after.ids.astype(int)
+    check_json(json.loads((out / "truth.json").read_text()))
     noisy = np.isin(after.ids, list(truth.noisy_labels))
     assert noisy.sum() == 9
     assert all(before.labels[int(name)] == label for name, label in truth.noisy_labels.items())

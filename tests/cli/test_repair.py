@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import onnxruntime
@@ -20,6 +20,9 @@ from foretaste.nets.export import load, save
 from foretaste.progress import OnProgress
 from foretaste.repairs import REPAIRS, Mended
 from foretaste.samples import Samples
+
+if TYPE_CHECKING:
+    from tests.conftest import CheckJson
 
 SIDE = 16
 
@@ -85,7 +88,7 @@ def run(model: str, clean: str, out: Path, *more: str) -> int:
 
 
 def test_a_repaired_model_is_written_and_compared(
-    files: tuple[str, str], net: Net, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    files: tuple[str, str], net: Net, tmp_path: Path, capsys: pytest.CaptureFixture[str], check_json: "CheckJson"
 ) -> None:
     trigger = Trigger(
         patch=np.full((SIDE, SIDE, 3), 190, dtype=np.uint8),
@@ -104,6 +107,7 @@ def test_a_repaired_model_is_written_and_compared(
     summary = json.loads((out / "summary.json").read_text())
     assert (summary["accuracy_before"], summary["accuracy_after"], summary["n_test"]) == (1.0, 1.0, 40)
     assert summary["tested_on"] == "clean set"
+    check_json(summary)
     assert summary["facts"] == {"factor": 4.0}
     assert "still works on 100" in (out / "report.html").read_text()
     repaired = load(out / "model.safetensors")
@@ -123,7 +127,7 @@ def test_a_repaired_model_is_written_and_compared(
 
 
 def test_trojaned_test_inputs_are_counted_as_guard_scan_counts_them(
-    files: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    files: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check_json: "CheckJson"
 ) -> None:
     monkeypatch.setattr("foretaste.report.repair_results.export_onnx", lambda net, path: None)
     samples = pictures(20)
@@ -135,6 +139,7 @@ def test_trojaned_test_inputs_are_counted_as_guard_scan_counts_them(
     arguments = ["--test", str(tmp_path / "test.npz"), "--truth", str(tmp_path / "truth.json")]
     assert run(*files, out, *arguments, "--set", "factor=-1") == 0
     summary = json.loads((out / "summary.json").read_text())
+    check_json(summary)
     assert (summary["n_test"], summary["n_trojaned"]) == (16, 4)
     assert (summary["accuracy_before"], summary["accuracy_after"]) == (1.0, 0.0)
     assert (summary["asr_before"], summary["asr_after"]) == (0.25, 0.0)

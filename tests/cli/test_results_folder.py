@@ -93,3 +93,33 @@ def test_files_that_foretaste_did_not_write_are_not_replaced(tmp_path: Path, nam
     (tmp_path / name).write_text("mine")
     with pytest.raises(UsageError, match=f"holds {name}, which foretaste did not write"):
         ResultsFolder(tmp_path, FILES)
+
+
+def own_sarif(path: Path) -> Path:
+    path.write_text('{"runs": [{"tool": {"driver": {"name": "foretaste"}}}]}')
+    return path
+
+
+def test_the_sarif_file_of_an_earlier_run_goes_when_the_next_starts(tmp_path: Path) -> None:
+    sarif = own_sarif(tmp_path / "found.sarif")
+    with ResultsFolder(tmp_path / "out", FILES, sarif=sarif) as folder:
+        assert sarif.exists()
+        folder.start()
+        assert not sarif.exists()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "my notes", '{"runs": []}', "[" * 100_000])
+def test_what_another_program_wrote_is_not_taken_for_a_sarif_file(content: str, tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text(content)
+    with pytest.raises(UsageError, match="notes is no SARIF file of foretaste, and would be overwritten"):
+        ResultsFolder(tmp_path / "out", FILES, sarif=tmp_path / "notes")
+
+
+def test_the_sarif_file_is_no_input_no_result_and_can_be_written(tmp_path: Path) -> None:
+    sarif = own_sarif(tmp_path / "found.sarif")
+    with pytest.raises(UsageError, match="would be overwritten"):
+        ResultsFolder(tmp_path / "out", FILES, [sarif], sarif)
+    with pytest.raises(UsageError, match="is one of the results; choose another name"):
+        ResultsFolder(tmp_path / "out", FILES, sarif=tmp_path / "out" / "summary.json")
+    with pytest.raises(UsageError, match="is no SARIF file"):
+        ResultsFolder(tmp_path / "out", FILES, sarif=tmp_path)

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime
@@ -7,6 +8,9 @@ import pytest
 from PIL import Image
 
 from foretaste import cli, io
+
+if TYPE_CHECKING:
+    from tests.conftest import CheckJson
 
 
 @pytest.fixture
@@ -23,7 +27,7 @@ def sets(tmp_path: Path) -> tuple[str, str]:
 
 
 def test_a_trained_model_is_saved_and_measured(
-    sets: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    sets: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str], check_json: "CheckJson"
 ) -> None:
     training, test = sets
     out = tmp_path / "model"
@@ -31,6 +35,7 @@ def test_a_trained_model_is_saved_and_measured(
     assert cli.main(arguments) == 0
     metrics = json.loads(capsys.readouterr().out)
     assert metrics == json.loads((out / "metrics.json").read_text())
+    check_json(metrics)
     assert {path.name for path in out.iterdir()} == {"model.safetensors", "model.onnx", "metrics.json"}
 
     session = onnxruntime.InferenceSession(out / "model.onnx")

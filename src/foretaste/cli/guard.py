@@ -49,6 +49,9 @@ WORK = ".work"
 LEVELS = ("never", "trigger", "found", "warning")
 """What ``--fail-on`` of a scan knows beside a share."""
 
+LEARN_SCHEMA = "urn:foretaste:learn-result:1"
+"""The schema of what ``guard learn --json`` prints, in ``docs/schemas``."""
+
 Model = Annotated[
     str,
     typer.Option(
@@ -340,10 +343,13 @@ def learn(
         folder.finish()
     triggers = [describe(trigger, len(rows), classes) for trigger, rows in find_triggers(learnt, suspects)]
     if as_json:
-        known_share = None if accuracy is None else accuracy.described()
-        typer.echo(
-            json.dumps({"n_samples": len(suspects), "clean_accuracy": known_share, "triggers": triggers}, indent=2)
-        )
+        result = {
+            "schema": LEARN_SCHEMA,
+            "n_samples": len(suspects),
+            "clean_accuracy": None if accuracy is None else accuracy.described(),
+            "triggers": triggers,
+        }
+        typer.echo(json.dumps(result, indent=2))
         return 0
     say(f"triggers reconstructed from {len(suspects)} samples: {len(triggers)}")
     for note in () if accuracy is None else doubts(accuracy):

@@ -15,6 +15,8 @@ from foretaste.cli.output import say
 
 FILES = ("model.safetensors", "model.onnx", "metrics.json")
 """What the command writes."""
+SCHEMA = "urn:foretaste:train-metrics:1"
+"""The schema of ``metrics.json``, in ``docs/schemas``."""
 
 
 def train(
@@ -78,11 +80,12 @@ def train(
             return 0
         save(trained.net, out / "model.safetensors")
         export_onnx(trained.net, out / "model.onnx")
-        atomic_json(out / "metrics.json", trained.metrics)
+        record = {"schema": SCHEMA} | trained.metrics
+        atomic_json(out / "metrics.json", record)
         if folder is not None:
             folder.finish()
     if as_json:
-        typer.echo(json.dumps(trained.metrics, indent=2))
+        typer.echo(json.dumps(record, indent=2))
     else:
         for name, value in trained.metrics.items():
             say(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")

@@ -59,10 +59,7 @@ def decode_image(data: bytes | Path, size: tuple[int, int] | None = None) -> NDA
         with Image.open(BytesIO(data) if isinstance(data, bytes) else data, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise BadImageError(f"has {image.width} x {image.height} pixels, more than the {MAX_PIXELS} allowed")
-            plain = _plain(image)
-            if size is not None and plain.size != size[::-1]:
-                plain = plain.resize(size[::-1], Image.Resampling.BILINEAR)
-            return np.asarray(plain)
+            return pixels_of(image, size)
     except BadImageError:
         raise
     except UnidentifiedImageError as error:
@@ -84,6 +81,18 @@ def decode_image(data: bytes | Path, size: tuple[int, int] | None = None) -> NDA
     ) as error:
         # Pillow's parsers raise whatever they stumble on in a damaged file; a warning if the host makes it an error.
         raise BadImageError(f"cannot be decoded: {error}") from error
+
+
+def pixels_of(image: Image.Image, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """Return the pixels of an opened image as ``decode_image`` does, with the same arguments.
+
+    Raises:
+        BadImageError: it has floating-point pixels.
+    """
+    plain = _plain(image)
+    if size is not None and plain.size != size[::-1]:
+        plain = plain.resize(size[::-1], Image.Resampling.BILINEAR)
+    return np.asarray(plain)
 
 
 def _plain(image: Image.Image) -> Image.Image:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from glob import glob
 from pathlib import Path
+from typing import Any
 
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.io.csv import read_csv
@@ -14,6 +15,7 @@ from foretaste.io.images import MAX_PIXELS
 from foretaste.io.keys import LabelUse
 from foretaste.io.named import NAMES, read_named
 from foretaste.io.npz import read_npz
+from foretaste.io.objects import origin_of, read_object
 from foretaste.io.parquet import chosen_split, read_parquet, shards
 from foretaste.io.saved import has_splits, is_saved, read_saved
 from foretaste.progress import OnProgress, silent
@@ -21,7 +23,7 @@ from foretaste.samples import Samples
 
 
 def read(
-    source: str | Path,
+    source: Any,
     *,
     split: str | None = None,
     default_split: str = "train",
@@ -42,7 +44,9 @@ def read(
         source: a ``.parquet`` file, a pattern that the files of one table match ("data/train-*.parquet"), or a folder
             of them: images in the Hugging Face layout, lists of ``features``, or columns of numbers; a folder with one
             subfolder of images per class; an ``.npz`` with ``x`` and ``y``; a ``.csv`` table of features; a folder
-            written by ``datasets.Dataset.save_to_disk``; or ``cifar10``, ``gtsrb`` or ``signs``.
+            written by ``datasets.Dataset.save_to_disk``; ``cifar10``, ``gtsrb`` or ``signs``; or an object: a pair
+            (images, labels) of arrays, a ``datasets.Dataset`` or ``DatasetDict``, or a map-style
+            ``torch.utils.data.Dataset`` of such pairs, whose ``classes``, if it has them, are the class names.
         split: which part to read of a source that has parts.
         default_split: which part of a named set ("train" or "test") or of a saved dictionary of data sets to read if
             ``split`` does not say. A folder with parts is not guessed about.
@@ -74,12 +78,12 @@ def read(
     )
     loaded = _read(source, split, default_split, reading)
     if use == "learn" and len(loaded.samples.classes) < 2:
-        raise UsageError(f"{source} has only one class; a classifier needs at least two")
-    _check_names(loaded.samples, source)
+        raise UsageError(f"{origin_of(source)} has only one class; a classifier needs at least two")
+    _check_names(loaded.samples, origin_of(source))
     return loaded
 
 
-def _check_names(samples: Samples, source: str | Path) -> None:
+def _check_names(samples: Samples, source: str) -> None:
     """Refuse ids and class names that are no Unicode text: no result file could hold them."""
     for kind, names in (("id", samples.ids.tolist()), ("class name", samples.classes)):
         for place, name in enumerate(names):
@@ -91,7 +95,9 @@ def _check_names(samples: Samples, source: str | Path) -> None:
                 ) from None
 
 
-def _read(source: str | Path, split: str | None, default_split: str, reading: Reading) -> Loaded:
+def _read(source: Any, split: str | None, default_split: str, reading: Reading) -> Loaded:
+    if not isinstance(source, str | Path):
+        return read_object(source, split, default_split, reading)
     if source in NAMES:
         return read_named(str(source), split or default_split, reading)
     path = Path(source)
@@ -131,7 +137,7 @@ def _read_folder(path: Path, split: str | None, default_split: str, reading: Rea
 
 
 def load(
-    source: str | Path,
+    source: Any,
     *,
     split: str | None = None,
     resize: int | Size | None = None,
@@ -141,6 +147,14 @@ def load(
     on_progress: OnProgress = silent,
 ) -> Samples:
     """Read samples; as ``read``, but what was left out or taken for granted becomes a warning.
+
+    >>> samples = foretaste.load("photos/")
+    >>> samples = foretaste.load((images, labels))
+    >>> samples = foretaste.load(datasets.load_dataset("imagefolder", data_dir="photos", split="train"))
+    >>> samples = foretaste.load(torchvision.datasets.CIFAR10("data"))
+
+    Images from objects are bytes, or bytes that were divided by 255; normalised ones are refused, because nobody tells
+    what they were. Transforms that are set on a data set of Hugging Face do not matter.
 
     Raises:
         ForetasteError: as for ``read``.
@@ -159,9 +173,9 @@ def load(
     return loaded.samples
 
 
-def left_out(loaded: Loaded, source: str | Path) -> tuple[str, ...]:
+def left_out(loaded: Loaded, source: Any) -> tuple[str, ...]:
     """Return a sentence about what of a source was left out; none if nothing was."""
     if not loaded.skipped:
         return ()
     first = loaded.skipped[0]
-    return (f"{source}: left out {len(loaded.skipped)}; first {first.name}, which {first.reason}",)
+    return (f"{origin_of(source)}: left out {len(loaded.skipped)}; first {first.name}, which {first.reason}",)

@@ -14,6 +14,9 @@ from foretaste.errors import ForetasteError
 from foretaste.io.atomic import atomic_json
 from foretaste.samples import Labels, Mask, Samples
 
+SCHEMA = "urn:foretaste:truth:1"
+"""The schema of ``truth.json``, in ``docs/schemas``."""
+
 
 @dataclass(frozen=True, eq=False)
 class Marks:
@@ -120,9 +123,10 @@ def write_truth(truth: Truth, path: str | Path) -> None:
         ForetasteError: the file cannot be written.
     """
     if truth.trojaned is not None:
-        atomic_json(path, {"trojaned": sorted(truth.trojaned)})
+        atomic_json(path, {"schema": SCHEMA, "trojaned": sorted(truth.trojaned)})
         return
     value: dict[str, Any] = {
+        "schema": SCHEMA,
         "poison": sorted(truth.poison),
         "cover": sorted(truth.cover),
         "original_labels": dict(sorted(truth.original_labels.items())),

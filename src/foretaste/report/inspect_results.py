@@ -15,6 +15,9 @@ from foretaste.report.summary import about, describe, name_of, plain, save_trigg
 FILES = ("report.html", "summary.json")
 """What ``save_inspect`` writes beside the folder of triggers."""
 
+SCHEMA = "urn:foretaste:inspect-summary:1"
+"""The schema of ``summary.json``, in ``docs/schemas``."""
+
 
 def save_inspect(
     out: Path,
@@ -51,6 +54,7 @@ def save_inspect(
     """
     registry = Registry(diagnosis.triggers)
     summary = about(
+        schema=SCHEMA,
         method=diagnosis.method,
         seed=diagnosis.seed,
         seconds=diagnosis.seconds,

@@ -20,6 +20,9 @@ from foretaste.report.repair_page import repair_page
 from foretaste.report.summary import about, describe, plain
 from foretaste.samples import Mask, Samples
 
+SCHEMA = "urn:foretaste:repair-summary:1"
+"""The schema of ``summary.json``, in ``docs/schemas``."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trial:
@@ -125,6 +128,7 @@ def save_repair(
     """
     summary = (
         about(
+            schema=SCHEMA,
             method=repaired.method,
             seed=repaired.seed,
             seconds=repaired.seconds,

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from foretaste.cleansers.verdict import Verdict
@@ -38,6 +37,9 @@ FILES = (
 
 COPIES = ("cleansed", "quarantine")
 """The folders that it writes if asked for the format of a source that is a folder."""
+
+SCHEMA = "urn:foretaste:cleanse-summary:1"
+"""The schema of ``summary.json``, in ``docs/schemas``."""
 
 
 def save_cleanse(
@@ -138,21 +140,10 @@ def save_verdict(
         save_triggers(registry, out / "triggers")
     page = cleanse_page(samples, verdict, summary, truth_poison=truth_poison, triggers=found)
     with atomic_path(out / "verdicts.parquet") as path:
-        pq.write_table(_verdicts(samples, verdict), path)
+        pq.write_table(verdict.to_frame(samples).select(["id", "label", "score", "flagged"]), path)
     atomic_text(out / "report.html", page)
     atomic_json(out / "summary.json", summary)
     return summary
-
-
-def _verdicts(samples: Samples, verdict: Verdict) -> pa.Table:
-    return pa.table(
-        {
-            "id": pa.array(samples.ids.tolist(), pa.string()),
-            "label": pa.array(samples.labels, pa.int64()),
-            "score": pa.array(verdict.scores, pa.float32()),
-            "flagged": pa.array(verdict.flagged, pa.bool_()),
-        }
-    )
 
 
 def _summary(
@@ -167,6 +158,7 @@ def _summary(
 ) -> dict[str, Any]:
     n_flagged = int(verdict.flagged.sum())
     summary = about(
+        schema=SCHEMA,
         method=verdict.method,
         seed=verdict.seed,
         seconds=verdict.seconds,

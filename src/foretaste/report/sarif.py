@@ -131,7 +131,7 @@ def cleanse_log(
         mine = samples.labels == label
         rows = np.flatnonzero(mine & verdict.flagged)
         name = class_name(label, samples.classes)
-        text = f"Class {name}: {plural(len(rows), 'sample')} of {int(mine.sum()):,} are flagged as poison."
+        text = f"Flagged as poison: {len(rows):,} of {plural(int(mine.sum()), 'sample')} of {name}."
         facts: dict[str, object] = {"class": samples.classes[label], "n_flagged": len(rows)}
         facts["n_samples"] = int(mine.sum())
         if label in evidence:
@@ -174,7 +174,7 @@ def scan_log(scan: Scan, *, source: str, model: str, skipped: Sequence[Skipped] 
     if finding.conclusion is Conclusion.EXCESS:
         flagged = np.flatnonzero(screening.trojaned)
         text = (
-            f"{plural(len(flagged), 'input')} of {len(screening):,} are flagged, where {finding.n_expected:.1f} false "
+            f"Flagged: {len(flagged):,} of {plural(len(screening), 'input')}, where {finding.n_expected:.1f} false "
             f"alarms are expected (p = {finding.p_value:.2g})."
         )
         facts = {"n_flagged": len(flagged), "n_samples": len(screening), "p_value": finding.p_value}
@@ -238,7 +238,7 @@ def _log(
     skipped: Sequence[Skipped],
 ) -> dict[str, Any]:
     """Wrap results as the one run of a log; notes and what was left out become notifications."""
-    left_out = [f"{one.name} was left out: it {one.reason}" for one in skipped[:MOST_LOCATIONS]]
+    left_out = [f"{one.name} was left out: it {one.reason}." for one in skipped[:MOST_LOCATIONS]]
     return {
         "$schema": SCHEMA,
         "version": "2.1.0",
@@ -260,7 +260,7 @@ def _log(
                         "executionSuccessful": True,
                         "toolExecutionNotifications": [
                             *({"level": "note", "message": _message(_sentence(note))} for note in notes),
-                            *({"level": "warning", "message": _message(_sentence(line))} for line in left_out),
+                            *({"level": "warning", "message": _message(line)} for line in left_out),
                         ],
                     }
                 ],

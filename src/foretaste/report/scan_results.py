@@ -24,6 +24,9 @@ from foretaste.samples import Mask, Samples
 FILES = ("verdicts.parquet", "report.html", "summary.json")
 """What ``save_scan`` writes beside the folder of triggers."""
 
+SCHEMA = "urn:foretaste:scan-summary:1"
+"""The schema of ``summary.json``, in ``docs/schemas``."""
+
 
 def save_scan(
     out: Path,
@@ -93,6 +96,7 @@ def _summary(
     n_samples, n_flagged = len(screening), int(screening.trojaned.sum())
     queries = screening.queries if n_samples else np.zeros(1, dtype=np.int64)
     return about(
+        schema=SCHEMA,
         method=scan.method,
         seed=scan.seed,
         seconds=scan.calibration_seconds + scan.seconds,

@@ -22,6 +22,7 @@ from foretaste.io import Skipped
 
 def about(
     *,
+    schema: str,
     method: str,
     seed: int,
     seconds: float,
@@ -30,8 +31,9 @@ def about(
     skipped: Sequence[Skipped],
     packages: Sequence[str],
 ) -> dict[str, Any]:
-    """Say how a run was made, and with which versions of ``packages``."""
+    """Say how a run was made, with which versions of ``packages``, and by which schema the file is to be read."""
     return {
+        "schema": schema,
         "version": __version__,
         "method": method,
         "seed": seed,

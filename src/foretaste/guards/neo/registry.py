@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,8 @@ FEWEST_PIXELS = 9
 LARGEST_SIDE = 4096
 """Pixels; no trigger file with a longer side is read."""
 INDEX = "triggers.json"
+SCHEMA = "urn:foretaste:triggers:1"
+"""The schema of ``triggers.json``, in ``docs/schemas``."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ class Registry:
             ).model_dump(mode="json")
             for trigger in self
         ]
-        atomic_json(folder / INDEX, {"format": 1, "triggers": cards})
+        atomic_json(folder / INDEX, {"schema": SCHEMA, "format": 1, "triggers": cards})
 
     @classmethod
     def load(cls, folder: str | Path) -> Registry:
@@ -192,6 +194,8 @@ class Catalogue(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    # Files of before schemas had names have none. BaseModel has an attribute of that name.
+    schema_: Annotated[Literal["urn:foretaste:triggers:1"] | None, Field(alias="schema")] = None
     format: Annotated[int, Field(ge=1, le=1)]
     triggers: tuple[Card, ...]
 
