@@ -147,7 +147,7 @@ def cleanse_log(
             places = _locations(source, flagged.ids[carriers].tolist())
             facts = {"trigger": trigger.id, "box": list(trigger.box), "n_found": len(carriers)}
             results.append(_result(Kind.TRIGGER, text, places, (source, trigger.id), facts))
-    return _log("cleanse", verdict.method, verdict.seed, results, verdict.notes, skipped)
+    return _log("cleanse", source, verdict.method, verdict.seed, results, verdict.notes, skipped)
 
 
 def scan_log(scan: Scan, *, source: str, model: str, skipped: Sequence[Skipped] = ()) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def scan_log(scan: Scan, *, source: str, model: str, skipped: Sequence[Skipped] 
         )
         facts = {"class": name, "n_found": finding.shift.n_inputs, "p_value": finding.shift.p_value}
         results.append(_result(Kind.LABEL_SHIFT, text, _locations(source), (source, name), facts, classifier))
-    return _log("guard scan", scan.method, scan.seed, results, scan.notes, skipped)
+    return _log("guard scan", source, scan.method, scan.seed, results, scan.notes, skipped)
 
 
 def inspect_log(
@@ -218,7 +218,7 @@ def inspect_log(
         )
         facts = {"backdoor": name, "kind": found.kind, "flip_rate": found.flip_rate}
         results.append(_result(Kind.TRIGGER, text, places, (model, name, found.kind), facts))
-    return _log("inspect", diagnosis.method, diagnosis.seed, results, (*notes, *diagnosis.notes), skipped)
+    return _log("inspect", model, diagnosis.method, diagnosis.seed, results, (*notes, *diagnosis.notes), skipped)
 
 
 def is_own(log: object) -> bool:
@@ -231,6 +231,7 @@ def is_own(log: object) -> bool:
 
 def _log(
     command: str,
+    source: str,
     method: str,
     seed: int,
     results: Sequence[dict[str, Any]],
@@ -252,8 +253,8 @@ def _log(
                         "rules": [_rule(kind.value) for kind in Kind],
                     }
                 },
-                # Services keep the findings of each command apart by this.
-                "automationDetails": {"id": f"{TOOL}/{command.replace(' ', '-')}/"},
+                # Services keep the findings of each analysis apart by this.
+                "automationDetails": {"id": f"{TOOL}/{command.replace(' ', '-')}/{source}/"},
                 "originalUriBaseIds": {BASE: {"description": {"text": "The working directory of the run."}}},
                 "invocations": [
                     {
