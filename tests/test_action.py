@@ -113,7 +113,7 @@ def test_the_action_is_described_as_github_asks() -> None:
 def test_a_run_leaves_its_report_its_log_and_its_exit_code(workspace: Path) -> None:
     inputs = {
         "source": "two classes.npz",
-        "arguments": "--method pixel-spectral-signatures --label-column 'a b' --seed 3",
+        "arguments": "--method 'pixel-spectral-signatures' --seed 3",
         "fail-on": "never",
     }
     run = script("run", workspace, inputs, {})

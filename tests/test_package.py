@@ -9,6 +9,7 @@ import sysconfig
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -79,5 +80,8 @@ def test_the_installed_command_runs_outside_the_checkout(command: Path, tmp_path
     assert "cleanse" in run(command, "--help", cwd=tmp_path)
     where = "import foretaste; print(foretaste.__file__)"
     assert run(command.with_name("python"), "-c", where, cwd=tmp_path).startswith(str(command.parents[1]))
-    run(command, "poison", "signs", "--attack", "badnets", "--out", "poisoned", cwd=tmp_path, OMP_NUM_THREADS="1")
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+    np.savez(tmp_path / "set.npz", x=images, y=np.arange(40) % 2)
+    options = ["--attack", "badnets", "--rate", "0.1", "--out", "poisoned"]
+    run(command, "poison", "set.npz", *options, cwd=tmp_path, OMP_NUM_THREADS="1")
     assert {path.name for path in (tmp_path / "poisoned").iterdir()} == {"train.parquet", "truth.json", "attack.toml"}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from foretaste.cleansers.verdict import Verdict
     from foretaste.guards import GUARDS, Guard
     from foretaste.guards.guard import Screening
+    from foretaste.guards.neo.flagged import reconstruct_triggers
     from foretaste.guards.trigger import Trigger
     from foretaste.inspectors import INSPECTORS, inspect
     from foretaste.inspectors.diagnosis import Diagnosis
@@ -51,6 +52,7 @@ __all__ = [
     "cleanse",
     "inspect",
     "load",
+    "reconstruct_triggers",
     "repair",
     "train",
 ]
@@ -72,6 +74,7 @@ _HOME = {
     "cleanse": "foretaste.cleansers",
     "inspect": "foretaste.inspectors",
     "load": "foretaste.io",
+    "reconstruct_triggers": "foretaste.guards.neo.flagged",
     "repair": "foretaste.repairs",
     "train": "foretaste.training",
 }

@@ -20,7 +20,6 @@ from foretaste.classifiers.classifier import Classifier
 from foretaste.cleansers import CLEANSERS
 from foretaste.cleansers.verdict import ClassEvidence, Verdict
 from foretaste.errors import ForetasteError
-from foretaste.guards import neo
 from foretaste.guards.neo.registry import Registry
 from foretaste.guards.trigger import Trigger
 from foretaste.progress import OnProgress, Progress
@@ -313,7 +312,7 @@ def test_with_a_model_the_trigger_of_what_was_flagged_is_reconstructed(
     check_json: "CheckJson",
     check_sarif: "CheckSarif",
 ) -> None:
-    monkeypatch.setattr(neo, "learn", black_trigger)
+    monkeypatch.setattr("foretaste.guards.neo.flagged.learn", black_trigger)
     log = out.parent / "found.sarif"
     assert cli.main(["cleanse", poisoned, *METHOD, "--model", model, "--sarif", str(log), "--out", str(out)]) == 1
     text = capsys.readouterr().out
@@ -333,7 +332,7 @@ def test_with_a_model_the_trigger_of_what_was_flagged_is_reconstructed(
 def test_without_poison_no_trigger_is_looked_for(
     tmp_path: Path, out: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(neo, "learn", None)
+    monkeypatch.setattr("foretaste.guards.neo.flagged.learn", None)
     assert cli.main(["cleanse", save(tmp_path / "set.npz", []), *METHOD, "--model", model, "--out", str(out)]) == 0
     assert not (out / "triggers").exists()
 
@@ -344,7 +343,7 @@ def test_a_model_that_fails_costs_the_trigger_but_not_the_verdict(
     def fail(*arguments: object, **options: object) -> Registry:
         raise ForetasteError("the model is down")
 
-    monkeypatch.setattr(neo, "learn", fail)
+    monkeypatch.setattr("foretaste.guards.neo.flagged.learn", fail)
     assert cli.main(["cleanse", poisoned, *METHOD, "--model", model, "--out", str(out)]) == 1
     assert "note: no trigger could be reconstructed: the model is down" in capsys.readouterr().out
     assert len(io.load(out / "quarantine.parquet")) == 2

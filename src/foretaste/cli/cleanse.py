@@ -39,9 +39,6 @@ if TYPE_CHECKING:
     from foretaste.progress import OnProgress
     from foretaste.samples import Samples
 
-STAND_INS = 500
-"""Samples that passed, at most, that stand in for a clean set where triggers are reconstructed without one."""
-
 
 def cleanse(
     source: Source,
@@ -170,21 +167,20 @@ def reconstruct(
     on_progress: OnProgress,
 ) -> tuple[Registry | None, tuple[str, ...]]:
     """Reconstruct the triggers of what was flagged, and say what a reader should know; the verdict stands anyway."""
-    import numpy as np
-
     from foretaste.classifiers.counting import Counted
     from foretaste.guards import neo
 
     notes: tuple[str, ...] = ()
-    clean = trusted
-    if clean is None:
-        passed = np.flatnonzero(~verdict.flagged)
-        chosen = np.random.default_rng(seed).choice(passed, min(STAND_INS, len(passed)), replace=False)
-        clean = samples[np.sort(chosen)]
-        notes = (f"no clean set was given: {len(clean):,} samples that passed stood in for it to reconstruct triggers",)
+    if trusted is None:
+        trusted = neo.stand_ins(samples, verdict.flagged, seed)
+        notes = (
+            f"no clean set was given: {len(trusted):,} samples that passed stood in for it to reconstruct triggers",
+        )
     try:
-        learnt = neo.learn(samples[verdict.flagged], Counted(classifier), clean, seed=seed, on_progress=on_progress)
-        return learnt, notes
+        found = neo.reconstruct_triggers(
+            samples, verdict.flagged, Counted(classifier), trusted, seed=seed, on_progress=on_progress
+        )
+        return found, notes
     except ForetasteError as error:
         return None, (*notes, f"no trigger could be reconstructed: {error}")
 
