@@ -15,7 +15,7 @@ import pytest
 import yaml
 from jsonschema import validate
 
-from foretaste import cli, io
+from foretaste import cli
 from foretaste.io.signs import draw_signs
 
 ROOT = Path(__file__).parents[1]
@@ -152,7 +152,7 @@ def test_what_is_uploaded_is_what_was_written_and_no_samples() -> None:
         assert step["if"] == f"steps.run.outputs.{output} != '' && inputs.upload-{output} == 'true'"
 
 
-def test_the_hooks_are_commands_that_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_hooks_are_commands_that_run(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hooks = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text(encoding="utf-8"))
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
     for hook in hooks:
@@ -162,11 +162,11 @@ def test_the_hooks_are_commands_that_run(tmp_path: Path, capsys: pytest.CaptureF
         assert hook["id"] == "-".join([command, *verb])
         assert cli.main([*verb, "--help"]) == 0
         assert "--sarif" in capsys.readouterr().out
-    io.write_parquet(draw_signs(60, seed=0), tmp_path / "set.parquet")
     [cleanse] = [hook["entry"] for hook in hooks if hook["id"] == "foretaste-cleanse"]
-    given = [str(tmp_path / "set.parquet"), "--method", "pixel-spectral-signatures", "--out", str(tmp_path / "out")]
+    source, out = str(workspace / "two classes.npz"), workspace / "out"
+    given = [source, "--method", "pixel-spectral-signatures", "--out", str(out)]
     assert cli.main([*shlex.split(cleanse)[1:], *given, "--fail-on", "never"]) == 0
-    assert (tmp_path / "out" / "report.html").is_file()
+    assert (out / "report.html").is_file()
 
 
 def dockerfile(path: Path) -> list[Any]:

@@ -198,6 +198,19 @@ def test_the_sarif_file_lists_the_flagged_samples_and_is_replaced_by_the_next_ru
     assert "would be overwritten" in capsys.readouterr().err
 
 
+def test_the_files_of_a_split_are_found(tmp_path: Path, out: Path, check_sarif: "CheckSarif") -> None:
+    for row in range(40):
+        folder = tmp_path / "set" / "train" / f"class {row % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), 0 if row == 0 else 90).save(folder / f"{row}.png")
+    arguments = ["cleanse", str(tmp_path / "set"), "--split", "train", *METHOD, "--sarif", str(tmp_path / "a.sarif")]
+    assert cli.main([*arguments, "--out", str(out)]) == 1
+    [result] = check_sarif(json.loads((tmp_path / "a.sarif").read_text()))["results"]
+    [place] = result["locations"]
+    file = tmp_path / "set" / "train" / "class 0" / "0.png"
+    assert place["physicalLocation"]["artifactLocation"] == {"uri": file.as_uri()}
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [

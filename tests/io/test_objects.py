@@ -1,6 +1,7 @@
 """Samples from what a Python program has: arrays, data sets of Hugging Face and of torch."""
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def test_arrays_are_resized(images: Any, labels: Any) -> None:
         (np.zeros((6, 2)), range(5), r"there are 6 inputs, and the labels have shape \(5,\)"),
         (np.full((6, 2), np.inf), [0, 1] * 3, "row 0 has NaN or infinite features"),
         (np.zeros((6, 2)), [0.5, 1] * 3, "labels are either all whole numbers or all texts"),
-        (np.zeros((6, 2)), [0] * 6, "the tuple has only one class"),
+        (np.zeros((6, 2)), [0] * 6, "the pair of arrays has only one class"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(inputs: Any, labels: Any, complaint: str) -> None:
@@ -101,7 +102,7 @@ def test_samples_without_a_label_are_refused_or_left_out(images: Any) -> None:
     given = [0, 1, -1, 1, 0, 1]
     with pytest.raises(ForetasteError, match=r"row 2 has no label"):
         foretaste.load((images, given))
-    with pytest.warns(UserWarning, match="left out 1; first the arrays, row 2, which has no label"):
+    with pytest.warns(UserWarning, match="left out 1; first the pair of arrays, row 2, which has no label"):
         samples = foretaste.load((images, given), on_bad="skip")
     assert samples.ids.tolist() == list("01345")
     assert (samples.inputs == images[[0, 1, 3, 4, 5]]).all()
@@ -207,15 +208,16 @@ def test_splits_are_named_or_told(images: Any, labels: Any) -> None:
 
 
 class Stream(torch.utils.data.IterableDataset[Any]):
-    pass
+    def __iter__(self) -> Iterator[Any]:
+        yield from ()
 
 
 @pytest.mark.parametrize(
     ("source", "complaint"),
     [
-        (3, "the int is no source of samples; give a path"),
-        (np.zeros((6, 5, 4, 3), np.uint8), "the ndarray is no source"),
-        ({"image": [], "label": []}, "the dict is no source"),
+        (3, "int is no source of samples; give a path"),
+        (np.zeros((6, 5, 4, 3), np.uint8), "ndarray is no source"),
+        ({"image": [], "label": []}, "dict is no source"),
         (Stream(), "is a stream; give a map-style one"),
         (datasets.Dataset.from_dict({"label": [1]}).to_iterable_dataset(), "is a stream; load it without streaming"),
     ],
@@ -226,5 +228,5 @@ def test_what_is_no_source_is_refused_in_a_sentence(source: Any, complaint: str)
 
 
 def test_nothing_is_no_samples() -> None:
-    with pytest.raises(EmptyError, match="the arrays holds no samples"):
+    with pytest.raises(EmptyError, match="the pair of arrays holds no samples"):
         io.read((np.zeros((0, 4, 4, 3), np.uint8), []))

@@ -130,7 +130,7 @@ def test_a_finding_keeps_its_fingerprint_and_another_has_another(
 ) -> None:
     def fingerprints(one: Verdict) -> list[str]:
         results = check_sarif(cleanse_log(samples, one, source="signs"))["results"]
-        return [result["partialFingerprints"]["finding/v1"] for result in results]
+        return [result["partialFingerprints"]["primaryLocationLineHash"] for result in results]
 
     first = fingerprints(verdict)
     both = fingerprints(make_verdict(samples, verdict.flagged | (np.arange(len(samples)) == 0)))

@@ -91,7 +91,7 @@ def cleanse(
     from foretaste import cleansers, io
     from foretaste.classifiers import open_classifier
     from foretaste.cli.fields import parse_settings
-    from foretaste.cli.output import truth_of_training_set, whole
+    from foretaste.cli.output import place_of, truth_of_training_set, whole
     from foretaste.cli.progress import bars
     from foretaste.cli.results_folder import ResultsFolder
     from foretaste.io.sources import left_out
@@ -148,7 +148,8 @@ def cleanse(
             on_progress=show,
         )
         if sarif is not None:
-            log = cleanse_log(samples, verdict, source=source, registry=registry, skipped=inspected.skipped)
+            place = place_of(source, split)
+            log = cleanse_log(samples, verdict, source=place, registry=registry, skipped=inspected.skipped)
             io.atomic_json(sarif, log)
         folder.finish()
     if as_json:

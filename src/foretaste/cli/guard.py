@@ -168,7 +168,7 @@ def scan(
     from foretaste.classifiers.preprocessing import Preprocesses
     from foretaste.cli.classes import numbering, renumbered
     from foretaste.cli.fields import parse_settings
-    from foretaste.cli.output import whole
+    from foretaste.cli.output import place_of, whole
     from foretaste.cli.progress import bars
     from foretaste.cli.results_folder import ResultsFolder
     from foretaste.guards.guard import Calibrated, reconstructing
@@ -265,7 +265,8 @@ def scan(
             truth_trojaned=trojaned,
         )
         if sarif is not None:
-            io.atomic_json(sarif, scan_log(result, source=inputs, model=model, skipped=read.skipped))
+            place = place_of(inputs, split)
+            io.atomic_json(sarif, scan_log(result, source=place, model=model, skipped=read.skipped))
         folder.finish()
     if as_json:
         typer.echo(json.dumps(summary, indent=2))

@@ -53,6 +53,11 @@ def truth_of_training_set(path: Path) -> Truth:
     return truth
 
 
+def place_of(source: str, split: str | None) -> str:
+    """Return where the files of a source lie: the folder of the split where splits are folders, else the source."""
+    return source if split is None or not (Path(source) / split).is_dir() else str(Path(source) / split)
+
+
 def whole(loaded: Loaded, source: str) -> Samples:
     """Return what was read, and say on stderr what of it was left out or taken for granted."""
     from foretaste.io.sources import left_out

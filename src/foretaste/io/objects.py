@@ -28,6 +28,8 @@ ROUNDING = 1e-3
 
 def origin_of(source: Any) -> str:
     """Return what to call a source in messages."""
+    if isinstance(source, tuple):
+        return "the pair of arrays"
     return str(source) if isinstance(source, str | Path) else f"the {type(source).__name__}"
 
 
@@ -52,13 +54,13 @@ def read_object(source: Any, split: str | None, default_split: str, reading: Rea
     if hub is not None and isinstance(source, hub.Dataset):
         return _read_hub(source, hub, reading)
     if isinstance(source, tuple) and len(source) == 2:
-        return _read_arrays(*source, reading)
+        return _read_arrays(*source, origin_of(source), reading)
     if torch is not None and isinstance(source, torch.utils.data.IterableDataset):
         raise UsageError("the data set is a stream; give a map-style one, with a length and numbered items")
     if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, np.ndarray | dict):
         return _read_pairs(source, reading)
     raise UsageError(
-        f"{origin_of(source)} is no source of samples; give a path, a name, a pair (images, labels), or a Dataset of "
+        f"{type(source).__name__} is no source of samples; give a path, a name, a pair (images, labels), or a Dataset of "
         "Hugging Face or torch"
     )
 
@@ -84,7 +86,7 @@ def _read_hub(dataset: Any, hub: Any, reading: Reading) -> Loaded:
     return read_rows(rows, reading)
 
 
-def _read_arrays(inputs: Any, labels: Any, reading: Reading) -> Loaded:
+def _read_arrays(inputs: Any, labels: Any, origin: str, reading: Reading) -> Loaded:
     """Read ``(N, H, W, C)``, ``(N, H, W)`` or ``(N, C, H, W)`` images, or ``(N, D)`` features, and N labels."""
     values = np.asarray(inputs)
     if values.ndim in (3, 4):
@@ -100,7 +102,7 @@ def _read_arrays(inputs: Any, labels: Any, reading: Reading) -> Loaded:
     given = np.asarray(labels)
     if given.shape != values.shape[:1] and reading.use != "ignore":
         raise ForetasteError(f"there are {len(values)} inputs, and the labels have shape {given.shape}")
-    return _loaded(values, given.tolist(), None, "the arrays", reading)
+    return _loaded(values, given.tolist(), None, origin, reading)
 
 
 def _read_pairs(dataset: Any, reading: Reading) -> Loaded:

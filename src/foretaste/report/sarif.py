@@ -192,7 +192,12 @@ def scan_log(scan: Scan, *, source: str, model: str, skipped: Sequence[Skipped] 
 
 
 def inspect_log(
-    diagnosis: Diagnosis, *, model: str, classes: Sequence[str], notes: Sequence[str] = (), skipped: Sequence[Skipped]
+    diagnosis: Diagnosis,
+    *,
+    model: str,
+    classes: Sequence[str],
+    notes: Sequence[str] = (),
+    skipped: Sequence[Skipped] = (),
 ) -> dict[str, Any]:
     """Return the SARIF log of an inspection: a result for each backdoored class, and for each trigger.
 
@@ -303,7 +308,7 @@ def _result(
         related: where else to look.
     """
     rule = kind.value
-    key = "\n".join([rule.id, *identity])
+    digest = hashlib.sha256("\n".join([rule.id, *identity]).encode("utf-8", "backslashreplace")).hexdigest()
     return {
         "ruleId": rule.id,
         "ruleIndex": list(Kind).index(kind),
@@ -311,7 +316,8 @@ def _result(
         "message": _message(text),
         "locations": locations,
         **({"relatedLocations": list(related)} if related else {}),
-        "partialFingerprints": {"finding/v1": hashlib.sha256(key.encode("utf-8", "backslashreplace")).hexdigest()[:32]},
+        # Of all names GitHub only heeds this one; what it would make of the first line is the same for all findings.
+        "partialFingerprints": {"primaryLocationLineHash": f"{digest[:16]}:1"},
         "properties": {name: plain(value) for name, value in facts.items()},
     }
 
