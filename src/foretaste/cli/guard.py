@@ -149,7 +149,12 @@ def scan(
     on_bad: OnBad = "stop",
     sarif: Sarif = None,
     fail_on: Annotated[
-        str, typer.Option("--fail-on", metavar="|".join((*LEVELS, "SHARE")), help="What makes the exit code 1.")
+        str,
+        typer.Option(
+            "--fail-on",
+            metavar="|".join((*LEVELS, "SHARE")),
+            help="What makes the exit code 1: how much has to be found, or the share of flagged inputs, such as 1%.",
+        ),
     ] = "found",
     as_json: Json = False,
     listing: Annotated[

@@ -60,7 +60,12 @@ Sarif = Annotated[
     ),
 ]
 FailOn = Annotated[
-    str, typer.Option("--fail-on", metavar="never|found|SHARE", help="What makes the exit code 1; see the docs.")
+    str,
+    typer.Option(
+        "--fail-on",
+        metavar="never|found|SHARE",
+        help="What makes the exit code 1: nothing, whatever is found, or a share of flagged samples such as 1%.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")]
 

@@ -60,8 +60,8 @@ def read_object(source: Any, split: str | None, default_split: str, reading: Rea
     if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, np.ndarray | dict):
         return _read_pairs(source, reading)
     raise UsageError(
-        f"{type(source).__name__} is no source of samples; give a path, a name, a pair (images, labels), or a Dataset of "
-        "Hugging Face or torch"
+        f"{type(source).__name__} is no source of samples; give a path, a name, a pair (images, labels), or a Dataset "
+        "of Hugging Face or torch"
     )
 
 
