@@ -84,7 +84,7 @@ def cleanse(
 ) -> int:
     """Find the poison in a training set and take it out.
 
-    The exit code is 1 if there is poison and 0 if not; --fail-on SHARE takes a larger share of it to fail, never none.
+    The exit code is 1 if there is poison and 0 if not; --fail-on sets another policy.
 
     A run that was stopped goes on where it was when it is started again with the same arguments.
     """
