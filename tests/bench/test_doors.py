@@ -3,10 +3,11 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from torch import nn
 
 from foretaste import inspectors, repairs
 from foretaste.bench.doors import InspectorDoor, RepairDoor
@@ -14,38 +15,70 @@ from foretaste.bench.records import Record
 from foretaste.errors import UsageError
 from foretaste.inspectors import Evidence, Finding, Subject
 from foretaste.progress import OnProgress
+from foretaste.repairs import Mended
 from foretaste.samples import Samples
 
 from .conftest import Name, run
 
-TRAINED = "set = { epochs = 12, width = 4, batch_size = 20, shift = 0 }"
-"""Long enough for the model to know the signs and the patch."""
+TRAINED = "set = { epochs = 20, width = 8, batch_size = 20, shift = 0 }"
+"""Long enough for the model to know the spots and the patch."""
+
+
+def spots(n: int, seed: int) -> dict[str, Any]:
+    """Draw images whose class is where their bright spot is, and which are learnt in no time."""
+    rng, labels = np.random.default_rng(seed), np.arange(n) % 4
+    images = rng.integers(0, 90, (n, 16, 16, 3), dtype=np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        y, x = 2 + 6 * (label // 2), 2 + 6 * (label % 2)
+        image[y : y + 4, x : x + 4] += 120
+    return {"x": images, "y": labels}
 
 
 def measured(place: Path, defences: str) -> dict[Name, Record]:
-    """Try other defences on a model that was trained longer."""
+    """Try other defences, on a model of other images that was trained longer."""
+    for name, n, seed in (("train", 240, 0), ("test", 120, 1)):
+        np.savez(place / f"{name}.npz", **spots(n, seed))
     head, _, _ = (place / "spec.toml").read_text().partition("[[cleansers]]")
     (place / "spec.toml").write_text(re.sub(r"set = \{ epochs.*", TRAINED, head) + defences)
     return run(place, "models")[1]
 
 
-def test_a_repaired_model_is_judged_as_it_was_before(place: Path) -> None:
-    found = measured(place, '[[repairs]]\nname = "fine-pruning"\n[[repairs]]\nname = "abl"\nset = { isolated = 0.1 }\n')
-    for name in ("fine-pruning", "abl"):
-        for attack in (None, "badnets"):
-            record = found[attack, name, False]
-            assert record.failed is None, record.failed
-            figures = record.figures
-            assert (figures["accuracy_before"] or 0) > 0.8
-            assert 0 <= (figures["accuracy_after"] or -1) <= 1
-            assert (figures["attack_success_after"] is None) == (attack is None)
-    poisoned = found["badnets", "fine-pruning", False].figures
-    assert (poisoned["attack_success_before"] or 0) > 0.5
-    assert poisoned["accuracy_after"] != poisoned["accuracy_before"]
-    # The model that the repairs share is the same for both, and was left as it was.
-    assert {record.figures["accuracy_before"] for (attack, _, _), record in found.items() if attack} == {
-        poisoned["accuracy_before"]
-    }
+@dataclass(frozen=True, kw_only=True)
+class AlwaysTwo:
+    """Has the model answer class 2, whatever it is asked, if it is given what it needs."""
+
+    name: ClassVar[str] = "always-two"
+    summary: ClassVar[str] = "answers class 2"
+    needs_training_set: ClassVar[bool] = True
+    fewest_clean: ClassVar[int] = 40
+
+    def mend(
+        self, net: nn.Module, *, train: Samples | None, clean: Samples | None, seed: int, on_progress: OnProgress
+    ) -> Mended:
+        assert train is not None
+        assert clean is not None
+        assert (len(train), len(clean)) == (200, 40)
+        assert isinstance(net.head, nn.Linear)
+        net.head.weight.data[:] = 0
+        net.head.bias.data[2] = 1e9
+        return Mended(net=net)
+
+
+def test_a_repaired_model_is_judged_as_it_was_before(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(repairs.REPAIRS, "always-two", AlwaysTwo)
+    found = measured(place, '[[repairs]]\nname = "always-two"\n[[repairs]]\nname = "fine-pruning"\n')
+    assert [record.failed for record in found.values()] == [None] * 4
+    for attack in (None, "badnets"):
+        mended, pruned = (found[attack, name, False].figures for name in ("always-two", "fine-pruning"))
+        assert (mended["accuracy_before"] or 0) > 0.8
+        assert mended["accuracy_after"] == pytest.approx(0.25, abs=0.1)  # some of the test set are the clean set
+        # The second repair had the same model to work on, and it was as it had been.
+        assert pruned["accuracy_before"] == mended["accuracy_before"]
+        assert pruned["attack_success_before"] == mended["attack_success_before"]
+        assert (pruned["accuracy_after"] or 0) > 0.5
+    assert (mended["attack_success_before"] or 0) > 0.5
+    assert mended["attack_success_after"] == 0  # the attack forces class 1
+    assert found[None, "always-two", False].figures["attack_success_after"] is None
 
 
 @dataclass(frozen=True, kw_only=True)

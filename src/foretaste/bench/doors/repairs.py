@@ -13,6 +13,7 @@ from foretaste.attacks import Attack, TrojansModel
 from foretaste.bench.artefacts import Artefact
 from foretaste.bench.case import Case, Stopwatch
 from foretaste.bench.doors.door import MODEL_SECONDS, TIME, Column, Effort, Figures, percent
+from foretaste.nets import Net
 from foretaste.repairs import Repair
 from foretaste.samples import Samples
 
@@ -73,6 +74,7 @@ class RepairDoor:
             repaired = repairs.apply(
                 method, net, train=train, clean=case.clean, seed=case.cell.seed, on_progress=case.on_progress
             )
+        assert isinstance(repaired.net, Net)  # a repair gives back the kind of model that it was given
         accuracy, success = case.judge(repaired.net)
         figures = {
             "accuracy_after": accuracy,
