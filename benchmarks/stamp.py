@@ -3,8 +3,8 @@
 Run as ``python benchmarks/stamp.py``, with the environment variable ``FORETASTE_DATA``. Each attack in closed form
 stamps 50,000 images of 32 x 32 pixels, the test images of CIFAR-10 five times over. PSNR and SSIM compare images before
 and after: as poison in training, and with the trigger of test time. For the attacks that are trained they are measured
-on the training set of GTSRB, at the rates of ``attacks.py``. Results are kept in ``benchmarks/results/stamp.json``.
-Processor time is what counts; wall time depends on what else the machine does.
+on the training set of GTSRB, at the rates of the specification ``attacks.toml``. Results are kept in
+``benchmarks/results/stamp.json``. Processor time is what counts; wall time depends on what else the machine does.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ import argparse
 import json
 import os
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from attacks import CASES, sets
 from record import RESULTS, head
 
-from foretaste.attacks import ATTACKS, Attack, Trainable, TrojanNN, fitted, poison_training_set
+from foretaste.attacks import ATTACKS, Attack, Trainable, TrojanNN, find, fitted, poison_training_set
 from foretaste.attacks._base.visibility import psnr, ssim
 from foretaste.attacks.malware import Malware
+from foretaste.bench import specification
+from foretaste.bench.methods import built
 from foretaste.io import atomic_json, load
 from foretaste.samples import Images, Samples
 
@@ -38,11 +40,12 @@ def main() -> None:
     kept: dict[str, Any] = json.loads(path.read_text()) if options.attacks and path.exists() else {}
     results: dict[str, Any] = kept.get("attacks", {})
     trained: dict[str, Any] = kept.get("trained", {})
-    samples = load(Path(os.environ["FORETASTE_DATA"]) / "cifar10-test.parquet")
+    folder, literature = Path(os.environ["FORETASTE_DATA"]), published()
+    samples = load(folder / "cifar10-test.parquet")
     images = np.resize(samples.inputs, (IMAGES, *samples.sample_shape))
-    signs, _ = sets("gtsrb")
+    signs = load(folder / "gtsrb-train.parquet")
     for name, kind in ATTACKS.items():
-        attack = CASES["gtsrb"].get(name, kind())
+        attack = literature.get(name, kind())
         # The Trojaned network's poison is not of the training set.
         if name not in (options.attacks or ATTACKS) or issubclass(kind, TrojanNN | Malware):
             continue
@@ -52,6 +55,16 @@ def main() -> None:
             results[name] = {**speed(kind(), images), **visibility(kind(), samples)}
         print(name, trained.get(name, results.get(name)))
     atomic_json(path, {**head(), "n_images": IMAGES, "attacks": results, "trained": trained})
+
+
+def published() -> dict[str, Attack]:
+    """Return the attacks on GTSRB at the rates of the literature, which stand before the stronger ones."""
+    tables = tomllib.loads(specification.find("attacks.toml").read_text(encoding="utf-8"))["attacks"]
+    return {
+        table["name"]: built(find(table["name"]), {**table.get("set", {}), "rate": table["rates"][0]})
+        for table in reversed(tables)
+        if "gtsrb" in table["only"]["data"]
+    }
 
 
 def speed(attack: Attack, images: Images) -> dict[str, float]:

@@ -10,107 +10,9 @@ from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
-from attacks import CASES
-
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "results.md"
-DATA = {"gtsrb": "GTSRB, 25,087 images", "cifar10": "CIFAR-10 (JPEG), 50,000 images"}
-ATTACKS = {
-    ("gtsrb", "badnets"): "BadNets 1 %",
-    ("gtsrb", "blend"): "Blend 1 %",
-    ("gtsrb", "badnets-all-to-all"): "all-to-all BadNets 5 %",
-    ("cifar10", "badnets"): "BadNets 0.3 %",
-    ("cifar10", "blend"): "Blend 0.3 %",
-}
-ATTACKED = {
-    "gtsrb": "GTSRB",
-    "gtsrb-stronger": "GTSRB, stronger",
-    "cifar10": "CIFAR-10 (JPEG)",
-    "cifar10-stronger": "CIFAR-10 (JPEG), stronger",
-    "cifar10-resnet18": "CIFAR-10 (JPEG), ResNet-18",
-    "cifar10-resnet18-stronger": "CIFAR-10 (JPEG), ResNet-18, stronger",
-    "malware": "malware features",
-    "malware-stronger": "malware features, stronger",
-}
-REPORTED = {
-    ("gtsrb", "wanet"): "99.3 %",
-    ("cifar10", "wanet"): "99.6 %",
-    ("gtsrb", "dynamic"): "99.8 %",
-    ("cifar10", "dynamic"): "99.3 %",
-    ("gtsrb", "refool"): "≥ 75 %",
-    ("gtsrb", "blend"): "> 90 %",
-    ("cifar10", "blend"): "> 90 %",
-    ("gtsrb", "trojan-nn"): "≈ 100 %",
-    ("cifar10", "trojan-nn"): "≈ 100 %",
-}
-"""Success rates that the attacks' papers report, at their own rates and on their own networks."""
 GUARDED = {"gtsrb": "GTSRB", "cifar10": "CIFAR-10 (JPEG)", "signs": "signs", "orl": "ORL faces"}
-
-
-def cleansing() -> Iterator[str]:
-    """Yield the lines of the table of ``cleanse``: one per data set, attack and clean set, worst case over seeds."""
-    yield (
-        "| data | attack | clean set | seeds | TPR (worst) | FPR (worst) | AUROC (worst) | time | memory "
-        "| attack success before → after | accuracy before → after |"
-    )
-    yield "|---|---|---|---|---|---|---|---|---|---|---|"
-    for data, title in DATA.items():
-        path = HERE / "results" / f"cleanse-{data}.json"
-        groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
-        for key, case in json.loads(path.read_text())["cases"].items():
-            name, _, clean = key.partition(" seed ")
-            groups.setdefault((name, -int(clean.split()[-1])), []).append(case)
-        for (name, clean), cases in groups.items():
-            attack = ATTACKS.get((data, name), "none")
-            shown = {
-                "tpr": share(min((c["tpr"] for c in cases if "tpr" in c), default=None)),
-                "fpr": share(max(c.get("fpr", c["n_flagged"] / c["n_samples"]) for c in cases)),
-                "auroc": "–" if "auroc" not in cases[0] else f"{min(c['auroc'] for c in cases):.4f}",
-                "success": change("attack_success", cases),
-                "accuracy": change("accuracy", cases),
-            }
-            yield (
-                f"| {title} | {attack} | {-clean or 'none'} | {len(cases)} | {shown['tpr']} | {shown['fpr']} "
-                f"| {shown['auroc']} | {max(c['seconds'] for c in cases):.0f} s "
-                f"| {max(c['peak_gb'] for c in cases):.1f} GB | {shown['success']} | {shown['accuracy']} |"
-            )
-
-
-def attacking() -> Iterator[str]:
-    """Yield the lines of the table of the attacks, one per data set and attack, means over the seeds."""
-    yield (
-        "| data | attack | poison, cover | seeds | attack success → retrained | in its paper | accuracy → retrained "
-        "| TPR | FPR | cover flagged | AUROC | time |"
-    )
-    yield "|---|---|---|---|---|---|---|---|---|---|---|---|"
-    for data, title in ATTACKED.items():
-        path = HERE / "results" / f"attacks-{data}.json"
-        groups: dict[str, list[dict[str, Any]]] = {}
-        for key, case in (json.loads(path.read_text())["cases"] if path.exists() else {}).items():
-            if "attack" in case:
-                groups.setdefault(key.partition(" seed ")[0], []).append(case)
-        for name in filter(groups.__contains__, CASES[data]):
-            cases = groups[name]
-            attacks = [case["attack"] for case in cases]
-            cleansed = [case["cleanse"] for case in cases if "cleanse" in case]
-            # Where nothing was flagged, no model was trained again.
-            retrained = [case["attack"] | case["cleanse"] for case in cases if "cleanse" in case]
-            success, accuracy = (
-                f"{share(average(attacks, what))} → {share(average(retrained, what))}"
-                for what in ("attack_success", "accuracy")
-            )
-            cover = attacks[0]["cover"]
-            seeds = f"{len(cases)}" if len(cleansed) == len(cases) else f"{len(cases)}, cleansed {len(cleansed)}"
-            # Of a run that was paused no time is kept.
-            taken = average(cleansed, "seconds")
-            seconds = "–" if taken is None else f"{taken:.0f} s"
-            covered = share(mean(one["cover_flagged"] / cover for one in cleansed)) if cover and cleansed else "–"
-            yield (
-                f"| {title} | {name} | {attacks[0]['poison']}, {cover} | {seeds} | {success} "
-                f"| {REPORTED.get((data, name), '–')} | {accuracy} | {share(average(cleansed, 'tpr'))} "
-                f"| {share(average(cleansed, 'fpr'))} | {covered} | {number(average(cleansed, 'auroc'), 4)} "
-                f"| {seconds} |"
-            )
 
 
 def guarding() -> Iterator[str]:
@@ -157,12 +59,6 @@ def known(cases: list[dict[str, Any]], what: str) -> list[float]:
     return [case[what] for case in cases if case[what] is not None]
 
 
-def average(cases: list[dict[str, Any]], what: str) -> float | None:
-    """Return the mean of a figure over the cases that have it; None if none has."""
-    values = known(cases, what)
-    return mean(values) if values else None
-
-
 def typical(cases: list[dict[str, Any]], what: str) -> float | None:
     """Return the median of a figure over the cases that have it; None if none has."""
     values = known(cases, what)
@@ -178,15 +74,6 @@ def middle_and_worst(cases: list[dict[str, Any]], what: str, worst: Callable[[li
 def number(value: float | None, digits: int) -> str:
     """Write a number."""
     return "–" if value is None else f"{value:.{digits}f}"
-
-
-def change(what: str, cases: list[dict[str, Any]]) -> str:
-    """Return the mean before and after, over the seeds that were retrained."""
-    some = [case for case in cases if f"{what}_before" in case]
-    if not some:
-        return "–"
-    before, after = (mean(case[f"{what}_{when}"] for case in some) for when in ("before", "after"))
-    return f"{share(before)} → {share(after)}" + ("" if len(some) == len(cases) else f" ({len(some)} seed)")
 
 
 def share(value: float | None) -> str:
@@ -210,8 +97,6 @@ def ablated() -> Iterator[str]:
 
 TABLES = {
     "ablate": ablated,
-    "cleanse": cleansing,
-    "attacks": attacking,
     "guard": guarding,
     "false alarms": false_alarms,
 }

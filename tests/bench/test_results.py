@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from statistics import stdev
 
@@ -112,6 +113,8 @@ def test_the_page_is_self_contained_escapes_and_links_to_the_cells(place: Path, 
     assert f'href="{link}"' in html
     assert (place / "out" / link).exists()
     assert "100 / 0" in html
+    assert re.search(r'\s<span class="failed" title="unexpected ZeroDivisionError[^"]*">0 failed', html)
+    assert '<td class="n empty" data-label="TPR, %">–</td>' in html
     assert html.count('<tr class="oracle">') == 1
 
 

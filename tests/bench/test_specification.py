@@ -175,6 +175,14 @@ def test_impossible_combinations_are_refused(read: Read, text: str, reason: str)
     assert any(reason in one for one in complaints(read, text))
 
 
+def test_paths_may_name_environment_variables(read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = read(HEAD + ATTACK + NET + DEFENCE).cells
+    monkeypatch.setenv("SETS", str(tmp_path))
+    assert read(HEAD.replace("train.npz", "$SETS/train.npz") + ATTACK + NET + DEFENCE).cells[0].key == here[0].key
+    found = complaints(read, HEAD.replace("train.npz", "$NOWHERE/train.npz") + ATTACK + NET + DEFENCE)
+    assert any("$NOWHERE/train.npz does not exist" in one for one in found)
+
+
 def test_files_that_are_no_specification_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "spec.toml"
     with pytest.raises(ForetasteError, match="cannot read"):
@@ -189,11 +197,13 @@ def test_files_that_are_no_specification_are_refused(tmp_path: Path) -> None:
 
 def test_shipped_specifications_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert {"quick.toml", "cleansers.toml", "quiet.toml", "guards.toml"} <= set(specification.shipped())
+    assert {"quick.toml", "cleansers.toml", "quiet.toml", "models.toml", "guards.toml"} <= set(specification.shipped())
     assert specification.find("quick.toml").read_text().startswith("#")
     Path("quick.toml").write_text("mine")
     assert specification.find("quick.toml").read_text() == "mine"
-    with pytest.raises(UsageError, match=r"no file other\.toml; shipped with foretaste: cleansers\.toml, guards\.toml"):
+    with pytest.raises(
+        UsageError, match=r"no file other\.toml; shipped with foretaste: attacks\.toml, cleansers\.toml"
+    ):
         specification.find("other.toml")
 
 
@@ -211,8 +221,9 @@ def test_lines_are_those_where_values_begin() -> None:
 @pytest.mark.parametrize("name", specification.shipped())
 def test_shipped_specifications_are_sound(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def drawn(data: DataSet, on_progress: OnProgress) -> tuple[Samples, Samples]:
-        classes = {"cifar10": 10, "gtsrb": 43, "signs": 8}[data.source]
-        samples = Samples.from_arrays(np.zeros((600, 32, 32, 3), np.uint8), np.arange(600) % classes)
+        classes = {"cifar10": 10, "gtsrb": 43, "signs": 16}.get(data.source, 2)
+        shape, kind = ((20,), np.float32) if data.source.endswith(".csv") else ((32, 32, 3), np.uint8)
+        samples = Samples.from_arrays(np.zeros((3000, *shape), kind), np.arange(3000) % classes)
         return samples, samples
 
     monkeypatch.setattr(case, "read_sets", drawn)

@@ -11,6 +11,7 @@ from foretaste.attacks import poison_training_set
 from foretaste.attacks._base.attack import Attack
 from foretaste.attacks.all_to_all import BadNetsAllToAll
 from foretaste.attacks.badnets import BadNets
+from foretaste.attacks.untargeted import BadNetsUntargeted
 from foretaste.io.signs import SIGNS, draw_plate, photograph
 from foretaste.samples import Mask, Samples
 
@@ -116,3 +117,9 @@ def badnets_scene(few_signs: tuple[Samples, Samples], tmp_path_factory: pytest.T
 def all_to_all_scene(few_signs: tuple[Samples, Samples], tmp_path_factory: pytest.TempPathFactory) -> Scene:
     """Return signs of which 15 % carry a patch and the next class's label."""
     return scene(few_signs, BadNetsAllToAll(rate=0.15, size=0.3), tmp_path_factory.mktemp("all-to-all"))
+
+
+@pytest.fixture(scope="session")
+def untargeted_scene(few_signs: tuple[Samples, Samples], tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """Return signs of which 15 % carry a patch and any other class's label."""
+    return scene(few_signs, BadNetsUntargeted(rate=0.15, size=0.3), tmp_path_factory.mktemp("untargeted"))

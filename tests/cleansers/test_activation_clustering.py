@@ -65,6 +65,16 @@ def test_it_finds_badnets_and_little_of_all_to_all(badnets_scene: "Scene", all_t
     assert found[1].tpr < 0.6
 
 
+def test_it_tells_untargeted_poison_from_the_rest_no_better_than_chance(untargeted_scene: "Scene") -> None:
+    one = untargeted_scene
+    method = ActivationClustering(**one.victim)
+    verdict = method.inspect(one.samples, None, seed=0, workdir=one.workdir, on_progress=silent)
+    found, flagged = verdict.compare(one.poison), float(verdict.flagged.mean())
+    assert found.tpr < 0.3
+    # Three standard deviations of the share that chance puts among what is flagged.
+    assert found.tpr - found.fpr < 3 * np.sqrt(flagged * (1 - flagged) / one.poison.sum())
+
+
 @pytest.mark.parametrize(
     "fields", [{"reduction": "tsne"}, {"components": 0}, {"silhouette": 2.0}, {"largest_share": 0.6}]
 )

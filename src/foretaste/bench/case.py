@@ -116,13 +116,16 @@ def read_sets(data: DataSet, on_progress: OnProgress) -> tuple[Samples, Samples]
     """Read a training and a test set.
 
     ``cifar10`` and ``gtsrb`` are taken from the folder that the environment variable FORETASTE_DATA names, if it holds
-    them as ``NAME-train.parquet`` and ``NAME-test.parquet``; else they are fetched.
+    them as ``NAME-train.parquet`` and ``NAME-test.parquet``; else they are fetched. Paths may name environment
+    variables: ``$FORETASTE_DATA/clamp.csv``.
 
     Raises:
         UsageError: a source does not exist, there is no test set, or the two do not fit together.
         ForetasteError: a source is damaged.
     """
-    source, test = data.source, data.test
+    source, test = os.path.expandvars(data.source), data.test
+    if isinstance(test, str):
+        test = os.path.expandvars(test)
     if source in NAMES and test is None:
         test = source
         folder = Path(os.environ.get("FORETASTE_DATA", ""))
@@ -240,10 +243,9 @@ class Case:
     @contextmanager
     def _given_model(self, attack: Any) -> Iterator[Any]:
         """Give an attack on a model one that was trained on the unpoisoned set, as a file, until the block ends."""
-        unpoisoned = Case(self.cell.model_copy(update={"attack": None}), self.store, self._sets, self.on_progress)
         with TemporaryDirectory() as folder:
             path = Path(folder) / "model.safetensors"
-            save(unpoisoned.victim.net, path)
+            save(self.unpoisoned(self.cell.seed).victim.net, path)
             given = replace(attack, model=path)
             yield given if attack.weights is None else with_weights(given, attack.weights)
 
@@ -367,6 +369,17 @@ class Case:
         """Return the case of another cell on the same poisoned set and model, with what this one has in memory."""
         other = copy.copy(self)
         other.cell, other._own_commits = cell, set()
+        return other
+
+    def unpoisoned(self, seed: int) -> Case:
+        """Return the case of the same set and network with this seed and without the attack.
+
+        What it is made of, this one's figures depend on, too; so they have their commits in common.
+        """
+        other = Case(
+            self.cell.model_copy(update={"attack": None, "seed": seed}), self.store, self._sets, self.on_progress
+        )
+        other._shared_commits, other._own_commits = self._shared_commits, self._own_commits
         return other
 
     def cell_file(self, name: str) -> str:

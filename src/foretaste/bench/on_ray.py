@@ -17,7 +17,7 @@ from foretaste.bench.case import Case, DataSets
 from foretaste.bench.cell import Cell
 from foretaste.bench.doors import opened
 from foretaste.bench.records import Record, write_record
-from foretaste.bench.runner import OnRecord, begin, by_victim, failure, left_of, measure, method_of, note
+from foretaste.bench.runner import OnRecord, begin, by_victim, failure, left_of, measure, method_of, note, reason
 from foretaste.bench.specification import Specification
 from foretaste.errors import ForetasteError
 
@@ -63,6 +63,7 @@ def imported() -> Any:
     Raises:
         ForetasteError: it is not installed.
     """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster started here reports to nobody
     try:
         import ray
     except ImportError:
@@ -88,7 +89,9 @@ def collected(ray: Any, specification: Specification, store: Store, on_record: O
         try:
             record = Record.model_validate_json(ray.get(done))
         except ray.exceptions.RayError as error:
-            why = f"its worker died, again and again: {str(error).splitlines()[0]}"
+            cause = getattr(error, "cause", None)  # of a task that raised, for example because its disk is full
+            died = f"its worker died, again and again: {str(error).splitlines()[0]}"
+            why = reason(cause) if isinstance(cause, Exception) else died
             record = failure(cell, specification.key, why)
             write_record(store, record)
         note(record)

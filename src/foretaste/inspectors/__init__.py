@@ -30,6 +30,7 @@ __all__ = [
     "Inspector",
     "Reconstruction",
     "Subject",
+    "apply",
     "find",
     "inspect",
     "names",
@@ -123,6 +124,36 @@ def inspect(
         ForetasteError: the model fails, or has NaN weights.
     """
     inspector = plugins.build(method, find(method), hyperparameters)
+    return apply(
+        inspector,
+        model,
+        clean,
+        weights=weights,
+        null=null,
+        false_alarm_rate=false_alarm_rate,
+        seed=seed,
+        on_progress=on_progress,
+    )
+
+
+def apply(
+    inspector: Inspector,
+    model: Classifier | nn.Module,
+    clean: Samples | None = None,
+    *,
+    weights: nn.Module | None = None,
+    null: Sequence[Subject] = (),
+    false_alarm_rate: float = 0.05,
+    seed: int = 0,
+    on_progress: OnProgress = silent,
+) -> Diagnosis:
+    """Judge a model with an inspector that is built already; the arguments are those of ``inspect``.
+
+    Raises:
+        UsageError: the model has not what the method needs, or the clean set is too small, of other classes, or hardly
+            known to the model.
+        ForetasteError: the model fails, or has NaN weights.
+    """
     if not 0 < false_alarm_rate < 1:
         raise UsageError(f"the false-alarm rate must be between 0 and 1, not {false_alarm_rate:g}")
     if 0 < len(null) < FEWEST_NULL_MODELS:
@@ -139,7 +170,7 @@ def inspect(
     if null:
         scores = []
         for number, one in enumerate(null):
-            on_progress(Progress(phase=f"{method}: clean models", done=number, total=len(null)))
+            on_progress(Progress(phase=f"{inspector.name}: clean models", done=number, total=len(null)))
             scores.append(inspector.look(one, clean, seed=seed, on_progress=silent).score)
         statistics = np.array([entry.statistic for entry in finding.evidence])
         p_values, note = measured_p_values(statistics, np.array(scores), false_alarm_rate)
@@ -155,7 +186,7 @@ def inspect(
         score=finding.score,
         evidence=tuple(sorted(judged, key=lambda entry: (entry.p_value, -entry.statistic))),
         reconstructions=tuple(one for one in finding.reconstructions if (one.source, one.target) in suspects),
-        method=method,
+        method=inspector.name,
         seed=seed,
         seconds=seconds,
         queries=subject.classifier.queries,

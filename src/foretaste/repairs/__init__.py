@@ -17,7 +17,7 @@ from foretaste.repairs.repaired import Mended, Repair, Repaired
 from foretaste.repairs.tuning import logits_of
 from foretaste.samples import Samples
 
-__all__ = ["REPAIRS", "Mended", "Repair", "Repaired", "find", "names", "repair"]
+__all__ = ["REPAIRS", "Mended", "Repair", "Repaired", "apply", "find", "names", "repair"]
 
 REPAIRS: dict[str, type[Repair]]
 """The built-in repairs by name; loaded when first used (PEP 562)."""
@@ -103,12 +103,30 @@ def repair(
         ForetasteError: the model has NaN weights, or the loss became infinite or NaN.
     """
     mender = plugins.build(method, find(method), hyperparameters)
+    return apply(mender, net, train=train, clean=clean, seed=seed, on_progress=on_progress)
+
+
+def apply(
+    mender: Repair,
+    net: nn.Module,
+    *,
+    train: Samples | None = None,
+    clean: Samples | None = None,
+    seed: int = 0,
+    on_progress: OnProgress = silent,
+) -> Repaired:
+    """Take the backdoor out of a model with a repair that is built already; the arguments are those of ``repair``.
+
+    Raises:
+        UsageError: the samples are too few, of other classes, or hardly known to the model.
+        ForetasteError: the model has NaN weights, or the loss became infinite or NaN.
+    """
     check_model(net)
     if mender.needs_training_set and train is None:
-        raise UsageError(f"{method} works on the set that the model was trained on; give it")
+        raise UsageError(f"{mender.name} works on the set that the model was trained on; give it")
     n_clean = 0 if clean is None else len(clean)
     if n_clean < mender.fewest_clean:
-        raise UsageError(f"{method} needs {mender.fewest_clean} clean samples or more, not {n_clean}")
+        raise UsageError(f"{mender.name} needs {mender.fewest_clean} clean samples or more, not {n_clean}")
     for name, samples in (("training", train), ("clean", clean)):
         if samples is not None:
             check_samples(net, samples, name)
@@ -116,7 +134,7 @@ def repair(
     mended = mender.mend(copy.deepcopy(net), train=train, clean=clean, seed=seed, on_progress=on_progress)
     return Repaired(
         net=mended.net.cpu().eval(),
-        method=method,
+        method=mender.name,
         seed=seed,
         seconds=time.perf_counter() - start,
         facts=mended.facts,
