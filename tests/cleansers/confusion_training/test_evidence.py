@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from scipy.special import logit
 from scipy.stats import binom
 
 from foretaste.cleansers.confusion_training.evidence import (
+    References,
     calibrate,
     clearest,
     clearest_of,
@@ -32,10 +34,14 @@ def view_of(raised: NDArray[np.bool_], label: int, n_classes: int, by: float = 3
 
 
 def found(
-    base: NDArray[np.float64], outputs: NDArray[np.float32], labels: NDArray[np.int64], **fields: float
+    base: NDArray[np.float64],
+    outputs: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    references: References | None = None,
+    **fields: float,
 ) -> list[int]:
     settings = {"tolerance": 20.0, "false_condemnations": 0.01} | fields
-    marks = find_marks(base, [outputs], labels, **settings)
+    marks = find_marks(base, [outputs], labels, references=references, **settings)
     assert [mark.label for mark in marks] == list(range(base.shape[1] + 1))
     return [mark.label for mark in marks if mark.condemned]
 
@@ -67,6 +73,22 @@ def test_what_the_base_model_expects_is_no_evidence() -> None:
     base = base_of(answers, 5)
     base[answers == 1] = [0.01, 0.77, 0.2, 0.01, 0.01]
     assert found(base, view_of(mixed, 2, 5), labels) == []
+
+
+def test_what_clean_samples_of_the_class_show_too_is_no_evidence() -> None:
+    answers = np.arange(1000) % 5
+    # The base model takes half of class 2 for others, and a view can tell.
+    odd = (answers == 2) & (np.arange(1000) % 2 == 0)
+    base = base_of(np.where(odd, 3, answers), 5)
+    assert found(base, view_of(odd, 2, 5), answers) == [2]
+    of_class = np.arange(40) % 2 == 0
+    clean = References(
+        base=base_of(np.where(of_class, 3, 2), 5), outputs=[view_of(of_class, 2, 5)], labels=np.full(40, 2)
+    )
+    assert found(base, view_of(odd, 2, 5), answers, references=clean) == []
+    # Poison is in the set alone.
+    without = replace(clean, base=base_of(np.full(40, 2), 5), outputs=[view_of(np.zeros(40, dtype=np.bool_), 2, 5)])
+    assert found(base, view_of(odd, 2, 5), answers, references=without) == [2]
 
 
 def test_random_wrong_labels_that_no_view_can_tell_are_no_evidence() -> None:

@@ -33,7 +33,7 @@ SHIFT = 3
 
 
 def base_logits(run: Run, number: int, excluded: Mask) -> NDArray[np.float32]:
-    """Return the logits of the base model for every sample, ``float32 (N, K)``.
+    """Return the logits of the base model for every sample and then every clean one, ``float32 (N + C, K)``.
 
     The base model is the mean of two networks, trained side by side. In the first round one learns from images with a
     piece of another image in each, which hides marks of any size at one place, the other from images with noise, which
@@ -66,7 +66,7 @@ Loss = Callable[[nn.Module, Tensor, Tensor, torch.Generator, float], Tensor]
 def network(
     run: Run, number: int, member: int, loss_of: Loss, excluded: Mask, on_progress: OnProgress
 ) -> NDArray[np.float32]:
-    """Train one network of the base model, and return its logits of every sample, ``float32 (N, K)``."""
+    """Train one network of the base model, and return its logits of every sample, clean ones last."""
     method, samples, compute = run.method, run.samples, run.compute
     rows = torch.from_numpy(balanced(np.flatnonzero(~excluded), samples.labels))
     plan = TrainingPlan()
@@ -97,7 +97,8 @@ def network(
         checkpoint=run.checkpoint(f"base-{number}-{member}"),
         key=run.key_of_round,
     )
-    return predict(net, samples.inputs)
+    logits = predict(net, samples.inputs)
+    return logits if run.clean is None else np.concatenate([logits, predict(net, run.clean.inputs)])
 
 
 def plain(net: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, noise: float) -> Tensor:

@@ -13,7 +13,7 @@ from foretaste.cleansers._base.axes import plane
 from foretaste.cleansers._base.near_duplicates import enriched
 from foretaste.cleansers.confusion_training.base_model import base_logits
 from foretaste.cleansers.confusion_training.detector import detect
-from foretaste.cleansers.confusion_training.evidence import calibrate, find_marks
+from foretaste.cleansers.confusion_training.evidence import References, calibrate, find_marks
 from foretaste.cleansers.confusion_training.run import Run
 from foretaste.cleansers.confusion_training.scored import LogOdds, Scored, class_evidence, clearest_of_rounds
 from foretaste.cleansers.confusion_training.views import VIEWS, view_outputs
@@ -176,11 +176,17 @@ class ConfusionTraining:
         """Train the base model without what is excluded, then the views, and score every sample out of fold."""
         labels = run.samples.labels
         run.begin_round(excluded)
-        base = calibrate(base_logits(run, number, excluded), labels, self.label_noise)
-        references = run.clean_references(base[np.arange(len(labels)), labels], excluded, number)
-        outputs = list(view_outputs(run, number, base, references))
+        known = calibrate(base_logits(run, number, excluded), labels, self.label_noise)
+        base = known[: len(labels)]
+        clean, places = run.clean_references(base[np.arange(len(labels)), labels], excluded, number)
+        outputs, of_clean = (list(some) for some in view_outputs(run, number, base, clean))
         marks = find_marks(
-            base, outputs, labels, tolerance=self.tolerance, false_condemnations=self.false_condemnations
+            base,
+            outputs,
+            labels,
+            references=References(base=known[places], outputs=of_clean, labels=clean.labels),
+            tolerance=self.tolerance,
+            false_condemnations=self.false_condemnations,
         )
         return Scored.of(base, outputs, marks, labels, self.spread)
 

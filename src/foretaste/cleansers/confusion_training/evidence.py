@@ -63,8 +63,48 @@ class Mark:
         return int(np.count_nonzero(self.seeds))
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class References:
+    """Clean samples whose labels are right, seen by models that were not confused with them.
+
+    Attributes:
+        base: calibrated probabilities of the base model, ``(R, K)``.
+        outputs: of each view, ``(R, K + 1)``.
+        labels: ``(R,)``.
+    """
+
+    base: Probabilities
+    outputs: Sequence[NDArray[np.float32]]
+    labels: Labels
+
+    def rises(self, view: int) -> list[NDArray[np.float64]]:
+        """Return what ``clearest`` orders samples by, for the references that would be hits: for each label, and K.
+
+        For a label, how many times likelier the view makes it for the references of that label; for K, any label but
+        the base model's answer for those which have another.
+        """
+        likely, rows, answers = informed(self.base, self.outputs[view]), np.arange(len(self.labels)), self.answers
+        denial = (1 - likely[rows, answers]) / (1 - self.base[rows, answers])
+        of_labels = likely / self.base
+        own = [of_labels[self.labels == label, label] for label in range(self.base.shape[1])]
+        return [*own, denial[self.labels != answers]]
+
+    @property
+    def answers(self) -> Labels:
+        """The base model's answers, ``(R,)``."""
+        answers: Labels = self.base.argmax(axis=1)
+        return answers
+
+    def counts(self, labels: Labels) -> NDArray[np.float64]:
+        """Return how many samples of a set one reference stands for: of each label, and of all, ``(K + 1,)``."""
+        n_classes = self.base.shape[1]
+        ours, theirs = (np.append(np.bincount(some, minlength=n_classes), len(some)) for some in (self.labels, labels))
+        counts: NDArray[np.float64] = theirs / np.maximum(ours, 1)
+        return counts
+
+
 def calibrate(logits: NDArray[np.float32], labels: Labels, label_noise: float) -> Probabilities:
-    """Return how likely each label is for each sample, ``float64 (N, K)``, all above 0.
+    """Return how likely each label is for each sample, ``float64 (M, K)``, all above 0.
 
     The logits are mapped linearly (matrix scaling, Guo et al. 2017, arXiv:1706.04599), and a share of the labels is
     taken to be random; both are fitted to the set's labels. The map corrects classes that the base model takes for each
@@ -72,8 +112,8 @@ def calibrate(logits: NDArray[np.float32], labels: Labels, label_noise: float) -
     bounds the surprise at a wrong one.
 
     Args:
-        logits: of the base model, ``(N, K)``.
-        labels: of the samples, ``(N,)``.
+        logits: of the base model, ``(M, K)``; the first N of them are of the set.
+        labels: of the set, ``(N,)``.
         label_noise: least share of labels that is taken to be random, in (0, 1).
     """
     n_classes = logits.shape[1]
@@ -82,7 +122,7 @@ def calibrate(logits: NDArray[np.float32], labels: Labels, label_noise: float) -
     values = values - values.mean(dim=1, keepdim=True)
     deviation = float(values.std(correction=0).clamp(min=1e-6))
     values = values / deviation
-    some, own = values[::step], torch.from_numpy(labels[::step])[:, None]
+    some, own = values[: len(labels) : step], torch.from_numpy(labels[::step])[:, None]
     matrix = torch.zeros(n_classes, n_classes, dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(n_classes, dtype=torch.float64, requires_grad=True)
     scale = torch.zeros((), dtype=torch.float64, requires_grad=True)
@@ -129,6 +169,7 @@ def find_marks(
     views: Sequence[NDArray[np.float32]],
     labels: Labels,
     *,
+    references: References | None = None,
     tolerance: float,
     false_condemnations: float,
 ) -> list[Mark]:
@@ -141,12 +182,14 @@ def find_marks(
 
     The view only orders the samples, so how strongly it was trained does not matter, and samples that show the mark
     under another label (cover) weaken the evidence without hiding it. What carries a natural but rare look is expected
-    by the base model, which was trained on it.
+    by the base model, which was trained on it. And what the base model never learnt of a class, clean references of
+    that class show as well: as many as their share comes to are expected, too.
 
     Args:
         base: calibrated probabilities of the base model, ``(N, K)``.
         views: out-of-fold outputs, each ``(N, K + 1)``.
         labels: ``(N,)``.
+        references: clean references, or None.
         tolerance: factor by which the odds of the base model may be too low, ≥ 1.
         false_condemnations: chance that a set without a mark has a condemned label, in (0, 1).
     """
@@ -155,6 +198,10 @@ def find_marks(
     doubted = 1 - base[rows, answers]
     of_views: list[list[Mark]] = []
     denials = []
+    rises: list[list[NDArray[np.float64]]] = [[np.empty(0)] * (n_classes + 1)] * len(views)
+    counts = np.zeros(n_classes + 1)
+    if references is not None:
+        rises, counts = [references.rises(view) for view in range(len(views))], references.counts(labels)
     for view, outputs in enumerate(views):
         likely = informed(base, outputs)
         denials.append((1 - likely[rows, answers]) / doubted)
@@ -167,6 +214,8 @@ def find_marks(
                     labels == label,
                     # What the base model is unsure of, an odd look say, may all be of this label.
                     np.maximum(tolerated(base[:, label], tolerance), np.where(answers == label, 0, doubted)),
+                    rises[view][label],
+                    counts[label],
                 )
                 for label in range(n_classes)
             ]
@@ -176,7 +225,7 @@ def find_marks(
     explained = np.isin(labels, [mark.label for mark in decided(marks, false_condemnations) if mark.condemned])
     disagree, expected = (labels != answers) & ~explained, np.where(explained, 0, tolerated(doubted, tolerance))
     of_any = [
-        [clearest(n_classes, view, np.where(explained, 0, denial), disagree, expected)]
+        [clearest(n_classes, view, np.where(explained, 0, denial), disagree, expected, rises[view][-1], counts[-1])]
         for view, denial in enumerate(denials)
     ]
     return decided([*marks, *clearest_of(of_any)], false_condemnations)
@@ -200,7 +249,15 @@ def tolerated(likely: Probabilities, tolerance: float) -> Probabilities:
     return raised
 
 
-def clearest(label: int, view: int, rise: Probabilities, hits: Mask, expected: Probabilities) -> Mark:
+def clearest(
+    label: int,
+    view: int,
+    rise: Probabilities,
+    hits: Mask,
+    expected: Probabilities,
+    natural: Probabilities | None = None,
+    count: float = 0.0,
+) -> Mark:
     """Return the group of samples in which the hits exceed what is expected most clearly, over all group sizes.
 
     Args:
@@ -209,10 +266,15 @@ def clearest(label: int, view: int, rise: Probabilities, hits: Mask, expected: P
         rise: how many times likelier it makes the label for each sample, ``(N,)``.
         hits: ``bool (N,)``, the samples which carry the label.
         expected: the probability of a hit by the base model with the tolerance, ``(N,)``.
+        natural: rises of the clean references that would be hits, ``(r,)``, or None.
+        count: how many samples one reference stands for.
     """
     sizes = group_sizes(len(hits))
     first = np.argsort(-rise, kind="stable")[: sizes[-1]]
     observed, mean = np.cumsum(hits[first])[sizes - 1], np.cumsum(expected[first])[sizes - 1]
+    if natural is not None:
+        above = len(natural) - np.searchsorted(np.sort(natural), rise[first[sizes - 1]])
+        mean = np.maximum(mean, np.minimum(above * count, sizes))
     nats = surplus(observed.astype(np.float64), mean, sizes)
     best = int(nats.argmax())
     group = first[: sizes[best]]

@@ -34,8 +34,10 @@ SMALLEST_DISTILLED = 2000
 """Samples that agree with the base model in the distilled set, if the set holds so many."""
 
 
-def view_outputs(run: Run, number: int, base: NDArray[np.float64], references: Samples) -> Outputs:
-    """Return what each view says of every sample, ``float32 (V, N, K + 1)``, from models trained without its fold.
+def view_outputs(run: Run, number: int, base: NDArray[np.float64], references: Samples) -> tuple[Outputs, Outputs]:
+    """Return what each view says of every sample, ``float32 (V, N, K + 1)``, and of every reference, ``(V, R, K + 1)``.
+
+    Either way by models that were trained without its fold.
 
     A view learns the set's labels on top of the base model's knowledge, and random labels on clean references: what
     is left to learn is a mark that goes with a label for no natural reason. The last output is taken from the logit of
@@ -48,15 +50,16 @@ def view_outputs(run: Run, number: int, base: NDArray[np.float64], references: S
         references: clean references.
     """
     logits = torch.from_numpy(np.log(base).astype(np.float32)).to(run.compute.device)
-    confusing = DeviceSet(references, run.compute.device)
+    confusing = Confusing(references, run)
     distilled = distil(run, number, base.argmax(axis=1) != run.samples.labels)
     outputs: Outputs = np.empty((len(VIEWS), len(base), base.shape[1] + 1), dtype=np.float32)
+    of_references: Outputs = np.empty((len(VIEWS), len(references), base.shape[1] + 1), dtype=np.float32)
 
     def linear(on_progress: OnProgress) -> None:
-        by_place_and_sharpness(run, number, logits, confusing, outputs[:2], on_progress)
+        by_place_and_sharpness(run, number, logits, confusing, (outputs[:2], of_references[:2]), on_progress)
 
     def network(fold: int, on_progress: OnProgress) -> None:
-        by_shape(run, number, fold, distilled, logits, confusing, outputs[2], on_progress)
+        by_shape(run, number, fold, distilled, logits, confusing, (outputs[2], of_references[2]), on_progress)
 
     tasks: list[Callable[[OnProgress], None]] = [linear, *(partial(network, fold) for fold in range(run.method.folds))]
     side_by_side(
@@ -65,7 +68,42 @@ def view_outputs(run: Run, number: int, base: NDArray[np.float64], references: S
         phase=f"round {number + 1}: confuse",
         on_progress=run.on_progress,
     )
-    return outputs
+    return outputs, of_references
+
+
+class Confusing:
+    """The clean references that the views unlearn what is natural on, in folds of their own.
+
+    Args:
+        references: R of them.
+        run: the inspection.
+
+    Attributes:
+        data: the references on the device.
+        fold: ``int64 (R,)``, the fold whose model has not seen them.
+    """
+
+    def __init__(self, references: Samples, run: Run) -> None:
+        self.size, self.n_folds, self.device = run.method.clean_batch_size, run.method.folds, run.compute.device
+        self.data = DeviceSet(references, self.device)
+        self.fold: NDArray[np.int64] = permutation(len(references), run.seed, 1).numpy() % self.n_folds
+
+    def batch(self, fold: int | None, n_classes: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Return references ``(n, H, W, C)``, random labels, ``(n,)``, and whose model may learn them, ``bool (n, F)``.
+
+        Args:
+            fold: the one whose references are not drawn, or None to draw from all.
+            n_classes: K.
+            generator: draws both.
+        """
+        rows = torch.from_numpy(np.flatnonzero(self.fold != (-1 if fold is None else fold)))
+        if not len(rows):
+            # One reference alone is in no other fold; it confuses its own rather than nothing.
+            rows = torch.arange(len(self.data))
+        chosen = rows[torch.randint(len(rows), (self.size,), generator=generator)]
+        images, labels = self.data.batch(chosen)
+        learns = torch.from_numpy(self.fold[chosen.numpy()][:, None] != np.arange(self.n_folds)).to(self.device)
+        return images, torch.randint(n_classes, (self.size,), generator=generator).to(labels.device), learns
 
 
 def confused(base: Tensor, outputs: Tensor, labels: Tensor, drawn: Tensor, lambda_: float) -> tuple[Tensor, Tensor]:
@@ -120,7 +158,12 @@ class LinearViews(nn.Module):
 
 
 def by_place_and_sharpness(
-    run: Run, number: int, base: Tensor, references: DeviceSet, outputs: Outputs, on_progress: OnProgress
+    run: Run,
+    number: int,
+    base: Tensor,
+    references: Confusing,
+    outputs: tuple[Outputs, Outputs],
+    on_progress: OnProgress,
 ) -> None:
     """Train the linear views, which see marks at their place, and what was warped, blurred or drawn anew.
 
@@ -129,7 +172,7 @@ def by_place_and_sharpness(
         number: of the round, from 0.
         base: logits of the base model, ``(N, K)``.
         references: clean references.
-        outputs: ``(2, N, K + 1)``, where theirs go.
+        outputs: ``(2, N, K + 1)`` of the samples and ``(2, R, K + 1)`` of the references, where theirs go.
         on_progress: called as the work goes on.
     """
     method, compute, n_classes = run.method, run.compute, base.shape[1]
@@ -142,13 +185,15 @@ def by_place_and_sharpness(
         chosen = compute.share(batches(step))
         images, labels = run.data.batch(chosen)
         generator = draws(run.seed, Stream.LINEAR, number, step, compute.rank)
-        shown, drawn = confusion_batch(references, method.clean_batch_size, n_classes, generator)
+        shown, drawn, left = references.batch(None, n_classes, generator)
         chosen = chosen.to(compute.device)
         inspection, confusion = confused(base[chosen], net(torch.cat([images, shown])), labels, drawn, method.lambda_)
         # A fold's model learns from the other folds alone.
-        learns = others[chosen][:, None].float()
-        share = learns.sum(dim=0).clamp(min=1)
-        return ((inspection * learns).sum(dim=0) / share).sum() + confusion.mean(dim=0).sum()
+        means = [
+            (losses * learns[:, None].float()).sum(dim=0) / learns[:, None].float().sum(dim=0).clamp(min=1)
+            for losses, learns in ((inspection, others[chosen]), (confusion, left))
+        ]
+        return (means[0] + means[1]).sum()
 
     optimise(
         views,
@@ -162,10 +207,11 @@ def by_place_and_sharpness(
         key=run.key_of_round,
     )
     with torch.inference_mode():
-        for rows in portions(np.arange(len(run.samples))):
-            of_all = views(run.data.batch(rows)[0])
-            fold = torch.from_numpy(run.fold)[rows].to(of_all.device)
-            outputs[:, rows.numpy()] = of_all[torch.arange(len(rows)), :, fold].transpose(0, 1).cpu().numpy()
+        for data, fold, found in ((run.data, run.fold, outputs[0]), (references.data, references.fold, outputs[1])):
+            for rows in portions(np.arange(len(data))):
+                of_all = views(data.batch(rows)[0])
+                own = torch.from_numpy(fold)[rows].to(of_all.device)
+                found[:, rows.numpy()] = of_all[torch.arange(len(rows)), :, own].transpose(0, 1).cpu().numpy()
 
 
 class ShapeView(nn.Module):
@@ -211,8 +257,8 @@ def by_shape(
     fold: int,
     distilled: Mask,
     base: Tensor,
-    references: DeviceSet,
-    outputs: Outputs,
+    references: Confusing,
+    outputs: tuple[Outputs, Outputs],
     on_progress: OnProgress,
 ) -> None:
     """Train the convolutional view of one fold, which sees marks wherever they are and however they differ.
@@ -224,7 +270,7 @@ def by_shape(
         distilled: ``bool (N,)``, samples to train on.
         base: logits of the base model, ``(N, K)``.
         references: clean references.
-        outputs: ``(N, K + 1)``, where those of its fold go.
+        outputs: ``(N, K + 1)`` of the samples and ``(R, K + 1)`` of the references, where those of its fold go.
         on_progress: called as the work goes on.
     """
     method, compute, n_classes = run.method, run.compute, base.shape[1]
@@ -239,7 +285,7 @@ def by_shape(
         chosen = compute.share(rows[batches(step)])
         images, labels = run.data.batch(chosen)
         generator = draws(run.seed, Stream.NETWORK, number, fold, step, compute.rank)
-        shown, drawn = confusion_batch(references, method.clean_batch_size, n_classes, generator)
+        shown, drawn, _ = references.batch(fold, n_classes, generator)
         known = base[chosen.to(base.device)]
         inspection, confusion = confused(known, net(torch.cat([images, shown])), labels, drawn, method.lambda_)
         return inspection.mean() + confusion.mean()
@@ -257,8 +303,9 @@ def by_shape(
     )
     view.eval()
     with torch.inference_mode():
-        for some in portions(np.flatnonzero(run.fold == fold)):
-            outputs[some.numpy()] = view(run.data.batch(some)[0]).float().cpu().numpy()
+        for data, folds, found in ((run.data, run.fold, outputs[0]), (references.data, references.fold, outputs[1])):
+            for some in portions(np.flatnonzero(folds == fold)):
+                found[some.numpy()] = view(data.batch(some)[0]).float().cpu().numpy()
 
 
 def distil(run: Run, number: int, disagree: Mask) -> Mask:
@@ -271,15 +318,6 @@ def distil(run: Run, number: int, disagree: Mask) -> Mask:
     mask = disagree.copy()
     mask[others[permutation(len(others), run.seed, Stream.DISTIL + number).numpy()[:count]]] = True
     return mask
-
-
-def confusion_batch(
-    references: DeviceSet, size: int, n_classes: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Return clean references ``(size, H, W, C)`` and random labels for them, ``(size,)``."""
-    chosen = torch.randint(len(references), (size,), generator=generator)
-    images, labels = references.batch(chosen)
-    return images, torch.randint(n_classes, (size,), generator=generator).to(labels.device)
 
 
 def portions(rows: NDArray[np.intp]) -> tuple[Tensor, ...]:
