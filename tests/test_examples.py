@@ -182,8 +182,9 @@ def workplace(found: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def _briefly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have methods train for a few steps, here and in what a shell calls ``foretaste``."""
+    """Have methods train for a few steps, here and in what a shell calls ``foretaste``, and fewer signs be drawn."""
     train_briefly(monkeypatch.setitem)
+    monkeypatch.setattr("foretaste.io.named.SIGNS_TRAIN", 600)
     command = tmp_path / "bin" / "foretaste"
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(__file__)} "$@"\n')
