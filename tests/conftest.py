@@ -28,6 +28,10 @@ DATA = os.environ.get("FORETASTE_DATA")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not os.environ.get("FORETASTE_TUTORIALS"):
+        for item in items:
+            if item.get_closest_marker("tutorial"):
+                item.add_marker(pytest.mark.skip(reason="FORETASTE_TUTORIALS is not set"))
     if DATA is None:
         for item in items:
             if item.get_closest_marker("real_data"):

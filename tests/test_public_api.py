@@ -30,12 +30,6 @@ def test_the_version_is_the_installed_one() -> None:
     assert foretaste.__version__ == importlib.metadata.version("foretaste")
 
 
-def test_the_python_example_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    [example] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    exec(compile(example, "README.md", "exec"), {})
-    assert capsys.readouterr().out
-
-
 def test_the_method_of_the_docs_works() -> None:
     """The page on writing a method shows one; it catches what it was made for."""
     page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")

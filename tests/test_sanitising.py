@@ -1,7 +1,7 @@
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from foretaste.sanitising import described, printable, reason, shown
+from foretaste.sanitising import described, printable, public_address, reason, shown
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,16 @@ def test_errors_are_told_by_their_reason() -> None:
         TypeAdapter(dict[str, int]).validate_python({"rate": "high"})
     assert reason(caught.value).startswith("rate: Input should be a valid integer")
     assert described(ValueError("a\nb")) == "ValueError: a"
+
+
+@pytest.mark.parametrize(
+    ("text", "public"),
+    [
+        ("https://me:word@host:8080/a/set.parquet?X-Signature=s#part", "https://host:8080/a/set.parquet"),
+        ("s3://bucket/set and https://host/b?key=1 came", "s3://bucket/set and https://host/b came"),
+        ("hf://datasets/people/photos@main/data", "hf://datasets/people/photos@main/data"),
+        ("data/what?.parquet", "data/what?.parquet"),
+    ],
+)
+def test_addresses_lose_what_may_be_secret(text: str, public: str) -> None:
+    assert public_address(text) == public

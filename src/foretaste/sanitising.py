@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 LONGEST = 200
@@ -34,6 +35,11 @@ def shown(text: str) -> str:
     line = " ".join("".join(sign if sign.isprintable() else " " for sign in text[: 50 * LONGEST]).split())
     half = LONGEST // 2
     return line if len(line) <= LONGEST else f"{line[: half - 1]}…{line[-half:]}"
+
+
+def public_address(text: str) -> str:
+    """Return text without what may be secret in its addresses: user, password, and the query, perhaps a signature."""
+    return re.sub(r"\b([a-z][a-z0-9+.-]*://)(?:[^\s/@?#]*@)?([^\s?#]*)[?#]?\S*", r"\1\2", text, flags=re.IGNORECASE)
 
 
 def described(error: BaseException) -> str:

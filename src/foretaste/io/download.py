@@ -46,7 +46,7 @@ def fetch(file: RemoteFile, on_progress: OnProgress) -> Path:
         ForetasteError: it cannot be fetched, is not what it should be, or the cache cannot be written.
     """
     target = cache_dir() / "downloads" / f"{file.sha256[:16]}-{file.name}"
-    if target.is_file() and target.stat().st_size == file.size and _sha256(target) == file.sha256:
+    if target.is_file() and target.stat().st_size == file.size and sha256_of(target) == file.sha256:
         return target
     sweep(target.parent)
     with atomic_path(target) as temporary:
@@ -54,7 +54,7 @@ def fetch(file: RemoteFile, on_progress: OnProgress) -> Path:
             _download(file, temporary, on_progress)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ForetasteError(f"cannot download {file.url}: {error or type(error).__name__}") from error
-        if _sha256(temporary) != file.sha256:
+        if sha256_of(temporary) != file.sha256:
             raise ForetasteError(f"{file.url} is not the file it should be: its SHA-256 is not {file.sha256}")
     return target
 
@@ -88,6 +88,7 @@ def _download(file: RemoteFile, temporary: Path, on_progress: OnProgress) -> Non
         )
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -63,12 +63,21 @@ def shards(folder: Path) -> dict[str, list[Path]]:
     Raises:
         ForetasteError: the folder cannot be read, or a file of a split is missing.
     """
-    found: dict[str, list[Path]] = {}
-    counts: dict[str, int] = {}
     try:
         files = sorted(folder.glob("*.parquet")) or sorted((folder / "data").glob("*.parquet"))
     except OSError as error:
         raise ForetasteError(f"cannot read {error.filename or folder}: {error.strerror or error}") from error
+    return splits_of(str(folder), files)
+
+
+def splits_of(origin: str, files: Sequence[Path]) -> dict[str, list[Path]]:
+    """Return parquet files by the split that their names tell; "" where they tell none.
+
+    Raises:
+        ForetasteError: a file of a split is missing.
+    """
+    found: dict[str, list[Path]] = {}
+    counts: dict[str, int] = {}
     for file in files:
         if shard := SHARD.fullmatch(file.name):
             split = shard["split"]
@@ -78,11 +87,11 @@ def shards(folder: Path) -> dict[str, list[Path]]:
         found.setdefault(split, []).append(file)
     for split, count in counts.items():
         if len(found[split]) != count:
-            raise ForetasteError(f"{folder} holds {len(found[split])} of the {count} files of {split}")
+            raise ForetasteError(f"{origin} holds {len(found[split])} of the {count} files of {split}")
     return found
 
 
-def chosen_split(folder: Path, found: dict[str, list[Path]], split: str | None) -> list[Path]:
+def chosen_split(origin: str, found: dict[str, list[Path]], split: str | None) -> list[Path]:
     """Return the files of the split that was asked for, or of the only one.
 
     Raises:
@@ -92,5 +101,5 @@ def chosen_split(folder: Path, found: dict[str, list[Path]], split: str | None) 
         return next(iter(found.values()))
     if split not in found:
         listing = ", ".join(name or "files of no split" for name in found)
-        raise UsageError(f"{folder} has the splits {listing}; name one of them with --split")
+        raise UsageError(f"{origin} has the splits {listing}; name one of them with --split")
     return found[split]

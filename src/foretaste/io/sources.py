@@ -17,9 +17,11 @@ from foretaste.io.named import NAMES, read_named
 from foretaste.io.npz import read_npz
 from foretaste.io.objects import origin_of, read_object
 from foretaste.io.parquet import chosen_split, read_parquet, shards
+from foretaste.io.remote import fetch_remote, is_remote
 from foretaste.io.saved import has_splits, is_saved, read_saved
 from foretaste.progress import OnProgress, silent
 from foretaste.samples import Samples
+from foretaste.sanitising import public_address
 
 
 def read(
@@ -44,8 +46,9 @@ def read(
         source: a ``.parquet`` file, a pattern that the files of one table match ("data/train-*.parquet"), or a folder
             of them: images in the Hugging Face layout, lists of ``features``, or columns of numbers; a folder with one
             subfolder of images per class; an ``.npz`` with ``x`` and ``y``; a ``.csv`` table of features; a folder
-            written by ``datasets.Dataset.save_to_disk``; ``cifar10``, ``gtsrb`` or ``signs``; or an object: a pair
-            (images, labels) of arrays, a ``datasets.Dataset`` or ``DatasetDict``, or a map-style
+            written by ``datasets.Dataset.save_to_disk``; ``cifar10``, ``gtsrb`` or ``signs``; the address of a file,
+            pattern or folder that fsspec opens ("hf://datasets/NAME", "s3://…"), which needs ``foretaste[remote]``; or
+            an object: a pair (images, labels) of arrays, a ``datasets.Dataset`` or ``DatasetDict``, or a map-style
             ``torch.utils.data.Dataset`` of such pairs, whose ``classes``, if it has them, are the class names.
         split: which part to read of a source that has parts.
         default_split: which part of a named set ("train" or "test") or of a saved dictionary of data sets to read if
@@ -100,6 +103,8 @@ def _read(source: Any, split: str | None, default_split: str, reading: Reading) 
         return read_object(source, split, default_split, reading)
     if source in NAMES:
         return read_named(str(source), split or default_split, reading)
+    if is_remote(source):
+        return _read_remote(str(source), split, default_split, reading)
     path = Path(source)
     if not path.exists():
         files = [Path(name) for name in sorted(glob(str(source)))]  # noqa: PTH207, a pattern may be absolute
@@ -121,6 +126,17 @@ def _read(source: Any, split: str | None, default_split: str, reading: Reading) 
     raise UsageError(f"{source} is not a kind of file that can be read; give .parquet, .npz, .csv or a folder")
 
 
+def _read_remote(address: str, split: str | None, default_split: str, reading: Reading) -> Loaded:
+    name = public_address(address)
+    copy = fetch_remote(address, split, reading.on_progress)
+    if isinstance(copy, list):
+        return read_parquet(copy, name, reading)
+    try:
+        return _read(copy, split if copy.is_dir() else None, default_split, reading)
+    except ForetasteError as error:  # the user knows the address, and not where its copy is
+        raise type(error)(str(error).replace(str(copy), name)) from error
+
+
 def _read_folder(path: Path, split: str | None, default_split: str, reading: Reading) -> Loaded:
     if is_saved(path):
         if split is not None and not has_splits(path):
@@ -128,7 +144,7 @@ def _read_folder(path: Path, split: str | None, default_split: str, reading: Rea
         notes = (f"{path} has splits, and {default_split} was read",) if split is None and has_splits(path) else ()
         return read_saved(path, split or default_split, reading).noting(notes)
     if found := shards(path):
-        return read_parquet(chosen_split(path, found, split), str(path), reading)
+        return read_parquet(chosen_split(str(path), found, split), str(path), reading)
     if split is not None:
         if split not in (splits := split_folders(path)):
             raise UsageError(f"{path} has no split {split}; it has {', '.join(splits) or 'none'}")
@@ -178,4 +194,5 @@ def left_out(loaded: Loaded, source: Any) -> tuple[str, ...]:
     if not loaded.skipped:
         return ()
     first = loaded.skipped[0]
-    return (f"{origin_of(source)}: left out {len(loaded.skipped)}; first {first.name}, which {first.reason}",)
+    name = public_address(origin_of(source))
+    return (f"{name}: left out {len(loaded.skipped)}; first {first.name}, which {first.reason}",)

@@ -18,6 +18,7 @@ from foretaste import __version__
 from foretaste.guards.neo.registry import INDEX, Registry
 from foretaste.guards.trigger import Trigger
 from foretaste.io import Skipped
+from foretaste.sanitising import public_address
 
 
 def about(
@@ -39,7 +40,7 @@ def about(
         "seed": seed,
         "seconds": round(seconds, 3),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "source": source,
+        "source": public_address(source),
         "settings": {name: plain(value) for name, value in settings.items()},
         "n_skipped": len(skipped),
         "skipped": [{"name": one.name, "reason": one.reason} for one in skipped],
