@@ -1,4 +1,4 @@
-"""The whole story on synthetic traffic signs: poison, train, find the poison, show the trigger, train again."""
+"""The whole story on synthetic traffic signs: poison, train, find the poison and the trigger, guard, train again."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import numpy as np
 
 from foretaste import training
 from foretaste.attacks import Attack, BadNets, poison_training_set, stamp_inputs, succeeded
-from foretaste.classifiers import open_classifier
+from foretaste.classifiers import Classifier, open_classifier
 from foretaste.cleansers import cleanse
+from foretaste.guards import Guard
+from foretaste.guards.guard import reconstructing
 from foretaste.guards.neo import learn
+from foretaste.guards.neo.registry import Registry
 from foretaste.io import write_parquet
 from foretaste.io.signs import draw_signs
 from foretaste.io.truth import Truth, write_truth
@@ -20,7 +23,8 @@ from foretaste.progress import OnProgress, Progress, silent
 from foretaste.report.results import save_cleanse
 from foretaste.samples import Samples
 
-N_TRAINING, N_TEST, N_CLEAN = 6000, 1600, 320
+N_TRAINING, N_TEST, N_CLEAN, N_INPUTS = 3000, 800, 320, 200
+RATE = 0.02
 # Unshifted images and many epochs are what a small trigger needs to be learnt: the attacker's case, not ours.
 PLAN = training.TrainingPlan(epochs=20, shift=0)
 
@@ -39,6 +43,25 @@ class Outcome:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Guarded:
+    """What the guard made of test inputs, some of them with the trigger.
+
+    Attributes:
+        n_inputs: how many there were.
+        n_trojaned: inputs with the trigger.
+        n_found: of these, those which the guard stopped.
+        n_corrected: of these, those to which the right label was given in spite of the trigger.
+        n_false_alarms: inputs without the trigger that it stopped.
+    """
+
+    n_inputs: int
+    n_trojaned: int
+    n_found: int
+    n_corrected: int
+    n_false_alarms: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Story:
     """What the demo found.
 
@@ -49,6 +72,7 @@ class Story:
         n_poison: poison samples in it.
         n_found: poison samples that were flagged.
         n_false_alarms: other samples that were flagged.
+        guarded: what the guard made of inputs of the first model.
     """
 
     before: Outcome
@@ -57,10 +81,11 @@ class Story:
     n_poison: int
     n_found: int
     n_false_alarms: int
+    guarded: Guarded
 
 
 def tell(out: Path, *, seed: int = 0, on_progress: OnProgress = silent) -> Story:
-    """Poison 1 % of a set of synthetic signs with BadNets, cleanse it, and train before and after.
+    """Poison 2 % of a set of synthetic signs with BadNets, cleanse it, guard the model, and train before and after.
 
     The trigger in the report is reconstructed from what was flagged, by asking the model that was trained before.
 
@@ -82,7 +107,7 @@ def tell(out: Path, *, seed: int = 0, on_progress: OnProgress = silent) -> Story
     trusted = draw_signs(N_CLEAN, seed=3 * seed + 2)
     on_progress(Progress(phase=phase, done=3, total=3))
 
-    attack = BadNets(rate=0.01, target=0)
+    attack = BadNets(rate=RATE, target=0, size=0.15)
     poisoned = poison_training_set(clean, attack, seed)
     write_parquet(poisoned.samples, out / "train.parquet")
     truth = Truth.of_training_set(poisoned.samples, poisoned.poison, poisoned.cover, poisoned.original_labels)
@@ -96,13 +121,14 @@ def tell(out: Path, *, seed: int = 0, on_progress: OnProgress = silent) -> Story
         out,
         poisoned.samples,
         verdict,
-        source="synthetic traffic signs, 1 % of them poisoned with BadNets",
+        source=f"synthetic traffic signs, {RATE:.0%} of them poisoned with BadNets",
         settings={},
         clean_size=len(trusted),
         truth_poison=poisoned.poison,
         truth_cover=poisoned.cover,
         registry=registry,
     )
+    guarded = guard(backdoored, registry, trusted, test[:N_INPUTS], attack, seed, on_progress)
     after = outcome_of(poisoned.samples[~verdict.flagged], test, attack, seed, out / "after", on_progress)
     return Story(
         before=before,
@@ -111,6 +137,33 @@ def tell(out: Path, *, seed: int = 0, on_progress: OnProgress = silent) -> Story
         n_poison=int(poisoned.poison.sum()),
         n_found=int((verdict.flagged & poisoned.poison).sum()),
         n_false_alarms=int((verdict.flagged & ~poisoned.poison).sum()),
+        guarded=guarded,
+    )
+
+
+def guard(
+    classifier: Classifier,
+    registry: Registry,
+    trusted: Samples,
+    inputs: Samples,
+    attack: Attack,
+    seed: int,
+    on_progress: OnProgress,
+) -> Guarded:
+    """Screen inputs, a tenth of them stamped, with the triggers that the poison showed."""
+    stamped, trojaned = stamp_inputs(inputs, attack, rate=0.1, seed=seed)
+    keeper = Guard(classifier, trusted, seed=seed, on_progress=on_progress)
+    finder = reconstructing(keeper.screener)
+    if finder is not None:
+        finder.registry = finder.registry.merge(registry)
+    screening = keeper.screen(stamped.inputs, on_progress)
+    found = screening.trojaned & trojaned
+    return Guarded(
+        n_inputs=len(inputs),
+        n_trojaned=int(trojaned.sum()),
+        n_found=int(found.sum()),
+        n_corrected=int((screening.corrected == inputs.labels)[found].sum()),
+        n_false_alarms=int((screening.trojaned & ~trojaned).sum()),
     )
 
 

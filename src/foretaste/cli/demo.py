@@ -24,7 +24,7 @@ def demo(
 
     from foretaste.cli.progress import bars
     from foretaste.cli.results_folder import ResultsFolder
-    from foretaste.demo import tell
+    from foretaste.demo import RATE, tell
     from foretaste.report.results import FILES
 
     if serve:
@@ -34,13 +34,21 @@ def demo(
         folder.start()
         story = tell(out, on_progress=show)
         folder.finish()
-    table = Table("model trained on", "accuracy", "attack success", title="Synthetic traffic signs, BadNets at 1 %")
+    table = Table(
+        "model trained on", "accuracy", "attack success", title=f"Synthetic traffic signs, BadNets at {RATE:.0%}"
+    )
     for name, outcome in (("the poisoned set", story.before), ("the cleansed set", story.after)):
         table.add_row(name, f"{outcome.accuracy:.1%}", f"{outcome.attack_success:.1%}")
     Console().print(table)
     say(
         f"{story.n_found} of {story.n_poison} poison samples found, {story.n_false_alarms} false alarms "
         f"in {story.n_samples} samples"
+    )
+    guarded = story.guarded
+    say(
+        f"in front of the first model the guard stopped {guarded.n_found} of {guarded.n_trojaned} inputs with the "
+        f"trigger, gave {guarded.n_corrected} of them the right label, and stopped {guarded.n_false_alarms} of the "
+        f"other {guarded.n_inputs - guarded.n_trojaned}"
     )
     say(f"report: {out / 'report.html'}")
     return 0

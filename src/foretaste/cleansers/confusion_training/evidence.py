@@ -103,7 +103,9 @@ class References:
         return counts
 
 
-def calibrate(logits: NDArray[np.float32], labels: Labels, label_noise: float) -> Probabilities:
+def calibrate(
+    logits: NDArray[np.float32], labels: Labels, label_noise: float, *, ridge: float = RIDGE
+) -> Probabilities:
     """Return how likely each label is for each sample, ``float64 (M, K)``, all above 0.
 
     The logits are mapped linearly (matrix scaling, Guo et al. 2017, arXiv:1706.04599), and a share of the labels is
@@ -115,6 +117,7 @@ def calibrate(logits: NDArray[np.float32], labels: Labels, label_noise: float) -
         logits: of the base model, ``(M, K)``; the first N of them are of the set.
         labels: of the set, ``(N,)``.
         label_noise: least share of labels that is taken to be random, in (0, 1).
+        ridge: L2 penalty on the map, > 0; infinite, there is a temperature alone (Guo et al.'s first choice).
     """
     n_classes = logits.shape[1]
     step = -(-len(labels) // CALIBRATED_ON)
@@ -138,13 +141,14 @@ def calibrate(logits: NDArray[np.float32], labels: Labels, label_noise: float) -
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        total: Tensor = RIDGE * (matrix**2).sum() - likely(some).gather(1, own).log().mean()
+        total: Tensor = -likely(some).gather(1, own).log().mean()
+        if math.isfinite(ridge):
+            total = total + ridge * (matrix**2).sum()
         total.backward()  # type: ignore[no-untyped-call]
         return total
 
-    optimizer = torch.optim.LBFGS(
-        [matrix, bias, scale, noise], max_iter=CALIBRATION_STEPS, line_search_fn="strong_wolfe"
-    )
+    fitted = [matrix, bias, scale, noise] if math.isfinite(ridge) else [scale, noise]
+    optimizer = torch.optim.LBFGS(fitted, max_iter=CALIBRATION_STEPS, line_search_fn="strong_wolfe")
     optimizer.step(loss)  # type: ignore[no-untyped-call]
     with torch.no_grad():
         calibrated: Probabilities = likely(values).numpy()
