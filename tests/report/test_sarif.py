@@ -200,3 +200,10 @@ def test_each_backdoored_class_and_each_trigger_of_a_model(check_sarif: "CheckSa
 @pytest.mark.parametrize("other", [[], {}, {"runs": []}, {"runs": [{"tool": {"driver": {"name": "other"}}}]}, None, 3])
 def test_what_others_wrote_is_not_taken_for_its_own(other: object) -> None:
     assert not is_own(other)
+
+
+def test_secrets_of_addresses_are_left_out(check_sarif: "CheckSarif", samples: Samples, verdict: Verdict) -> None:
+    log = cleanse_log(samples, verdict, source="https://me:secret@host/set.parquet?signature=secret")
+    [result] = check_sarif(log)["results"]
+    assert set(uris(result)) == {"https://host/set.parquet"}
+    assert "secret" not in str(log)

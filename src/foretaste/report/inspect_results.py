@@ -11,6 +11,7 @@ from foretaste.inspectors.diagnosis import Diagnosis, Evidence
 from foretaste.io import Skipped, atomic_json, atomic_text
 from foretaste.report.inspect_page import inspect_page
 from foretaste.report.summary import about, describe, name_of, plain, save_triggers
+from foretaste.sanitising import public_address
 
 FILES = ("report.html", "summary.json")
 """What ``save_inspect`` writes beside the folder of triggers."""
@@ -63,7 +64,7 @@ def save_inspect(
         skipped=skipped,
         packages=("torch", "numpy", "onnxruntime"),
     ) | {
-        "model": model,
+        "model": public_address(model),
         "n_samples": 1,
         "n_flagged": int(diagnosis.backdoored),
         "poisoned": diagnosis.backdoored,

@@ -19,6 +19,7 @@ from foretaste.repairs.tuning import logits_of
 from foretaste.report.repair_page import repair_page
 from foretaste.report.summary import about, describe, plain
 from foretaste.samples import Mask, Samples
+from foretaste.sanitising import public_address
 
 SCHEMA = "urn:foretaste:repair-summary:1"
 """The schema of ``summary.json``, in ``docs/schemas``."""
@@ -137,7 +138,7 @@ def save_repair(
             skipped=skipped,
             packages=("torch", "numpy"),
         )
-        | {"model": model, "facts": plain(repaired.facts), "notes": [*notes, *repaired.notes]}
+        | {"model": public_address(model), "facts": plain(repaired.facts), "notes": [*notes, *repaired.notes]}
         | trial.compare(before, repaired.net)
     )
     page = repair_page(summary)

@@ -29,7 +29,7 @@ from foretaste.report.summary import name_of, plain
 from foretaste.report.triggers import find_triggers
 from foretaste.report.wording import class_name, plural, share
 from foretaste.samples import Samples
-from foretaste.sanitising import printable
+from foretaste.sanitising import printable, public_address
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 TOOL = "foretaste"
@@ -125,6 +125,7 @@ def cleanse_log(
         registry: the triggers that were reconstructed from what was flagged, None if nobody tried.
         skipped: what of the source could not be read.
     """
+    source = public_address(source)
     results = []
     evidence = {one.label: one for one in verdict.classes}
     for label in sorted({*verdict.suspect_classes, *samples.labels[verdict.flagged].tolist()}):
@@ -159,6 +160,7 @@ def scan_log(scan: Scan, *, source: str, model: str, skipped: Sequence[Skipped] 
         model: the classifier, as the user named it.
         skipped: what of the inputs could not be read.
     """
+    source, model = public_address(source), public_address(model)
     screening, finding, ids = scan.screening, scan.finding, scan.samples.ids
     classifier = _locations(model)
     results = []
@@ -208,6 +210,7 @@ def inspect_log(
         notes: sentences that a reader should know, beside those of the diagnosis.
         skipped: what of the clean images could not be read.
     """
+    model = public_address(model)
     results, places = [], _locations(model)
     for entry in diagnosis.evidence:
         if entry.suspect:

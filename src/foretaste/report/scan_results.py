@@ -20,6 +20,7 @@ from foretaste.report.scan import Scan
 from foretaste.report.scan_page import scan_page
 from foretaste.report.summary import about, describe, name_of, plain, save_triggers
 from foretaste.samples import Mask, Samples
+from foretaste.sanitising import public_address
 
 FILES = ("verdicts.parquet", "report.html", "summary.json")
 """What ``save_scan`` writes beside the folder of triggers."""
@@ -105,7 +106,7 @@ def _summary(
         skipped=skipped,
         packages=("numpy", "onnxruntime", "torch"),
     ) | {
-        "model": model,
+        "model": public_address(model),
         "n_samples": n_samples,
         "n_flagged": n_flagged,
         "poisoned": scan.finding.conclusion is not Conclusion.NOTHING,

@@ -159,7 +159,7 @@ def class_evidence(
             )
         else:
             mark = any_label if n_flagged and not own[label].condemned else own[label]
-            statistic, threshold = -math.log10(mark.p_value), -math.log10(mark.threshold)
+            statistic, threshold = 0.0 - math.log10(mark.p_value), -math.log10(mark.threshold)
             carried = "labelled other than the base model would" if mark is any_label else f"labelled {name}"
             reason = (
                 f"of the {mark.n_samples} samples that show a mark by {views[mark.view]} most clearly, "
