@@ -193,7 +193,7 @@ def find_marks(
         base: calibrated probabilities of the base model, ``(N, K)``.
         views: out-of-fold outputs, each ``(N, K + 1)``.
         labels: ``(N,)``.
-        references: clean references, or None.
+        references: references that are sure to be clean, or None.
         tolerance: factor by which the odds of the base model may be too low, ≥ 1.
         false_condemnations: chance that a set without a mark has a condemned label, in (0, 1).
     """
