@@ -178,15 +178,17 @@ class ConfusionTraining:
         run.begin_round(excluded)
         known = calibrate(base_logits(run, number, excluded), labels, self.label_noise)
         base = known[: len(labels)]
-        clean, places = run.clean_references(base[np.arange(len(labels)), labels], excluded, number)
+        clean = run.clean_references(base[np.arange(len(labels)), labels], excluded, number)
         outputs, of_clean = (list(some) for some in view_outputs(run, number, base, clean))
         # Only a clean set can be trusted to hold no mark; what stands in for it may.
-        references = References(base=known[places], outputs=of_clean, labels=clean.labels)
+        trusted = None
+        if run.clean is not None:
+            trusted = References(base=known[len(labels) :], outputs=of_clean, labels=clean.labels)
         marks = find_marks(
             base,
             outputs,
             labels,
-            references=None if run.clean is None else references,
+            references=trusted,
             tolerance=self.tolerance,
             false_condemnations=self.false_condemnations,
         )

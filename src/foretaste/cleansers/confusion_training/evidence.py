@@ -78,22 +78,10 @@ class References:
     labels: Labels
 
     def rises(self, view: int) -> list[NDArray[np.float64]]:
-        """Return what ``clearest`` orders samples by, for the references that would be hits: for each label, and K.
-
-        For a label, how many times likelier the view makes it for the references of that label; for K, any label but
-        the base model's answer for those which have another.
-        """
-        likely, rows, answers = informed(self.base, self.outputs[view]), np.arange(len(self.labels)), self.answers
-        denial = (1 - likely[rows, answers]) / (1 - self.base[rows, answers])
-        of_labels = likely / self.base
+        """Return the rises of the references that would be hits: of each label, and of any but the base's answer."""
+        of_labels, denial = rises(self.base, self.outputs[view])
         own = [of_labels[self.labels == label, label] for label in range(self.base.shape[1])]
-        return [*own, denial[self.labels != answers]]
-
-    @property
-    def answers(self) -> Labels:
-        """The base model's answers, ``(R,)``."""
-        answers: Labels = self.base.argmax(axis=1)
-        return answers
+        return [*own, denial[self.labels != self.base.argmax(axis=1)]]
 
     def counts(self, labels: Labels) -> NDArray[np.float64]:
         """Return how many samples of a set one reference stands for: of each label, and of all, ``(K + 1,)``."""
@@ -168,6 +156,19 @@ def informed(base: Probabilities, outputs: NDArray[np.float32]) -> Probabilities
     return likely
 
 
+def rises(base: Probabilities, outputs: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return how many times likelier a view makes each label, ``(N, K)``, and any but the base's answer, ``(N,)``.
+
+    Args:
+        base: calibrated probabilities of the base model, ``(N, K)``.
+        outputs: of a view, ``(N, K + 1)``.
+    """
+    likely, rows, answers = informed(base, outputs), np.arange(len(base)), base.argmax(axis=1)
+    denial = (1 - likely[rows, answers]) / (1 - base[rows, answers])
+    likely /= base
+    return likely, denial
+
+
 def find_marks(
     base: Probabilities,
     views: Sequence[NDArray[np.float32]],
@@ -200,25 +201,24 @@ def find_marks(
     n_classes = base.shape[1]
     rows, answers = np.arange(len(labels)), base.argmax(axis=1)
     doubted = 1 - base[rows, answers]
-    of_views: list[list[Mark]] = []
-    denials = []
-    rises: list[list[NDArray[np.float64]]] = [[np.empty(0)] * (n_classes + 1)] * len(views)
+    naturals: list[Sequence[NDArray[np.float64] | None]] = [[None] * (n_classes + 1)] * len(views)
     counts = np.zeros(n_classes + 1)
     if references is not None:
-        rises, counts = [references.rises(view) for view in range(len(views))], references.counts(labels)
+        naturals, counts = [references.rises(view) for view in range(len(views))], references.counts(labels)
+    of_views, denials = [], []
     for view, outputs in enumerate(views):
-        likely = informed(base, outputs)
-        denials.append((1 - likely[rows, answers]) / doubted)
+        of_labels, denial = rises(base, outputs)
+        denials.append(denial)
         of_views.append(
             [
                 clearest(
                     label,
                     view,
-                    likely[:, label] / base[:, label],
+                    of_labels[:, label],
                     labels == label,
                     # What the base model is unsure of, an odd look say, may all be of this label.
                     np.maximum(tolerated(base[:, label], tolerance), np.where(answers == label, 0, doubted)),
-                    rises[view][label],
+                    naturals[view][label],
                     counts[label],
                 )
                 for label in range(n_classes)
@@ -229,7 +229,7 @@ def find_marks(
     explained = np.isin(labels, [mark.label for mark in decided(marks, false_condemnations) if mark.condemned])
     disagree, expected = (labels != answers) & ~explained, np.where(explained, 0, tolerated(doubted, tolerance))
     of_any = [
-        [clearest(n_classes, view, np.where(explained, 0, denial), disagree, expected, rises[view][-1], counts[-1])]
+        [clearest(n_classes, view, np.where(explained, 0, denial), disagree, expected, naturals[view][-1], counts[-1])]
         for view, denial in enumerate(denials)
     ]
     return decided([*marks, *clearest_of(of_any)], false_condemnations)

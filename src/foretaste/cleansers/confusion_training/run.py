@@ -90,25 +90,19 @@ class Run:
         """Return the file that a training keeps its state in."""
         return None if self.workdir is None else self.workdir / f"{name}.safetensors"
 
-    def clean_references(
-        self, own_label: NDArray[np.floating], excluded: Mask, number: int
-    ) -> tuple[Samples, NDArray[np.intp]]:
+    def clean_references(self, own_label: NDArray[np.floating], excluded: Mask, number: int) -> Samples:
         """Return the clean set, or, without one, a random part of the samples whose labels look most natural.
 
         Args:
             own_label: how likely the base model finds each sample's label, ``(N,)``.
             excluded: ``bool (N,)``, samples that are not to be among them.
             number: of the round, from 0.
-
-        Returns:
-            The references, and their places among the samples and then the clean set.
         """
         if self.clean is not None:
-            return self.clean, len(self.samples) + np.arange(len(self.clean))
+            return self.clean
         likely = better_half(own_label, self.samples.labels, excluded)
         chosen = permutation(len(likely), self.seed, Stream.STAND_INS + number).numpy()[: self.method.substitute]
-        places = np.sort(likely[chosen])
-        return self.samples[places], places
+        return self.samples[np.sort(likely[chosen])]
 
 
 def better_half(own_label: NDArray[np.floating], labels: Labels, excluded: Mask) -> NDArray[np.intp]:
