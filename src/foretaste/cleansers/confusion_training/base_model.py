@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from foretaste.cleansers.confusion_training.run import Run, Stream
-from foretaste.nets import build
+from foretaste.nets import Net, build
+from foretaste.nets.resnet import check_shape, conv_norm
 from foretaste.progress import OnProgress
 from foretaste.samples import Labels, Mask
 from foretaste.training import (
@@ -28,8 +29,33 @@ from foretaste.training import (
 
 FEWEST_PASSES, MOST_PASSES = 3, 20
 """Over the set: with fewer the base model would not know the classes, with more it would learn rare marks."""
+LATER = 2 / 3
+"""Of these steps are enough in later rounds, whose images are not altered."""
 SHIFT = 3
 """Images are moved by up to this many pixels each way, which hides small marks at one place."""
+
+
+class BaseNetwork(Net):
+    """Four 3×3 convolutions, the middle two followed by max pooling, and the maximum over all places.
+
+    In as many steps it learns more than ``compact-resnet``, in two thirds of the time.
+    """
+
+    name = "base"
+    default_width = 16
+
+    @classmethod
+    def create(cls, sample_shape: tuple[int, ...], classes: Sequence[str], width: int) -> BaseNetwork:
+        """Return an uninitialised net."""
+        check_shape(cls.name, sample_shape)
+        body = nn.Sequential(
+            *(conv_norm(sample_shape[2], width, 3, stride=2), nn.ReLU()),
+            *(conv_norm(width, 2 * width, 3), nn.MaxPool2d(2), nn.ReLU()),
+            *(conv_norm(2 * width, 4 * width, 3), nn.MaxPool2d(2), nn.ReLU()),
+            *(conv_norm(4 * width, 4 * width, 3), nn.ReLU()),
+            *(nn.AdaptiveMaxPool2d(1), nn.Flatten()),
+        )
+        return cls(sample_shape, classes, width, body, (1, 4, 7, 9), 4 * width)
 
 
 def base_logits(run: Run, number: int, excluded: Mask) -> NDArray[np.float32]:
@@ -71,7 +97,9 @@ def network(
     rows = torch.from_numpy(balanced(np.flatnonzero(~excluded), samples.labels))
     plan = TrainingPlan()
     batches = Batches(len(rows), plan.batch_size, run.seed + member)
-    steps = int(np.clip(method.base_steps, FEWEST_PASSES * batches.per_epoch, MOST_PASSES * batches.per_epoch))
+    steps = np.clip(method.base_steps, FEWEST_PASSES * batches.per_epoch, MOST_PASSES * batches.per_epoch)
+    if number > 0:
+        steps *= LATER
 
     def loss_of_step(net: nn.Module, step: int) -> Tensor:
         images, labels = run.data.batch(compute.share(rows[batches(step)]))
@@ -80,7 +108,7 @@ def network(
         return loss_of(net, images, labels, generator, method.base_noise)
 
     net = build(
-        None,
+        BaseNetwork,
         samples.sample_shape,
         samples.classes,
         generator=draws(run.seed, Stream.BASE_WEIGHTS, number, member),
@@ -89,7 +117,7 @@ def network(
     optimise(
         net,
         loss_of_step,
-        steps=steps,
+        steps=round(steps),
         sgd=plan.sgd(),
         compute=compute,
         phase=f"base network {member + 1}",

@@ -27,7 +27,7 @@ EXCLUDED = 0.75
 """Samples that score above this are excluded from the next base model; the cut is at 1."""
 CERTAIN = 5.0
 """Log odds of poison where a pattern alone condemned a class."""
-TURNS = 2
+TURNS = 3
 """Turns of self-training: what one finds, the detectors of the next learn from."""
 DETECTOR_SCALE = 2.0
 """Log odds of a detector that count as much as a score at the cut."""
@@ -82,7 +82,7 @@ class ConfusionTraining:
     base_noise: float = 20.0
     view_steps: int = 150
     network_steps: int = 80
-    detector_steps: int = 200
+    detector_steps: int = 100
     batch_size: int = 256
     clean_batch_size: int = 64
     lambda_: float = 2.0

@@ -7,35 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from foretaste.cleansers._base.pixel_features import Whiten, contrast, sharpness
 from foretaste.cleansers.confusion_training.run import Run, Stream
-from foretaste.cleansers.confusion_training.views import LINEAR_SGD, portions
+from foretaste.cleansers.confusion_training.views import LINEAR_SGD, LinearViews, portions
 from foretaste.samples import Mask
 from foretaste.training import draws, fingerprint, optimise
-
-
-class Detectors(nn.Module):
-    """Linear maps of contrast and sharpness to one output for each suspected mark and fold; they start at 0.
-
-    Args:
-        sample_shape: (H, W, C) of the images.
-        n_marks: M.
-        n_folds: F.
-    """
-
-    def __init__(self, sample_shape: tuple[int, ...], n_marks: int, n_folds: int) -> None:
-        super().__init__()
-        self.whiten = Whiten(sample_shape)
-        self.shape = n_marks, n_folds
-        self.weight = nn.Parameter(torch.zeros(5 * self.whiten.n_values, n_marks * n_folds))
-        self.bias = nn.Parameter(torch.zeros(n_marks * n_folds))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return ``float32 (N, M, F)`` of raw images ``uint8 (N, H, W, C)``."""
-        with torch.no_grad():
-            whitened = self.whiten(images)
-            features = torch.cat([contrast(whitened), sharpness(whitened)], dim=1).flatten(1)
-        return torch.addmm(self.bias, features, self.weight).view(len(images), *self.shape)
 
 
 def detect(run: Run, name: str, suspects: NDArray[np.bool_], members: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -61,16 +36,17 @@ def detect(run: Run, name: str, suspects: NDArray[np.bool_], members: NDArray[np
     # The carriers of another mark teach nothing about this one: it may be the same.
     teaches = torch.from_numpy(suspects.T | ~suspected[:, None]).to(compute.device)
     others = torch.from_numpy(run.fold[:, None] != np.arange(method.folds)).to(compute.device)
-    detectors = Detectors(run.samples.sample_shape, len(suspects), method.folds).to(compute.device)
+    # The linear views are added up: a detector sees place and sharpness at once.
+    detectors = LinearViews(run.samples.sample_shape, method.folds, len(suspects)).to(compute.device)
     detectors.whiten.load_state_dict(run.whiten)
 
     def loss_of_step(net: nn.Module, step: int) -> Tensor:
         generator = draws(run.seed, Stream.DETECTOR, step)
         drawn = [some[torch.randint(len(some), (size,), generator=generator)] for some in rows]
         chosen = compute.share(torch.cat(drawn))
-        outputs = net(run.data.batch(chosen)[0])
+        outputs = net(run.data.batch(chosen)[0]).sum(dim=1)
         chosen = chosen.to(compute.device)
-        label, weight = wanted[chosen][:, :, None], (teaches[chosen][:, :, None] & others[chosen][:, None]).float()
+        label, weight = wanted[chosen][:, None], (teaches[chosen][:, None] & others[chosen][:, :, None]).float()
         losses = nn.functional.binary_cross_entropy_with_logits(
             outputs, label.float().expand_as(outputs), reduction="none"
         )
@@ -92,6 +68,6 @@ def detect(run: Run, name: str, suspects: NDArray[np.bool_], members: NDArray[np
     odds = np.zeros(suspects.shape, dtype=np.float32)
     with torch.inference_mode():
         for some in portions(np.flatnonzero(judged)):
-            outputs = detectors(run.data.batch(some)[0]).float().cpu()
-            odds[:, some.numpy()] = outputs[torch.arange(len(some)), :, torch.from_numpy(run.fold)[some]].T.numpy()
+            outputs = detectors(run.data.batch(some)[0]).sum(dim=1).float().cpu()
+            odds[:, some.numpy()] = outputs[torch.arange(len(some)), torch.from_numpy(run.fold)[some]].T.numpy()
     return odds
