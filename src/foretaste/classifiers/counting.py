@@ -127,7 +127,7 @@ class Counted:
         return gather([places[key] for key in keys]), mask
 
     def _settle(self, call: Future[Answers], images: Images, rows: NDArray[np.intp], keys: dict[bytes, int]) -> None:
-        """Ask about some of the images, and tell whoever waits; a question that failed is forgotten."""
+        """Ask about some of the images, and tell the callers that wait; a question that failed is forgotten."""
         try:
             answers = self._classifier.classify(images[rows])
             if len(answers) != len(rows):

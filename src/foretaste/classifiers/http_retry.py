@@ -27,7 +27,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before the second attempt, doubled before each further one, and where that stops."""
 
 LONGEST_RETRY_AFTER = 300.0
-"""Seconds that a server may ask to be left alone; whoever asks for more is not waited for."""
+"""Longest wait, in seconds, that a server may ask for; longer ones are not waited for."""
 
 MOST_BYTES = 64 * 2**20
 """The longest answer that is read, after decompression."""

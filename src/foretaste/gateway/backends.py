@@ -45,7 +45,7 @@ IMAGES, SCORES, LABELS = "images", "scores", "labels"
 """The tensors of a local model."""
 
 ATTEMPTS = 2
-"""How often the guard's own questions are sent at most: whoever waits for them waits no longer than for two."""
+"""How often the guard's own questions are sent at most: no caller waits longer than for two."""
 
 
 class Backend(Protocol):

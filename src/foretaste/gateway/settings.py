@@ -39,8 +39,8 @@ class Settings:
         queue: inputs that may wait for their search, ≥ 1; those beyond are recorded as not searched. At 3 kB an input
             4,096 of them are 12 MB.
         registry: a folder of triggers that are known from ``guard learn`` or ``guard scan``, or None.
-        most_triggers: triggers that are kept, ≥ 1; those found beyond are counted and dropped, so that whoever sends
-            ever new triggers cannot slow the recognition down without bound.
+        most_triggers: triggers that are kept, ≥ 1; those found beyond are counted and dropped, so that a client that
+            sends ever new triggers cannot slow the recognition down without bound.
         state: the folder for the calibration, and for the records if ``database`` is None.
         database: an SQLAlchemy URL for records and triggers; None is an SQLite file in ``state``.
         keep: share of the inputs without a trigger whose picture is kept, too, in [0, 1].

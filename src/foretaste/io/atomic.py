@@ -17,7 +17,7 @@ from foretaste.errors import ForetasteError
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that takes its name when the block ends; if it fails, it is removed.
 
-    Missing parent folders are made. Whoever reads ``path`` sees the old file or the whole new one.
+    Missing parent folders are made. A reader of ``path`` sees the old file or the whole new one.
 
     Raises:
         ForetasteError: the disk is full, the place cannot be written, or any other ``OSError`` in the block.

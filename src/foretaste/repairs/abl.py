@@ -18,7 +18,7 @@ from foretaste.training import check, draws
 
 @dataclass(frozen=True, kw_only=True)
 class ABL:
-    """Anti-Backdoor Learning (Li et al. 2021, arXiv:2110.11571): for whoever has the training set.
+    """Anti-Backdoor Learning (Li et al. 2021, arXiv:2110.11571): needs the training set.
 
     A fresh model is trained for a few epochs with a loss that is turned round below ``floor``, so that only what is
     learnt at once gets a lower one: the samples of lowest loss are taken for poison. The model then goes on with the

@@ -93,6 +93,6 @@ class Writer:
                     self._store.revise(connection, revisions)
         except StoreError as error:
             return error
-        except Exception as error:  # whatever it is, whoever waits must hear of it
+        except Exception as error:  # any error must reach the callers that wait
             return StoreError(f"the records cannot be written: {type(error).__name__}")
         return None

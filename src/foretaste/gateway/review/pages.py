@@ -72,7 +72,7 @@ def review_pages(settings: Settings) -> APIRouter:
         return sessions.find(request.headers.get("authorization", ""), request.cookies.get(COOKIE, ""))
 
     async def ask(request: Request, question: Callable[[Gateway], T]) -> T:
-        """Ask the records, for whoever is logged in."""
+        """Ask the records, for a user who is logged in."""
         gateway: Gateway = request.app.state.gateway
         try:
             return await in_thread(request, lambda: question(gateway))

@@ -1,4 +1,4 @@
-"""Who may see the review page: whoever knows the token, as a bearer token or once in a form."""
+"""Access to the review page: by the token, sent as a bearer token or once in a form."""
 
 from __future__ import annotations
 

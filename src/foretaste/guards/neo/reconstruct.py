@@ -29,7 +29,7 @@ where the background is constant, all images agree."""
 NEAR = 16.0
 """Grey levels within which pixels of different images agree."""
 LOSS = 0.1
-"""Share of the clean images that may no longer be turned when a side is cut off; a backdoor has moods."""
+"""Share of the clean images that may no longer be turned when a side is cut off; no backdoor always works."""
 MOST_OCCURRENCES = 4
 """Places in an image that are looked at for a part of a trigger."""
 AGREEMENT = 0.8
