@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from foretaste.cleansers._base.near_duplicates import coarse, enriched
+from foretaste.cleansers._base.near_duplicates import NEAREST, coarse, enriched, nearest
 from foretaste.io.signs import draw_signs
 from foretaste.samples import Samples
 
@@ -30,14 +30,14 @@ def test_all_frames_of_some_things_are_enriched(signs: Samples) -> None:
 def test_some_frames_of_all_things_are_not(signs: Samples) -> None:
     filmed = frames(signs, 40, 15)
     chosen = np.random.default_rng(5).random(len(filmed)) < 0.3
-    # Seven of ten neighbours must be chosen, which happens to one in a hundred; this leaves five standard deviations.
+    # At most one in a hundred of 180; this leaves five standard deviations.
     assert enriched(filmed.inputs, filmed.labels, chosen).sum() <= 8
 
 
 def test_it_is_a_matter_of_the_class(signs: Samples) -> None:
     filmed = frames(signs, 20, 30)
-    # Every second frame has the other label, and of these all are chosen.
-    labels = np.arange(len(filmed)) % 2
+    # Every fifth frame has the other label, and of these all are chosen.
+    labels = (np.arange(len(filmed)) % 5 == 0).astype(np.int64)
     one = (labels == 0) & (np.arange(len(filmed)) < 5 * 30)
     found = enriched(filmed.inputs, labels, one | (labels == 1))
     assert found[one].all()
@@ -55,7 +55,24 @@ def test_small_sets(n: int) -> None:
 def test_images_are_compared_at_eight_pixels_a_side() -> None:
     images = np.zeros((3, 16, 16, 1), dtype=np.uint8)
     images[1, :2, :2] = 100
-    looks = coarse(images, np.array([0, 1]))
-    assert looks.shape == (2, 64)
-    assert looks[0].tolist() == [0.0] * 64
-    assert looks[1].tolist() == [100.0] + [0.0] * 63
+    looks = coarse(images)
+    assert looks.shape == (3, 64)
+    assert looks[0].tolist() == [0] * 64
+    assert looks[1].tolist() == [100] + [0] * 63
+
+
+def test_neighbours_are_found_piece_by_piece(signs: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, rows = coarse(signs.inputs), np.array([0, 7, 399])
+    whole = nearest(looks, rows)
+    assert whole.shape == (3, NEAREST)
+    assert not (whole == rows[:, None]).any()
+    apart = np.linalg.norm(looks[rows].float()[:, None] - looks.float(), axis=2)
+    np.testing.assert_array_equal(whole[1], np.argsort(apart[1], kind="stable")[1 : 1 + NEAREST])
+    monkeypatch.setattr("foretaste.cleansers._base.near_duplicates.COMPARED", 90)
+    np.testing.assert_array_equal(nearest(looks, rows), whole)
+
+
+def test_poison_from_other_classes_is_not_enriched(signs: Samples) -> None:
+    poison = (signs.labels != 0) & (np.random.default_rng(2).random(len(signs)) < 0.1)
+    labels = np.where(poison, 0, signs.labels)
+    assert enriched(signs.inputs, labels, poison).mean() <= 0.1
