@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from foretaste.attacks import SIG, poison_training_set
-from foretaste.cleansers.pixel_spectral_signatures import PixelSpectralSignatures
+from foretaste.cleansers.pixel_spectral_signatures import PixelSpectralSignatures, part
 from foretaste.errors import UsageError
 from foretaste.progress import OnProgress, Progress, silent
 from foretaste.samples import Mask, Samples
@@ -30,7 +30,7 @@ def found_in(samples: Samples, clean: Samples | None = None, report: OnProgress 
 # 2,400 images are 200 of each class.
 @pytest.mark.parametrize(
     ("rate", "n_clean"),
-    [(1 / 60, 0), (1 / 30, 0), (1 / 30, 120), (1 / 15, 120)],
+    [(1 / 60, 0), (1 / 30, 0), (1 / 30, 240), (1 / 15, 240)],
     ids=["a fifth", "two fifths", "two fifths and a clean set", "four fifths and a clean set"],
 )
 @pytest.mark.parametrize("seed", [0, 1])
@@ -81,17 +81,43 @@ def test_classes_of_few_or_none_are_no_trouble(hills: Hills) -> None:
 
 def test_the_further_of_two_distributions_is_flagged() -> None:
     rng = np.random.default_rng(0)
-    gain, carriers = METHOD.part(rng.normal(0, 2, 400), 0.0)
-    assert gain < METHOD.gain
-    assert not carriers.any()
+    assert part(rng.normal(0, 2, 400), 0.0).gain < METHOD.gain
     two, second = np.concatenate([rng.normal(0, 1, 300), rng.normal(8, 2, 100)]), np.arange(400) >= 300
-    gain, carriers = METHOD.part(two, 0.0)
-    assert gain > METHOD.gain
-    assert np.count_nonzero(carriers != second) <= 4
-    assert np.count_nonzero(METHOD.part(two, 8.0)[1] != ~second) <= 4
+    parting = part(two, 0.0)
+    assert parting.gain > METHOD.gain
+    assert parting.separation > METHOD.separation
+    assert np.count_nonzero(parting.further(two) != second) <= 4
+    assert np.count_nonzero(part(two, 8.0).further(two) != ~second) <= 4
+    assert parting.further(np.array([-1.0, 7.0, 30.0])).tolist() == [False, True, True]
     # What spreads wider about the same place is no second distribution.
-    assert not METHOD.part(np.concatenate([rng.normal(0, 1, 300), rng.normal(0, 2, 100)]), 0.0)[1].any()
-    assert not METHOD.part(np.zeros(100), 0.0)[1].any()
+    wide = part(np.concatenate([rng.normal(0, 1, 300), rng.normal(0, 2, 100)]), 0.0)
+    assert wide.separation < METHOD.separation
+    nothing = part(np.zeros(100), 0.0)
+    assert nothing.gain == 0
+    assert not nothing.further(np.zeros(100)).any()
+
+
+def test_a_pattern_that_clean_samples_have_too_condemns_no_class(hills: Hills) -> None:
+    def marked(n: int, seed: int) -> Samples:
+        return poison_training_set(hills(n, seed=seed, n_classes=12), SIG(rate=1 / 30, target=TARGET), seed).samples
+
+    _, patterns = METHOD.project(marked(2400, 0), marked(240, 9), 0, silent)
+    pattern = patterns[TARGET]
+    # Two fifths of the class's 20 clean images carry it, as of its 200 others.
+    assert len(pattern.carriers) == pytest.approx(80, abs=4)
+    assert pattern.statistic < 1
+    assert not pattern.condemns
+    assert "of its 20 clean images" in pattern.reason
+
+
+def test_how_surely_clean_samples_lack_a_pattern(hills: Hills) -> None:
+    poisoned = poison_training_set(hills(2400, seed=0, n_classes=12), SIG(rate=1 / 30, target=TARGET), 0)
+    _, patterns = METHOD.project(poisoned.samples, hills(240, seed=9, n_classes=12), 0, silent)
+    pattern = patterns[TARGET]
+    # None of 20, where each would carry it as often as one of the class does.
+    assert pattern.statistic == pytest.approx(-20 * np.log10(1 - len(pattern.carriers) / 200))
+    assert pattern.threshold == pytest.approx(-np.log10(METHOD.false_condemnations / 12))
+    assert pattern.condemns
 
 
 def test_feature_vectors_are_refused() -> None:
@@ -100,7 +126,9 @@ def test_feature_vectors_are_refused() -> None:
         METHOD.inspect(samples, None)
 
 
-@pytest.mark.parametrize("field", ["folds", "gain", "separation", "fewest", "most", "largest_side", "ridge"])
+@pytest.mark.parametrize(
+    "field", ["folds", "gain", "separation", "fewest", "most", "largest_side", "ridge", "false_condemnations"]
+)
 def test_values_out_of_range_are_refused(field: str) -> None:
     with pytest.raises(UsageError, match=field):
         PixelSpectralSignatures(**{field: 0})

@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import binom
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
@@ -24,8 +25,35 @@ from foretaste.samples import Mask, Samples
 from foretaste.training import check, permutation
 
 AT_ONCE = 1000
+LEAST_CHANCE = 1e-300
+"""Evidence is not counted beyond this."""
 TURNS = 30
 """Of the power iteration that finds a direction."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pattern:
+    """What parts a class in two.
+
+    Attributes:
+        carriers: rows of the samples which carry it, ``(n,)``; none if the class does not part.
+        gain: by how many nats two distributions explain an image of the class better than one.
+        statistic: with a clean set the negative decimal logarithm of the chance that so few of the class's clean
+            samples would carry the pattern, were it natural; else the gain.
+        threshold: what the statistic has to reach.
+        reason: what was seen, as a sentence.
+    """
+
+    carriers: NDArray[np.intp]
+    gain: float
+    statistic: float
+    threshold: float
+    reason: str
+
+    @property
+    def condemns(self) -> bool:
+        """Whether the class is condemned by it."""
+        return len(self.carriers) > 0 and self.statistic >= self.threshold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,25 +63,30 @@ class PixelSpectralSignatures:
     Each pixel's difference from its neighbours is whitened with the covariance within classes, so that classes on the
     whole vary in each direction as much as in any other. A pattern on a good part of one class is then the direction
     in which it varies most: a spectral signature (Tran et al. 2018, arXiv:1811.00636), of pixels instead of a trained
-    network's features. Each fold is projected on the direction of the others. A class is condemned if two normal
-    distributions explain its projections clearly better than one does and their means are apart; the one further from
-    the clean samples is flagged, without a clean set the one in the longer tail.
+    network's features. Each fold is projected on the direction of the others. A class parts if two normal distributions
+    explain its projections better than one does and their means are apart; carriers are those in the one further from
+    the clean samples, without a clean set those in the longer tail.
+
+    Classes part by nature, too: two kinds of backgrounds, say. Of a natural pattern clean samples have their share. A
+    class that parts is condemned if theirs is smaller than chance would have it. Without a clean set it is condemned in
+    any case, and natural patterns are flagged as well.
 
     No classifier is trained, and nothing is asked of the labels but which images belong together. So poison is found
-    whose labels are right, and a benign mark on a part of a class is flagged as well.
+    whose labels are right, and so is a benign mark that no clean sample has.
 
     Attributes:
         folds: parts of the set that are projected on the direction of the others, ≥ 2.
         gain: a class parts only if two distributions explain an image better than one by this many nats on average,
-            > 0, by the Bayesian information criterion. Classes of GTSRB and CIFAR-10 reach 0.12, the waves of SIG 0.42
-            and more.
+            > 0, by the Bayesian information criterion. Most classes of GTSRB and CIFAR-10 stay below, the waves of SIG
+            reach 0.16 on a quarter of GTSRB and 0.4 on all of it.
         separation: and if their means are this many standard deviations apart (Ashman's D), > 0; less is one hump.
-        fewest: and if this many of the flagged are not near-duplicates of each other, ≥ 1.
+        fewest: and if this many of the carriers are not near-duplicates of each other, ≥ 1.
         most: samples of a class at most that its direction is taken from, ≥ 2 · ``fewest``.
         largest_side: larger images are shrunk to this side, in pixels, ≥ 8; the work grows with the sixth power of it.
         samples_per_value: images are shrunk further until there are so many samples for each of their values, ≥ 1: a
             covariance from fewer makes odd images of any class look like a pattern.
         ridge: added to the variance of every contrast, as a share of their mean, > 0.
+        false_condemnations: chance that a set without a pattern has a condemned class, given a clean set, in (0, 1).
 
     Raises:
         UsageError: a value is out of range.
@@ -63,13 +96,14 @@ class PixelSpectralSignatures:
     summary: ClassVar[str] = "a pattern that parts a class in two, by its pixels alone (after arXiv:1811.00636)"
 
     folds: int = 3
-    gain: float = 0.2
+    gain: float = 0.15
     separation: float = 2.0
     fewest: int = 10
     most: int = 5000
     largest_side: int = 32
     samples_per_value: int = 4
     ridge: float = 0.01
+    false_condemnations: float = 0.01
 
     def __post_init__(self) -> None:
         check(self.folds >= 2, "folds must be 2 or more")
@@ -78,6 +112,7 @@ class PixelSpectralSignatures:
         check(self.most >= 2 * self.fewest, "most must be at least twice fewest")
         check(self.largest_side >= 8, "largest_side must be 8 or more")
         check(self.samples_per_value >= 1, "samples_per_value must be 1 or more")
+        check(0 < self.false_condemnations < 1, "false_condemnations must be in (0, 1)")
 
     def inspect(
         self,
@@ -95,16 +130,18 @@ class PixelSpectralSignatures:
         """
         start = time.perf_counter()
         require_images(self.name, samples)
-        distances, carriers, gains = self.project(samples, clean, seed, on_progress)
+        distances, patterns = self.project(samples, clean, seed, on_progress)
+        suspects = np.zeros(len(samples), dtype=np.bool_)
+        suspects[np.concatenate([pattern.carriers for pattern in patterns])] = True
         return conclude(
             self.name,
             samples,
             scores=distances,
-            suspects=carriers,
-            # A class whose means are not apart, or whose carriers are too few, has no statistic.
-            statistics=np.where(np.bincount(samples.labels[carriers], minlength=len(samples.classes)) > 0, gains, 0.0),
-            threshold=self.gain,
-            reason=lambda label: f"two distributions explain an image better than one by {gains[label]:.2f} nats",
+            suspects=suspects,
+            # A class that does not part has no statistic.
+            statistics=np.array([pattern.statistic if len(pattern.carriers) else 0.0 for pattern in patterns]),
+            threshold=np.array([pattern.threshold for pattern in patterns]),
+            reason=lambda label: patterns[label].reason,
             seed=seed,
             start=start,
             notes=()
@@ -114,11 +151,11 @@ class PixelSpectralSignatures:
 
     def project(
         self, samples: Samples, clean: Samples | None, seed: int, on_progress: OnProgress
-    ) -> tuple[NDArray[np.float64], Mask, NDArray[np.float64]]:
-        """Return how far each image lies along its class's direction, which carry a pattern, and each class's gain.
+    ) -> tuple[NDArray[np.float64], list[Pattern]]:
+        """Return how far each image lies along its class's direction, and the pattern of each class.
 
         Returns:
-            ``float64 (N,)``, in standard deviations from the median of the class; ``bool (N,)``; ``float64 (K,)``.
+            ``float64 (N,)``, in standard deviations from the median of the class; and K patterns.
         """
         fold: NDArray[np.int64] = permutation(len(samples), seed, 0).numpy() % self.folds
         contrasts = Contrasts(samples, self)
@@ -126,47 +163,105 @@ class PixelSpectralSignatures:
         members = [np.flatnonzero(samples.labels == label) for label in range(len(samples.classes))]
         means = [contrasts.mean(rows) for rows in members]
         root = contrasts.root(members, means, self.ridge)
-        distances, gains = np.zeros(len(samples)), np.zeros(len(samples.classes))
-        carriers = np.zeros(len(samples), dtype=np.bool_)
+        distances, patterns = np.zeros(len(samples)), []
         for label, (rows, mean) in enumerate(zip(members, means, strict=True)):
+            parting, along_clean = Parting.none(len(rows)), np.zeros(0)
             if len(rows) >= 2 * self.fewest:
                 some = rows[:: -(-len(rows) // self.most)]
                 white = torch.cat([whitened(batch - mean, root) for batch in contrasts.of(some)])
                 along = Directions(white, fold[some], self.folds, mean, root)
                 distances[rows] = along(contrasts.of(rows))[np.arange(len(rows)), fold[rows]]
                 references = np.flatnonzero(of_clean.labels == label)
-                natural = float(np.median(along(of_clean.of(references)))) if len(references) else 0.0
-                gains[label], further = self.part(distances[rows], natural)
-                chosen = np.zeros(len(samples), dtype=np.bool_)
-                chosen[rows[further]] = True
-                distinct = chosen & ~enriched(samples.inputs, samples.labels, chosen)
-                if np.count_nonzero(distinct) >= self.fewest:
-                    carriers |= chosen
+                if len(references):
+                    along_clean = np.median(along(of_clean.of(references)), axis=1)
+                parting = part(distances[rows], float(np.median(along_clean)) if len(references) else 0.0)
+            patterns.append(self.pattern(samples, rows, parting, None if clean is None else along_clean))
             on_progress(Progress(phase="project classes", done=label + 1, total=len(members)))
-        return distances, carriers, gains
+        return distances, patterns
 
-    def part(self, values: NDArray[np.float64], natural: float) -> tuple[float, Mask]:
-        """Return by how many nats a value two distributions explain values better than one, and the further ones.
+    def pattern(
+        self, samples: Samples, rows: NDArray[np.intp], parting: Parting, along_clean: NDArray[np.float64] | None
+    ) -> Pattern:
+        """Return the pattern of a class, and how surely its clean samples lack it.
 
         Args:
-            values: of the images of a class, ``(n,)``.
-            natural: where its clean samples lie.
+            samples: the set.
+            rows: of the class, ``(n,)``.
+            parting: how its projections part.
+            along_clean: projections of its clean samples, ``(r,)``, or None without a clean set.
         """
-        none = np.zeros(len(values), dtype=np.bool_)
-        if np.ptp(values) == 0:
-            return 0.0, none
-        column = values[:, None]
-        two = GaussianMixture(2, n_init=4, init_params="random_from_data", max_iter=1000, random_state=0).fit(column)
-        # What three more parameters fit by chance is taken off; a small class would part without.
-        gain = float(GaussianMixture(1).fit(column).bic(column) - two.bic(column)) / (2 * len(values))
-        means, variances = two.means_[:, 0], two.covariances_[:, 0, 0]
-        if gain < self.gain or np.ptp(means) < self.separation * math.sqrt(variances.mean()):
-            return gain, none
-        further = int(np.abs(means - natural).argmax())
+        parts = parting.gain >= self.gain and parting.separation >= self.separation
+        carriers = rows[parting.further(parting.values)] if parts else rows[:0]
+        chosen = np.zeros(len(samples), dtype=np.bool_)
+        chosen[carriers] = True
+        if np.count_nonzero(chosen & ~enriched(samples.inputs, samples.labels, chosen)) < self.fewest:
+            carriers = rows[:0]
+        reason = f"two distributions explain an image better than one by {parting.gain:.2f} nats"
+        statistic, threshold = parting.gain, self.gain
+        if along_clean is not None:
+            alike, n_clean = int(np.count_nonzero(parting.further(along_clean))), len(along_clean)
+            share = len(carriers) / max(len(rows), 1)
+            chance = float(binom.cdf(alike, n_clean, share))
+            statistic = 0.0 - math.log10(max(chance, LEAST_CHANCE))
+            threshold = -math.log10(self.false_condemnations / len(samples.classes))
+            reason += f"; of its {n_clean} clean images {alike} lie with the carriers, {share * n_clean:.1f} by chance"
+        return Pattern(carriers=carriers, gain=parting.gain, statistic=statistic, threshold=threshold, reason=reason)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Parting:
+    """Two normal distributions in place of one.
+
+    Attributes:
+        values: what they were fitted to, ``(n,)``.
+        gain: by how many nats they explain a value better than one does, by the Bayesian information criterion.
+        separation: how many standard deviations their means are apart (Ashman's D).
+        mixture: both distributions, or None if there is nothing to part.
+        second: which one is further from the clean samples.
+    """
+
+    values: NDArray[np.float64]
+    gain: float
+    separation: float
+    mixture: GaussianMixture | None
+    second: int = 0
+
+    @classmethod
+    def none(cls, n: int) -> Parting:
+        """Return the parting of so many values that do not part."""
+        return cls(values=np.zeros(n), gain=0.0, separation=0.0, mixture=None)
+
+    def further(self, values: NDArray[np.float64]) -> Mask:
+        """Return which values belong to the distribution that is further from the clean samples, ``bool (m,)``."""
+        if self.mixture is None or not len(values):
+            return np.zeros(len(values), dtype=np.bool_)
+        mean, other = self.mixture.means_[self.second, 0], self.mixture.means_[1 - self.second, 0]
         # A wide distribution also reaches beyond the other one.
-        beyond = (values - means[1 - further]) * (means[further] - means[1 - further]) > 0
-        carriers: Mask = (two.predict(column) == further) & beyond
-        return gain, carriers
+        beyond: Mask = (values - other) * (mean - other) > 0
+        belongs: Mask = self.mixture.predict(values[:, None]) == self.second
+        return beyond & belongs
+
+
+def part(values: NDArray[np.float64], natural: float) -> Parting:
+    """Fit two normal distributions to values.
+
+    Args:
+        values: of the images of a class, ``(n,)``.
+        natural: where its clean samples lie.
+    """
+    if np.ptp(values) == 0:
+        return Parting.none(len(values))
+    column = values[:, None]
+    two = GaussianMixture(2, n_init=4, init_params="random_from_data", max_iter=1000, random_state=0).fit(column)
+    means, variances = two.means_[:, 0], two.covariances_[:, 0, 0]
+    return Parting(
+        values=values,
+        # What three more parameters fit by chance is taken off; a small class would part without.
+        gain=float(GaussianMixture(1).fit(column).bic(column) - two.bic(column)) / (2 * len(values)),
+        separation=float(np.ptp(means)) / math.sqrt(variances.mean()),
+        mixture=two,
+        second=int(np.abs(means - natural).argmax()),
+    )
 
 
 class Contrasts:

@@ -17,7 +17,7 @@ from foretaste.cleansers.confusion_training.evidence import References, calibrat
 from foretaste.cleansers.confusion_training.run import Run
 from foretaste.cleansers.confusion_training.scored import LogOdds, Scored, class_evidence, clearest_of_rounds
 from foretaste.cleansers.confusion_training.views import VIEWS, view_outputs
-from foretaste.cleansers.pixel_spectral_signatures import PixelSpectralSignatures
+from foretaste.cleansers.pixel_spectral_signatures import Pattern, PixelSpectralSignatures
 from foretaste.cleansers.verdict import Round, Verdict
 from foretaste.progress import OnProgress, silent
 from foretaste.samples import Mask, Samples
@@ -128,8 +128,10 @@ class ConfusionTraining:
         start = time.perf_counter()
         run = Run(self, samples, clean, seed, workdir, on_progress)
         # To a base model that learns from them, what is on a good part of a class would be natural.
-        pixels = PixelSpectralSignatures(folds=self.folds)
-        _, carriers, parted = pixels.project(samples, clean, seed, on_progress)
+        patterns = self.patterns(samples, clean, seed, on_progress)
+        carriers = np.zeros(len(samples), dtype=np.bool_)
+        for pattern in patterns.values():
+            carriers[pattern.carriers] = True
         excluded = carriers
         history: list[Scored] = []
         rounds: list[Round] = []
@@ -148,7 +150,7 @@ class ConfusionTraining:
         alone = carriers & ~np.isin(samples.labels, samples.labels[odds > 0])
         odds[alone] = CERTAIN
         flagged = odds > 0
-        patterns = {label: (float(parted[label]), pixels.gain) for label in np.unique(samples.labels[alone]).tolist()}
+        patterns = {label: patterns[label] for label in np.unique(samples.labels[alone]).tolist()}
         return Verdict(
             scores=scored.final_scores(odds),
             flagged=flagged,
@@ -171,6 +173,16 @@ class ConfusionTraining:
         verdict = method.inspect(samples, clean, seed=seed, workdir=workdir, on_progress=on_progress)
         note = f"the samples are feature vectors, so they were judged by {method.name}, which has settings of its own"
         return replace(verdict, method=self.name, notes=(note, *verdict.notes))
+
+    def patterns(
+        self, samples: Samples, clean: Samples | None, seed: int, on_progress: OnProgress
+    ) -> dict[int, Pattern]:
+        """Return the patterns in pixels that condemn a class, by label; without a clean set any may be natural."""
+        if clean is None:
+            return {}
+        method = PixelSpectralSignatures(folds=self.folds, false_condemnations=self.false_condemnations)
+        _, patterns = method.project(samples, clean, seed, on_progress)
+        return {label: pattern for label, pattern in enumerate(patterns) if pattern.condemns}
 
     def score(self, run: Run, number: int, excluded: Mask) -> Scored:
         """Train the base model without what is excluded, then the views, and score every sample out of fold."""

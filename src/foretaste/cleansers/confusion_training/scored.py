@@ -12,6 +12,7 @@ from scipy.special import log_softmax
 
 from foretaste.cleansers.confusion_training.evidence import Mark, Probabilities, clearest_of, decided
 from foretaste.cleansers.confusion_training.mixture import posterior_log_odds
+from foretaste.cleansers.pixel_spectral_signatures import Pattern
 from foretaste.cleansers.verdict import ClassEvidence, Round
 from foretaste.samples import Labels, Mask, Samples
 
@@ -133,7 +134,7 @@ def class_evidence(
     flagged: Mask,
     views: Sequence[str],
     tolerance: float,
-    patterns: Mapping[int, tuple[float, float]] | None = None,
+    patterns: Mapping[int, Pattern] | None = None,
 ) -> tuple[ClassEvidence, ...]:
     """Return the evidence of every class: the test that condemned it, or its own if none did.
 
@@ -143,7 +144,7 @@ def class_evidence(
         flagged: ``bool (N,)``.
         views: names of the views.
         tolerance: factor by which the base model's odds were allowed to be too low.
-        patterns: classes that a pattern in pixels condemned, by label, each with its statistic and threshold, in nats.
+        patterns: classes that a pattern in pixels condemned, by label.
     """
     evidence = []
     *own, any_label = scored.marks
@@ -152,10 +153,10 @@ def class_evidence(
         members = samples.labels == label
         n_flagged = int(np.count_nonzero(flagged & members))
         if patterns and label in patterns:
-            statistic, threshold = patterns[label]
+            statistic, threshold = patterns[label].statistic, patterns[label].threshold
             reason = (
-                f"{n_flagged} images carry one pattern that the rest of the class does not: in pixels, two "
-                f"distributions explain an image better than one by {statistic:.2f} nats"
+                f"{n_flagged} images carry one pattern that the rest of the class does not: in pixels, "
+                f"{patterns[label].reason}"
             )
         else:
             mark = any_label if n_flagged and not own[label].condemned else own[label]
