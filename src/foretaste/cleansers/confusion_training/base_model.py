@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import softmax
 from torch import Tensor, nn
 
+from foretaste.cleansers.confusion_training.evidence import Probabilities, calibrate
 from foretaste.cleansers.confusion_training.run import Run, Stream
 from foretaste.nets import Net, build
 from foretaste.nets.resnet import check_shape, conv_norm
@@ -58,12 +60,15 @@ class BaseNetwork(Net):
         return cls(sample_shape, classes, width, body, (1, 4, 7, 9), 4 * width)
 
 
-def base_logits(run: Run, number: int, excluded: Mask) -> NDArray[np.float32]:
-    """Return the logits of the base model for every sample and then every clean one, ``float32 (N + C, K)``.
+def natural(run: Run, number: int, excluded: Mask) -> Probabilities:
+    """Return how likely each label is by nature, for every sample and then every clean one, ``float64 (N + C, K)``.
 
-    The base model is the mean of two networks, trained side by side. In the first round one learns from images with a
-    piece of another image in each, which hides marks of any size at one place, the other from images with noise, which
-    hides faint marks. Later rounds, whose suspects are excluded, do without.
+    The base model is two networks, trained side by side. In the first round one learns from images with a piece of
+    another image in each, which hides marks of any size at one place, the other from images with noise, which hides
+    faint marks. Later rounds, whose suspects are excluded, do without.
+
+    Each is calibrated, and the geometric mean taken: a mark which one of them learnt is not natural to the other. The
+    mean of logits would go by the more confident one, which learns marks more readily as well.
 
     Args:
         run: the inspection.
@@ -81,8 +86,9 @@ def base_logits(run: Run, number: int, excluded: Mask) -> NDArray[np.float32]:
         phase=f"round {number + 1}: train the base model",
         on_progress=run.on_progress,
     )
-    mean: NDArray[np.float32] = np.mean(members, axis=0, dtype=np.float32)
-    return mean
+    calibrated = [calibrate(logits, run.samples.labels, run.method.label_noise) for logits in members]
+    agreed: Probabilities = softmax(np.mean(np.log(calibrated), axis=0), axis=1)
+    return agreed
 
 
 Loss = Callable[[nn.Module, Tensor, Tensor, torch.Generator, float], Tensor]

@@ -11,9 +11,9 @@ import numpy as np
 
 from foretaste.cleansers._base.axes import plane
 from foretaste.cleansers._base.near_duplicates import enriched
-from foretaste.cleansers.confusion_training.base_model import base_logits
+from foretaste.cleansers.confusion_training.base_model import natural
 from foretaste.cleansers.confusion_training.detector import detect
-from foretaste.cleansers.confusion_training.evidence import References, calibrate, find_marks
+from foretaste.cleansers.confusion_training.evidence import References, find_marks
 from foretaste.cleansers.confusion_training.run import Run
 from foretaste.cleansers.confusion_training.scored import LogOdds, Scored, class_evidence, clearest_of_rounds
 from foretaste.cleansers.confusion_training.views import VIEWS, view_outputs
@@ -188,7 +188,7 @@ class ConfusionTraining:
         """Train the base model without what is excluded, then the views, and score every sample out of fold."""
         labels = run.samples.labels
         run.begin_round(excluded)
-        known = calibrate(base_logits(run, number, excluded), labels, self.label_noise)
+        known = natural(run, number, excluded)
         base = known[: len(labels)]
         clean = run.clean_references(base[np.arange(len(labels)), labels], excluded, number)
         outputs, of_clean = (list(some) for some in view_outputs(run, number, base, clean))
