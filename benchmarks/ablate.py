@@ -3,9 +3,9 @@
 Run as ``python benchmarks/ablate.py --cells gtsrb-badnets gtsrb-noise`` with FORETASTE_DATA naming the folder of the
 data sets. A cell is a set and what is done to it; ``--variants`` chooses what is turned off. The sets are the signs
 (5,500 of them), a quarter of GTSRB, of CIFAR-10, and of Fashion-MNIST (as Debian's ``dataset-fashion-mnist`` installs
-it); ``--whole`` takes all of them. CIFAR-10, and ``issba`` and ``adaptive-patch``, are held out: nothing was chosen by
-them. Results are kept in ``benchmarks/results/ablate.json``, one entry per cell, seed
-and variant; what is there already of the same commit is not measured again.
+it); ``--one-in 1`` takes all of them, ``--one-in 16`` a quarter of that. Results are kept in
+``benchmarks/results/ablate.json``, one entry per cell, seed and variant; what is there already of the same commit is
+not measured again.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from foretaste.samples import Mask, Samples
 
 OUT = RESULTS / "ablate.json"
 SHARE = 4
-"""Of the sets that are not drawn by the project, one sample in so many is taken."""
+"""Of the sets that are not drawn by the project, one sample in so many is taken, unless told otherwise."""
 CLEAN = 500
 TARGETS = {"signs": 3, "gtsrb": 2, "cifar10": 0, "fmnist": 5}
 FASHION = Path("/usr/share/datasets/fashion-mnist")
@@ -143,6 +143,7 @@ def cell(name: str, seed: int, share: int) -> tuple[Samples, Samples, Mask, Mask
     rng = np.random.default_rng([seed, 1])
     if data == "signs":
         clean, samples = foretaste.load("signs").split(CLEAN, rng)
+        samples = samples[: len(samples) * SHARE // max(share, SHARE)]
     else:
         if data == "fmnist":
             whole, test = fashion("train"), fashion("t10k")
@@ -166,15 +167,16 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=["default"], choices=sorted(VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--without-clean", action="store_true", help="inspect without a clean set")
-    parser.add_argument("--whole", action="store_true", help="take whole sets, not a quarter of them")
+    parser.add_argument("--one-in", type=int, default=SHARE, metavar="N", help="take one sample in N of each set")
     options = parser.parse_args()
     results: dict[str, Any] = json.loads(OUT.read_text()) if OUT.exists() else {}
     for name in options.cells:
         for seed in options.seeds:
-            samples, clean, poison, cover = cell(name, seed, 1 if options.whole else SHARE)
+            samples, clean, poison, cover = cell(name, seed, options.one_in)
             for variant in options.variants:
                 clean_set = "without" if options.without_clean else "with"
-                key = f"{name}{', whole' if options.whole else ''}, seed {seed}, {clean_set} clean set, {variant}"
+                size = {1: ", whole", SHARE: ""}.get(options.one_in, f", one in {options.one_in}")
+                key = f"{name}{size}, seed {seed}, {clean_set} clean set, {variant}"
                 about = head()
                 if results.get(key, {}).get("commit") == about["commit"]:
                     continue
