@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from foretaste.guards import GUARDS, Guard
     from foretaste.guards.guard import Screening
     from foretaste.guards.neo.flagged import reconstruct_triggers
+    from foretaste.guards.scan import Scan, scan
     from foretaste.guards.trigger import Trigger
     from foretaste.inspectors import INSPECTORS, inspect
     from foretaste.inspectors.diagnosis import Diagnosis
@@ -44,6 +45,7 @@ __all__ = [
     "Poisoned",
     "Repaired",
     "Samples",
+    "Scan",
     "Screening",
     "Trigger",
     "UsageError",
@@ -54,6 +56,7 @@ __all__ = [
     "load",
     "reconstruct_triggers",
     "repair",
+    "scan",
     "train",
 ]
 
@@ -68,6 +71,7 @@ _HOME = {
     "REPAIRS": "foretaste.repairs",
     "Repaired": "foretaste.repairs.repaired",
     "Samples": "foretaste.samples",
+    "Scan": "foretaste.guards.scan",
     "Screening": "foretaste.guards.guard",
     "Trigger": "foretaste.guards.trigger",
     "Verdict": "foretaste.cleansers.verdict",
@@ -76,6 +80,7 @@ _HOME = {
     "load": "foretaste.io",
     "reconstruct_triggers": "foretaste.guards.neo.flagged",
     "repair": "foretaste.repairs",
+    "scan": "foretaste.guards.scan",
     "train": "foretaste.training",
 }
 """The module that each lazy name is loaded from (PEP 562)."""

@@ -516,7 +516,7 @@ def test_a_missing_registry_is_told_before_anything_is_asked(case: Case, capsys:
 def test_inputs_that_were_not_searched_are_told(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(case.arguments("--method", "neo", "--search-budget", "0", "--json")) == 0
     summary = json.loads(capsys.readouterr().out)
-    assert summary["notes"] == ["in 60 inputs only known triggers were looked for, because of --search-budget"]
+    assert summary["notes"] == ["in 60 inputs only known triggers were looked for, because of the search budget"]
 
 
 def test_a_model_that_dies_half_way_is_taken_up_again(

@@ -17,9 +17,9 @@ from foretaste.classifiers.preprocessing import Preprocessing
 from foretaste.guards.clean_accuracy import CleanAccuracy
 from foretaste.guards.guard import Screening
 from foretaste.guards.neo.registry import Registry
+from foretaste.guards.scan import Scan
 from foretaste.guards.trigger import Trigger
 from foretaste.io import Skipped
-from foretaste.report.scan import Scan
 from foretaste.report.scan_results import save_scan
 from foretaste.samples import Mask, Samples
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from foretaste.classifiers.batches import check_images, in_batches, join
 from foretaste.classifiers.classifier import Answers, Classifier
-from foretaste.errors import ForetasteError
+from foretaste.classifiers.preprocessing import Preprocesses, Preprocessing
+from foretaste.errors import ForetasteError, UsageError
 from foretaste.samples import Images, Mask
 
 REMEMBERED = 2**16
@@ -57,6 +58,21 @@ class Counted:
     def sample_shape(self) -> tuple[int, ...] | None:
         """``(H, W, C)`` of the images it takes if the model states it, or None."""
         return self._classifier.sample_shape
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What is done to the pixels before the model gets them; None if nothing is."""
+        return self._classifier.preprocessing if isinstance(self._classifier, Preprocesses) else None
+
+    def preprocessed(self, preprocessing: Preprocessing) -> Classifier:
+        """Return the model itself with other preprocessing.
+
+        Raises:
+            UsageError: it takes pixels as they are.
+        """
+        if not isinstance(self._classifier, Preprocesses):
+            raise UsageError("this model takes pixels as they are")
+        return self._classifier.preprocessed(preprocessing)
 
     @property
     def queries(self) -> int:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,12 +36,9 @@ from foretaste.errors import ForetasteError, UsageError
 if TYPE_CHECKING:
     from foretaste.classifiers import Classifier, Preprocessing
     from foretaste.classifiers.answer_cache import AnswerCache
-    from foretaste.guards.clean_accuracy import CleanAccuracy
     from foretaste.guards.finding import Finding
-    from foretaste.guards.guard import Reconstructing
+    from foretaste.guards.scan import Scan
     from foretaste.progress import OnProgress, Progress
-    from foretaste.report.scan import Scan
-    from foretaste.samples import Samples
 
 WORK = ".work"
 """The folder under ``--out`` where a run keeps the answers that it has had, until it is done."""
@@ -169,20 +166,18 @@ def scan(
     A run that was stopped goes on where it was when it is started again with the same arguments.
     """
     from foretaste import guards, io
-    from foretaste.classifiers.counting import Counted
-    from foretaste.classifiers.preprocessing import Preprocesses
-    from foretaste.cli.classes import numbering, renumbered
     from foretaste.cli.fields import parse_settings
     from foretaste.cli.output import place_of, whole
     from foretaste.cli.progress import bars
     from foretaste.cli.results_folder import ResultsFolder
-    from foretaste.guards.guard import Calibrated, reconstructing
     from foretaste.guards.neo.registry import Registry
+    from foretaste.guards.scan import numbering
+    from foretaste.guards.scan import scan as scan_samples
     from foretaste.io.sources import left_out
     from foretaste.io.truth import read_truth
     from foretaste.report.sarif import scan_log
-    from foretaste.report.scan import Scan
     from foretaste.report.scan_results import FILES, save_scan
+    from foretaste.samples import renumbered
 
     kind = guards.find(method)
     hyperparameters = parse_settings(kind, settings or ())
@@ -211,54 +206,19 @@ def scan(
         if known is not None:
             trojaned = known.mark(samples).trojaned
             samples = renumbered(samples, classes, inputs)
-        if samples.images is None:
-            raise UsageError(f"{inputs} holds feature vectors; guards screen images")
-        samples, trusted = fitting(classifier, samples, trusted)
-        if samples.sample_shape != trusted.sample_shape:
-            raise UsageError(
-                f"the inputs have shape {samples.sample_shape}, and the clean images {trusted.sample_shape}"
-            )
-        earlier = None if registry is None else Registry.load(registry)
-        counted, start = Counted(classifier), time.perf_counter()
-        trusted = renumbered(trusted, classes, clean)
-        guards.check_clean(counted, trusted, false_alarm_rate)
-        accuracy = known_well_enough(counted, trusted, seed, bare)
-        keeper = guards.Guard(
-            counted,
-            trusted,
-            method,
+        result = scan_samples(
+            samples,
+            classifier,
+            renumbered(trusted, classes, clean),
+            method=method,
+            registry=None if registry is None else Registry.load(registry),
             false_alarm_rate=false_alarm_rate,
             seed=seed,
+            on_calibrated=folder.start,
             on_progress=listen,
             **hyperparameters,
         )
-        finder = reconstructing(keeper.screener)
-        if earlier is not None:
-            if finder is None:
-                raise UsageError(f"--registry does not apply to --method {method}, which makes out no triggers")
-            finder.registry = finder.registry.merge(earlier)
-        folder.start()
-        calibrated, saved, asked = time.perf_counter(), classifier.saved_seconds, counted.queries
-        screening = keeper.screen(samples.inputs, listen)
-        done = time.perf_counter()
-    result = Scan(
-        samples=samples,
-        screening=screening,
-        classes=classes,
-        registry=None if finder is None else finder.registry,
-        method=method,
-        seed=seed,
-        seconds=done - calibrated + classifier.saved_seconds - saved,
-        calibration_seconds=calibrated - start + saved,
-        queries=counted.queries - asked,
-        calibration_queries=asked,
-        false_alarm_rate=false_alarm_rate,
-        clean_size=len(trusted),
-        clean_accuracy=accuracy,
-        preprocessing=bare.preprocessing if isinstance(bare, Preprocesses) else None,
-        threshold=keeper.screener.threshold if isinstance(keeper.screener, Calibrated) else None,
-        notes=(*doubts(accuracy), *shortcomings(finder), *read.notes, *left_out(read, inputs)),
-    )
+        result = replace(result, notes=(*result.notes, *read.notes, *left_out(read, inputs)))
     with folder:
         summary = save_scan(
             out,
@@ -309,15 +269,17 @@ def learn(
     """
     from foretaste import io
     from foretaste.classifiers.counting import Counted
-    from foretaste.cli.classes import numbering, renumbered
     from foretaste.cli.output import whole
     from foretaste.cli.progress import bars
     from foretaste.cli.results_folder import ResultsFolder
     from foretaste.errors import EmptyError
     from foretaste.guards import neo
+    from foretaste.guards.clean_accuracy import CleanCheck, check_accuracy
     from foretaste.guards.neo.registry import INDEX, Registry
+    from foretaste.guards.scan import fitting, numbering
     from foretaste.report.summary import describe
     from foretaste.report.triggers import find_triggers
+    from foretaste.samples import renumbered
 
     folder = ResultsFolder(out, (), (quarantine, clean, model))
     known = Registry.load(out) if (out / INDEX).exists() else Registry()
@@ -342,7 +304,8 @@ def learn(
         trusted, counted, learnt = renumbered(trusted, classes, clean), Counted(classifier), Registry()
         accuracy = None
         if len(suspects):
-            accuracy = known_well_enough(counted, trusted, seed, bare)
+            accuracy = CleanCheck().measure(counted, trusted, seed)
+            check_accuracy(accuracy)
             learnt = neo.learn(suspects, counted, trusted, seed=seed, on_progress=listen)
     with folder:
         known.merge(learnt).save(out)
@@ -358,31 +321,13 @@ def learn(
         typer.echo(json.dumps(result, indent=2))
         return 0
     say(f"triggers reconstructed from {len(suspects)} samples: {len(triggers)}")
-    for note in () if accuracy is None else doubts(accuracy):
+    for note in () if accuracy is None else accuracy.notes:
         say(f"note: {note}")
     for trigger in triggers:
         say(f"  {line(trigger)}; in {trigger['n_found']} samples")
     if triggers:
         say(f"use them: foretaste guard scan --registry {out}")
     return 0
-
-
-def fitting(classifier: Classifier, *sets: Samples) -> tuple[Samples, ...]:
-    """Return the sets with grey images as RGB if the classifier, or another set, has RGB."""
-    from foretaste.samples import alike, in_colour
-
-    if classifier.sample_shape is not None and classifier.sample_shape[2] == 3:
-        return tuple(in_colour(one) for one in sets)
-    return alike(*sets)
-
-
-def shortcomings(finder: Reconstructing | None) -> tuple[str, ...]:
-    """Return a note if not every input was searched."""
-    from foretaste.guards.neo import NEOScreener
-
-    if not isinstance(finder, NEOScreener) or not finder.unsearched:
-        return ()
-    return (f"in {finder.unsearched:,} inputs only known triggers were looked for, because of --search-budget",)
 
 
 def preprocessing(scale: float | None, mean: str | None, std: str | None, channels: str | None) -> Preprocessing | None:
@@ -429,25 +374,6 @@ def open_model(
         endpoint["queries_per_second"] = pace
     classes = None if class_names is None else read_class_names(class_names)
     return open_classifier(model, preprocessing=way, classes=classes, **endpoint)
-
-
-def known_well_enough(classifier: Classifier, trusted: Samples, seed: int, model: Classifier) -> CleanAccuracy:
-    """Say how many trusted images the classifier gives their own label, and refuse one that hardly knows any.
-
-    Raises:
-        UsageError: it is near chance on them, or does not take such images.
-        ForetasteError: the classifier fails.
-    """
-    from foretaste.guards.clean_accuracy import CleanCheck, check_accuracy
-
-    accuracy = CleanCheck().measure(classifier, trusted, seed, model)
-    check_accuracy(accuracy)
-    return accuracy
-
-
-def doubts(accuracy: CleanAccuracy) -> tuple[str, ...]:
-    """Return a note if the model's accuracy on the clean set is in doubt."""
-    return () if accuracy.doubt is None else (accuracy.doubt,)
 
 
 def reached(finding: Finding) -> dict[str, bool]:

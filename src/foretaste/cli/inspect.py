@@ -73,12 +73,12 @@ def inspect(
     """
     from foretaste import inspectors, io
     from foretaste.classifiers import open_classifier
-    from foretaste.cli.classes import renumbered
     from foretaste.cli.fields import parse_settings
     from foretaste.cli.progress import bars
     from foretaste.cli.results_folder import ResultsFolder
     from foretaste.report.inspect_results import FILES, save_inspect
     from foretaste.report.sarif import inspect_log
+    from foretaste.samples import renumbered
 
     kind = inspectors.find(method)
     hyperparameters = parse_settings(kind, settings or ())

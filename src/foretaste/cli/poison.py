@@ -108,7 +108,6 @@ def poison(
 ) -> int:
     """Poison a training set, to test defences with."""
     from foretaste import attacks, io
-    from foretaste.cli.classes import renumbered
     from foretaste.cli.fields import parse_settings
     from foretaste.cli.output import truth_of_training_set, whole
     from foretaste.cli.progress import bars
@@ -116,6 +115,7 @@ def poison(
     from foretaste.imperfections import Imperfections
     from foretaste.io.atomic import atomic_text
     from foretaste.io.truth import Truth, write_truth
+    from foretaste.samples import renumbered
 
     imperfections = Imperfections(imbalance=imbalance, label_noise=label_noise)
     if imperfections != Imperfections() and (at == "test" or truth_file is not None):

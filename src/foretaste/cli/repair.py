@@ -68,7 +68,6 @@ def repair(
     The exit code is 0 when the repaired model was written, whatever it is worth: the report says that.
     """
     from foretaste import io, repairs
-    from foretaste.cli.classes import renumbered
     from foretaste.cli.fields import parse_settings
     from foretaste.cli.output import check_writable
     from foretaste.cli.progress import bars
@@ -76,7 +75,7 @@ def repair(
     from foretaste.io.atomic import remove_unfinished
     from foretaste.io.truth import read_truth
     from foretaste.report.repair_results import Trial, save_repair
-    from foretaste.samples import Samples
+    from foretaste.samples import Samples, renumbered
 
     hyperparameters = parse_settings(repairs.find(method), settings or ())
     known = None if truth is None else read_truth(truth)

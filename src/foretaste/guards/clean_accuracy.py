@@ -86,6 +86,11 @@ class CleanAccuracy:
             f"one answer for all would get {self.chance:.0%}): {advice}"
         )
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The doubt as a note for readers, if there is one."""
+        return () if self.doubt is None else (self.doubt,)
+
     def described(self) -> dict[str, Any]:
         """Return what ``summary.json`` holds of it."""
         return {name: value for name, value in asdict(self).items() if name != "label_counts"} | {
@@ -123,16 +128,13 @@ class CleanCheck:
         if min(self.most, self.tried) < 1:
             raise UsageError("most and tried must be 1 or more")
 
-    def measure(
-        self, classifier: Classifier, clean: Samples, seed: int, model: Classifier | None = None
-    ) -> CleanAccuracy:
+    def measure(self, classifier: Classifier, clean: Samples, seed: int) -> CleanAccuracy:
         """Ask about clean images, and try the usual kinds of preprocessing if too few answers are right.
 
         Args:
             classifier: what to ask.
             clean: trusted images under the classifier's own label numbers.
             seed: which of many images are asked about.
-            model: what ``classifier`` asks in the end, whose preprocessing can be changed; None if that is itself.
 
         Raises:
             UsageError: the samples are no images, or of another shape than the classifier takes.
@@ -146,7 +148,7 @@ class CleanCheck:
         tried: dict[str, float] = {}
         if skill(n_right / len(chosen), chance) < self.warn_below:
             few = clean[np.sort(rows[: self.tried])]
-            tried = accuracies(model or classifier, np.asarray(few.inputs), few.labels)
+            tried = accuracies(classifier, np.asarray(few.inputs), few.labels)
         best = max(tried, key=lambda name: tried[name], default=None)
         fits = best is not None and skill(tried[best], chance) >= self.warn_below
         labels, counts = np.unique(answers.labels, return_counts=True)

@@ -21,10 +21,10 @@ from foretaste import __version__
 from foretaste.cleansers.verdict import Verdict
 from foretaste.guards.finding import Conclusion
 from foretaste.guards.neo.registry import Registry
+from foretaste.guards.scan import Scan
 from foretaste.inspectors.diagnosis import Diagnosis
 from foretaste.io import Skipped
 from foretaste.report.inspect_page import backdoor
-from foretaste.report.scan import Scan
 from foretaste.report.summary import name_of, plain
 from foretaste.report.triggers import find_triggers
 from foretaste.report.wording import class_name, plural, share

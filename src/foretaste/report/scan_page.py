@@ -12,9 +12,9 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from foretaste.guards.finding import LabelShift
+from foretaste.guards.scan import Scan
 from foretaste.report import figures, wording
 from foretaste.report.pictures import data_uri
-from foretaste.report.scan import Scan
 from foretaste.report.template import Chart, render
 from foretaste.report.triggers import TriggerView, covered, view
 from foretaste.samples import Images, Mask

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from foretaste.guards.finding import Conclusion
 from foretaste.guards.guard import Screening
 from foretaste.guards.neo.registry import Registry
+from foretaste.guards.scan import Scan
 from foretaste.io import Skipped, atomic_json, atomic_path, atomic_text
 from foretaste.io.atomic import writing
-from foretaste.report.scan import Scan
 from foretaste.report.scan_page import scan_page
 from foretaste.report.summary import about, describe, name_of, plain, save_triggers
 from foretaste.samples import Mask, Samples

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from foretaste.cli.classes import numbering, renumbered
 from foretaste.errors import UsageError
-from foretaste.samples import Samples
+from foretaste.guards.scan import numbering
+from foretaste.samples import Samples, renumbered
 
 
 def of_classes(*classes: str) -> Samples:
