@@ -133,7 +133,10 @@ def test_one_trigger_under_random_wrong_labels_is_found(signs: Samples, clean: S
 
 def test_a_wave_under_right_labels_is_found_by_its_pattern(hills: Hills) -> None:
     poisoned = poison_training_set(hills(2400, n_classes=12), SIG(rate=1 / 30, target=TARGET), 0)
-    verdict = replace(TINY, rounds=1, tolerance=20.0, false_condemnations=0.01).inspect(poisoned.samples, None)
+    method = replace(TINY, rounds=1, tolerance=20.0, false_condemnations=0.01)
+    verdict = method.inspect(poisoned.samples, hills(240, seed=9, n_classes=12))
+    # Without clean samples that lack it, it may be natural.
+    assert not method.inspect(poisoned.samples, None).flagged.any()
     assert verdict.suspect_classes == (TARGET,)
     detection = verdict.compare(poisoned.poison)
     assert detection.tpr >= 0.95
@@ -230,7 +233,8 @@ KILLS = [
 def test_a_killed_run_ends_in_the_same_verdict(few: Samples, fewer: Samples, tmp_path: Path, trust: bool) -> None:
     clean = fewer if trust else None
     whole = TINY.inspect(few, clean)
-    for phase, share in KILLS:
+    # Patterns are looked for only with a clean set.
+    for phase, share in KILLS if trust else KILLS[1:]:
         once = tmp_path / f"{phase} {share}"
         once.mkdir()
         for workdir in (once, tmp_path):  # afresh, and from the kill before
@@ -260,8 +264,8 @@ def test_a_workdir_of_other_arguments_is_not_used(few: Samples, fewer: Samples, 
 def test_half_a_checkpoint_is_not_used(few: Samples, fewer: Samples, tmp_path: Path, keep: float) -> None:
     whole = TINY.inspect(few, fewer, workdir=tmp_path)
     files = list(tmp_path.glob("*.safetensors"))
-    # Two networks, the linear views and a network for each of two folds in each round, and two turns of detectors.
-    assert len(files) == 2 * 5 + 2
+    # Two networks, the linear views and a network for each of two folds in each round, and three turns of detectors.
+    assert len(files) == 2 * 5 + 3
     for file in files:
         content = file.read_bytes()
         file.write_bytes(content[: int(keep * len(content))])

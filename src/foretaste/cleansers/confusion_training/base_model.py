@@ -77,7 +77,7 @@ def natural(run: Run, number: int, excluded: Mask) -> Probabilities:
     """
     augmentations = (pasted, noised) if number == 0 else (plain, plain)
 
-    def task(member: int) -> Callable[[OnProgress], NDArray[np.float32]]:
+    def task(member: int) -> Callable[[OnProgress], Probabilities]:
         return lambda on_progress: network(run, number, member, augmentations[member], excluded, on_progress)
 
     members = side_by_side(
@@ -86,8 +86,7 @@ def natural(run: Run, number: int, excluded: Mask) -> Probabilities:
         phase=f"round {number + 1}: train the base model",
         on_progress=run.on_progress,
     )
-    calibrated = [calibrate(logits, run.samples.labels, run.method.label_noise) for logits in members]
-    agreed: Probabilities = softmax(np.mean(np.log(calibrated), axis=0), axis=1)
+    agreed: Probabilities = softmax(np.mean(np.log(members), axis=0), axis=1)
     return agreed
 
 
@@ -97,8 +96,8 @@ Loss = Callable[[nn.Module, Tensor, Tensor, torch.Generator, float], Tensor]
 
 def network(
     run: Run, number: int, member: int, loss_of: Loss, excluded: Mask, on_progress: OnProgress
-) -> NDArray[np.float32]:
-    """Train one network of the base model, and return its logits of every sample, clean ones last."""
+) -> Probabilities:
+    """Train one network of the base model, and return how likely each label is to it, for every sample, clean last."""
     method, samples, compute = run.method, run.samples, run.compute
     rows = torch.from_numpy(balanced(np.flatnonzero(~excluded), samples.labels))
     plan = TrainingPlan()
@@ -132,7 +131,9 @@ def network(
         key=run.key_of_round,
     )
     logits = predict(net, samples.inputs)
-    return logits if run.clean is None else np.concatenate([logits, predict(net, run.clean.inputs)])
+    if run.clean is not None:
+        logits = np.concatenate([logits, predict(net, run.clean.inputs)])
+    return calibrate(logits, samples.labels, method.label_noise)
 
 
 def plain(net: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, noise: float) -> Tensor:
