@@ -85,13 +85,17 @@ def ablated() -> Iterator[str]:
     """Yield the rows of the small sets: what was found with each step of Confusion Training turned off."""
     path = HERE / "results" / "ablate.json"
     results: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
-    yield "| set, seed, clean set, variant | poison | TPR | AUROC | clean flagged | cover flagged | time | commit |"
-    yield "|---|---|---|---|---|---|---|---|"
+    yield (
+        "| set, seed, clean set, variant | poison | TPR | AUROC | clean flagged | cover flagged | time "
+        "| processor time | commit |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|"
     for name, row in results.items():
         auroc = "–" if row["auroc"] is None else f"{row['auroc']:.4f}"
         yield (
             f"| {name} | {row['poison']} | {share(row['tpr'])} | {auroc} | {row['natural_flagged']} of {row['n']:,} "
-            f"| {row['cover_flagged']} | {row['seconds']:.0f} s | {row['commit']} |"
+            f"| {row['cover_flagged']} | {row['seconds']:.0f} s | {row['cpu_seconds']:.0f} s "
+            f"| {row['commit']} |"
         )
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from foretaste.cli.options import Resize, Seed, Settings, size
+from foretaste.cli.preprocessing import Channels, ClassNames, Mean, Scale, Std, preprocessing
 from foretaste.errors import ForetasteError, UsageError
 
 PREFIX = "FORETASTE_"
@@ -52,6 +53,11 @@ def serve(
             "--upstream", metavar="URL", show_default=False, help="A model server: http(s)://host/v2/models/NAME."
         ),
     ] = None,
+    scale: Scale = None,
+    mean: Mean = None,
+    std: Std = None,
+    channels: Channels = None,
+    class_names: ClassNames = None,
     name: Annotated[str, typer.Option("--name", help="What a model given with --model is called.")] = "model",
     method: Annotated[str, typer.Option("--method", metavar="NAME", help="How to look, as for guard scan.")] = "neo",
     false_alarm_rate: Annotated[
@@ -136,6 +142,7 @@ def serve(
     except ModuleNotFoundError as error:
         raise ForetasteError(f"guard serve needs {error.name}: pip install foretaste[serve]") from None
     from foretaste import guards
+    from foretaste.classifiers.class_names import read_class_names
     from foretaste.cli.fields import parse_settings
 
     kind = guards.find(method)
@@ -146,6 +153,8 @@ def serve(
         GatewaySettings(
             model=model,
             upstream=upstream,
+            preprocessing=preprocessing(scale, mean, std, channels),
+            classes=None if class_names is None else read_class_names(class_names),
             name=name,
             clean=clean,
             resize=size(resize),

@@ -71,7 +71,7 @@ def open_model(settings: Settings) -> Classifier:
     if settings.upstream is not None:
         return OpenInference(settings.upstream, timeout=settings.timeout, attempts=ATTEMPTS)
     assert settings.model is not None
-    return open_classifier(settings.model)
+    return open_classifier(settings.model, preprocessing=settings.preprocessing, classes=settings.classes)
 
 
 def backend_of(settings: Settings, classifier: Classifier, sample_shape: tuple[int, ...]) -> Backend:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,9 @@ from foretaste.classifiers.classifier import Answers, Classifier
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.gateway.settings import Settings
 from foretaste.guards import neo
+from foretaste.guards.clean_accuracy import CleanCheck, check_accuracy
 from foretaste.guards.guard import Calibrated, Screener
+from foretaste.guards.scan import numbering
 from foretaste.io.atomic import atomic_json
 from foretaste.progress import OnProgress, silent
 from foretaste.samples import Images, Samples, renumbered
@@ -40,18 +43,27 @@ def read_clean(settings: Settings, classifier: Classifier) -> Samples:
         raise ForetasteError(f"{settings.clean} holds samples that cannot be read")
     if read.samples.images is None:
         raise UsageError(f"{settings.clean} holds feature vectors; guards screen images")
-    return renumbered(read.samples, classifier.classes or read.samples.classes, settings.clean)
+    return renumbered(read.samples, numbering(classifier.classes, read.samples), settings.clean)
 
 
-def calibrate(settings: Settings, classifier: Classifier, clean: Samples, on_progress: OnProgress = silent) -> Screener:
+def calibrate(
+    settings: Settings,
+    classifier: Classifier,
+    clean: Samples,
+    *,
+    on_doubt: Callable[[str], None] = lambda sentence: None,
+    on_progress: OnProgress = silent,
+) -> Screener:
     """Calibrate the guard, or take up what an earlier start found out.
+
+    ``on_doubt`` is told if the model gives few of the clean images their own label.
 
     It is taken up if the method, its settings and the clean images are the same, and the model answers some of the
     clean images as it did. A guard that cannot be saved is calibrated again from the model's kept answers, which comes
     to the same without a question.
 
     Raises:
-        UsageError: there is no such guard or hyperparameter, or the clean set does not do.
+        UsageError: there is no such guard or hyperparameter, the clean set does not do, or the model hardly knows it.
         ForetasteError: the model fails, or the folder cannot be written.
     """
     method = plugins.build(settings.method, guards.find(settings.method), settings.hyperparameters)
@@ -65,13 +77,19 @@ def calibrate(settings: Settings, classifier: Classifier, clean: Samples, on_pro
         "seed": settings.seed,
         "clean": hashlib.sha256(np.ascontiguousarray(clean.inputs).tobytes() + clean.labels.tobytes()).hexdigest(),
         "answers": checked.labels.tolist(),
+        "model": [repr(settings.preprocessing), repr(settings.classes)],
     }
     same = saved_origin(folder) == origin
     if same and settings.method == neo.NEO.name:
         return neo.load(folder, classifier)
     folder.mkdir(parents=True, exist_ok=True)
     key = hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()
-    journal = Relay(AnswerCache(classifier, folder, key))
+    answered = AnswerCache(classifier, folder, key)
+    accuracy = CleanCheck().measure(answered, clean, settings.seed)
+    check_accuracy(accuracy)
+    for doubt in accuracy.notes:
+        on_doubt(doubt)
+    journal = Relay(answered)
     screener = method.calibrate(
         journal, clean, false_alarm_rate=settings.false_alarm_rate, seed=settings.seed, on_progress=on_progress
     )

@@ -335,7 +335,7 @@ def prepare(settings: Settings, announce: Callable[[str], None] = lambda line: N
         classifier = open_model(settings)
         clean = read_clean(settings, classifier)
         announce(f"calibrating {settings.method} on {len(clean)} clean images")
-        screener = calibrate(settings, classifier, clean)
+        screener = calibrate(settings, classifier, clean, on_doubt=announce)
         if settings.registry is not None:
             if reconstructing(screener) is None:
                 raise ForetasteError(f"--registry does not apply to --method {settings.method}")

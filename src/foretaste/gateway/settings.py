@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from foretaste.classifiers import Preprocessing
 from foretaste.errors import UsageError
 
 Mode = Literal["enforce", "block", "observe"]
@@ -22,6 +23,8 @@ class Settings:
         model: a model that the gateway runs itself (whatever ``open_classifier`` takes but an endpoint), or None.
         upstream: ``http(s)://host/v2/models/NAME`` of a model server to stand in front of, or None. Exactly one of
             ``model`` and ``upstream`` is given.
+        preprocessing: what is done to the pixels before a local model gets them; None leaves it to the model.
+        classes: names of a local model's classes in its order; None if it states them or they are not known.
         name: what a local model is called in the protocol.
         clean: source of the trusted images that the guard is calibrated with.
         resize: height and width in pixels that the clean images are scaled to, or None.
@@ -61,6 +64,8 @@ class Settings:
 
     model: str | None = None
     upstream: str | None = None
+    preprocessing: Preprocessing | None = None
+    classes: tuple[str, ...] | None = None
     name: str = "model"
     clean: str
     resize: tuple[int, int] | None = None
@@ -92,6 +97,11 @@ class Settings:
             raise UsageError("the gateway needs either --model or --upstream")
         if self.model is not None and "://" in self.model:
             raise UsageError(f"{self.model} is a server; give it with --upstream")
+        if self.upstream is not None and (self.preprocessing is not None or self.classes is not None):
+            raise UsageError(
+                "--scale, --mean, --std, --channels and --class-names describe a --model; an --upstream gets what "
+                "clients send"
+            )
         for name, low, high in (
             ("keep", 0.0, 1.0),
             ("queue", 1, math.inf),
