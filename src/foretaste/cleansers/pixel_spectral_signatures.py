@@ -37,15 +37,14 @@ class Pattern:
 
     Attributes:
         carriers: rows of the samples which carry it, ``(n,)``; none if the class does not part.
-        gain: by how many nats two distributions explain an image of the class better than one.
         statistic: with a clean set the negative decimal logarithm of the chance that so few of the class's clean
-            samples would carry the pattern, were it natural; else the gain.
-        threshold: what the statistic has to reach.
+            samples would carry the pattern, were it natural; else by how many nats two distributions explain an image
+            of the class better than one. 0 if the class does not part.
+        threshold: what the statistic has to reach, > 0.
         reason: what was seen, as a sentence.
     """
 
     carriers: NDArray[np.intp]
-    gain: float
     statistic: float
     threshold: float
     reason: str
@@ -53,7 +52,7 @@ class Pattern:
     @property
     def condemns(self) -> bool:
         """Whether the class is condemned by it."""
-        return len(self.carriers) > 0 and self.statistic >= self.threshold
+        return self.statistic >= self.threshold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,8 +137,7 @@ class PixelSpectralSignatures:
             samples,
             scores=distances,
             suspects=suspects,
-            # A class that does not part has no statistic.
-            statistics=np.array([pattern.statistic if len(pattern.carriers) else 0.0 for pattern in patterns]),
+            statistics=np.array([pattern.statistic for pattern in patterns]),
             threshold=np.array([pattern.threshold for pattern in patterns]),
             reason=lambda label: patterns[label].reason,
             seed=seed,
@@ -163,9 +161,10 @@ class PixelSpectralSignatures:
         members = [np.flatnonzero(samples.labels == label) for label in range(len(samples.classes))]
         means = [contrasts.mean(rows) for rows in members]
         root = contrasts.root(members, means, self.ridge)
-        distances, patterns = np.zeros(len(samples)), []
+        distances, chosen = np.zeros(len(samples)), np.zeros(len(samples), dtype=np.bool_)
+        partings: list[tuple[Parting, NDArray[np.float64]]] = []
         for label, (rows, mean) in enumerate(zip(members, means, strict=True)):
-            parting, along_clean = Parting.none(len(rows)), np.zeros(0)
+            parting, along_clean = NO_PARTING, np.zeros(0)
             if len(rows) >= 2 * self.fewest:
                 some = rows[:: -(-len(rows) // self.most)]
                 white = torch.cat([whitened(batch - mean, root) for batch in contrasts.of(some)])
@@ -175,37 +174,52 @@ class PixelSpectralSignatures:
                 if len(references):
                     along_clean = np.median(along(of_clean.of(references)), axis=1)
                 parting = part(distances[rows], float(np.median(along_clean)) if len(references) else 0.0)
-            patterns.append(self.pattern(samples, rows, parting, None if clean is None else along_clean))
+            partings.append((parting, along_clean))
+            if parting.gain >= self.gain and parting.separation >= self.separation:
+                chosen[rows[parting.further(distances[rows])]] = True
             on_progress(Progress(phase="project classes", done=label + 1, total=len(members)))
+        distinct = np.bincount(
+            samples.labels[chosen & ~enriched(samples.inputs, samples.labels, chosen)], minlength=len(members)
+        )
+        patterns = [
+            self.pattern(
+                rows,
+                rows[chosen[rows] & (count >= self.fewest)],
+                parting,
+                None if clean is None else along_clean,
+                len(members),
+            )
+            for rows, count, (parting, along_clean) in zip(members, distinct, partings, strict=True)
+        ]
         return distances, patterns
 
     def pattern(
-        self, samples: Samples, rows: NDArray[np.intp], parting: Parting, along_clean: NDArray[np.float64] | None
+        self,
+        rows: NDArray[np.intp],
+        carriers: NDArray[np.intp],
+        parting: Parting,
+        along_clean: NDArray[np.float64] | None,
+        n_classes: int,
     ) -> Pattern:
         """Return the pattern of a class, and how surely its clean samples lack it.
 
         Args:
-            samples: the set.
             rows: of the class, ``(n,)``.
-            parting: how its projections part.
+            carriers: those of them which carry the pattern, none if the class does not part.
+            parting: how the projections of the class part.
             along_clean: projections of its clean samples, ``(r,)``, or None without a clean set.
+            n_classes: K.
         """
-        parts = parting.gain >= self.gain and parting.separation >= self.separation
-        carriers = rows[parting.further(parting.values)] if parts else rows[:0]
-        chosen = np.zeros(len(samples), dtype=np.bool_)
-        chosen[carriers] = True
-        if np.count_nonzero(chosen & ~enriched(samples.inputs, samples.labels, chosen)) < self.fewest:
-            carriers = rows[:0]
         reason = f"two distributions explain an image better than one by {parting.gain:.2f} nats"
-        statistic, threshold = parting.gain, self.gain
+        statistic, threshold = parting.gain if len(carriers) else 0.0, self.gain
         if along_clean is not None:
             alike, n_clean = int(np.count_nonzero(parting.further(along_clean))), len(along_clean)
             share = len(carriers) / max(len(rows), 1)
             chance = float(binom.cdf(alike, n_clean, share))
             statistic = 0.0 - math.log10(max(chance, LEAST_CHANCE))
-            threshold = -math.log10(self.false_condemnations / len(samples.classes))
+            threshold = -math.log10(self.false_condemnations / n_classes)
             reason += f"; of its {n_clean} clean images {alike} lie with the carriers, {share * n_clean:.1f} by chance"
-        return Pattern(carriers=carriers, gain=parting.gain, statistic=statistic, threshold=threshold, reason=reason)
+        return Pattern(carriers=carriers, statistic=statistic, threshold=threshold, reason=reason)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -213,23 +227,16 @@ class Parting:
     """Two normal distributions in place of one.
 
     Attributes:
-        values: what they were fitted to, ``(n,)``.
         gain: by how many nats they explain a value better than one does, by the Bayesian information criterion.
         separation: how many standard deviations their means are apart (Ashman's D).
         mixture: both distributions, or None if there is nothing to part.
         second: which one is further from the clean samples.
     """
 
-    values: NDArray[np.float64]
     gain: float
     separation: float
     mixture: GaussianMixture | None
     second: int = 0
-
-    @classmethod
-    def none(cls, n: int) -> Parting:
-        """Return the parting of so many values that do not part."""
-        return cls(values=np.zeros(n), gain=0.0, separation=0.0, mixture=None)
 
     def further(self, values: NDArray[np.float64]) -> Mask:
         """Return which values belong to the distribution that is further from the clean samples, ``bool (m,)``."""
@@ -242,6 +249,10 @@ class Parting:
         return beyond & belongs
 
 
+NO_PARTING = Parting(gain=0.0, separation=0.0, mixture=None)
+"""Of values that do not part."""
+
+
 def part(values: NDArray[np.float64], natural: float) -> Parting:
     """Fit two normal distributions to values.
 
@@ -250,12 +261,11 @@ def part(values: NDArray[np.float64], natural: float) -> Parting:
         natural: where its clean samples lie.
     """
     if np.ptp(values) == 0:
-        return Parting.none(len(values))
+        return NO_PARTING
     column = values[:, None]
     two = GaussianMixture(2, n_init=4, init_params="random_from_data", max_iter=1000, random_state=0).fit(column)
     means, variances = two.means_[:, 0], two.covariances_[:, 0, 0]
     return Parting(
-        values=values,
         # What three more parameters fit by chance is taken off; a small class would part without.
         gain=float(GaussianMixture(1).fit(column).bic(column) - two.bic(column)) / (2 * len(values)),
         separation=float(np.ptp(means)) / math.sqrt(variances.mean()),

@@ -44,8 +44,8 @@ class ConfusionTraining:
     base model can explain, even if that were wrong by a factor. In a condemned class a *detector* learns to tell the
     suspects from the rest, as one more view, and a *mixture* of two distributions over all views says which samples are
     poison. A second round trains the base model without what looked suspicious, so that it unlearns a mark which it had
-    taken for natural. Poison whose labels are right is condemned by its pattern alone, where that parts the class in
-    pixels (``PixelSpectralSignatures``).
+    taken for natural. Given a clean set, poison whose labels are right is condemned by its pattern alone, where that
+    parts the class in pixels and the clean samples of the class lack it (``PixelSpectralSignatures``).
 
     Feature vectors are left to ``residual-trees``, which works by the same evidence.
 
