@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from foretaste.classifiers.batches import in_batches, join
 from foretaste.classifiers.classifier import Answers, Classifier
 from foretaste.classifiers.counting import digest
-from foretaste.classifiers.preprocessing import Preprocesses, Preprocessing
-from foretaste.errors import UsageError
+from foretaste.classifiers.forwarding import Forwarding
 from foretaste.io.atomic import atomic_json, writing
 from foretaste.samples import Images
 
@@ -28,7 +27,7 @@ ASKED_AGAIN = 32
 """Images that a model is asked about once more, to see that it is still the one that answered before."""
 
 
-class AnswerCache:
+class AnswerCache(Forwarding):
     """Asks another classifier, and writes down each answer before it is used.
 
     Work that asks the same questions in the same order comes to the same end, however often it was stopped on the way:
@@ -46,7 +45,8 @@ class AnswerCache:
     """
 
     def __init__(self, classifier: Classifier, folder: Path, identity: str) -> None:
-        self._classifier, self._identity = classifier, identity
+        super().__init__(classifier)
+        self._identity = identity
         self._head, self._body = folder / "answers.json", folder / "answers.bin"
         self._lock = Lock()
         self._n_scores: int | None = None
@@ -55,31 +55,6 @@ class AnswerCache:
         self._checked = False
         self._kept = len(self._earlier)
         self._saved = 0.0
-
-    @property
-    def classes(self) -> tuple[str, ...] | None:
-        """The K class names if the model states them, or None."""
-        return self._classifier.classes
-
-    @property
-    def sample_shape(self) -> tuple[int, ...] | None:
-        """``(H, W, C)`` of the images it takes if the model states it, or None."""
-        return self._classifier.sample_shape
-
-    @property
-    def preprocessing(self) -> Preprocessing | None:
-        """What is done to the pixels before the model gets them; None if nothing is."""
-        return self._classifier.preprocessing if isinstance(self._classifier, Preprocesses) else None
-
-    def preprocessed(self, preprocessing: Preprocessing) -> Classifier:
-        """Return the model itself with other preprocessing.
-
-        Raises:
-            UsageError: it takes pixels as they are.
-        """
-        if not isinstance(self._classifier, Preprocesses):
-            raise UsageError("this model takes pixels as they are")
-        return self._classifier.preprocessed(preprocessing)
 
     @property
     def kept(self) -> int:

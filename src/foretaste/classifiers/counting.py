@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from foretaste.classifiers.batches import check_images, in_batches, join
 from foretaste.classifiers.classifier import Answers, Classifier
-from foretaste.classifiers.preprocessing import Preprocesses, Preprocessing
-from foretaste.errors import ForetasteError, UsageError
+from foretaste.classifiers.forwarding import Forwarding
+from foretaste.errors import ForetasteError
 from foretaste.samples import Images, Mask
 
 REMEMBERED = 2**16
@@ -32,7 +32,7 @@ class Place:
     row: int
 
 
-class Counted:
+class Counted(Forwarding):
     """Asks another classifier, counts the questions, and asks identical images once.
 
     The answers to the latest images are kept; a question that another thread is asking already is waited for, not
@@ -44,35 +44,11 @@ class Counted:
     """
 
     def __init__(self, classifier: Classifier, remembered: int = REMEMBERED) -> None:
-        self._classifier, self._remembered = classifier, remembered
+        super().__init__(classifier)
+        self._remembered = remembered
         self._known: OrderedDict[bytes, Place] = OrderedDict()
         self._queries = 0
         self._lock = Lock()
-
-    @property
-    def classes(self) -> tuple[str, ...] | None:
-        """The K class names if the model states them, or None."""
-        return self._classifier.classes
-
-    @property
-    def sample_shape(self) -> tuple[int, ...] | None:
-        """``(H, W, C)`` of the images it takes if the model states it, or None."""
-        return self._classifier.sample_shape
-
-    @property
-    def preprocessing(self) -> Preprocessing | None:
-        """What is done to the pixels before the model gets them; None if nothing is."""
-        return self._classifier.preprocessing if isinstance(self._classifier, Preprocesses) else None
-
-    def preprocessed(self, preprocessing: Preprocessing) -> Classifier:
-        """Return the model itself with other preprocessing.
-
-        Raises:
-            UsageError: it takes pixels as they are.
-        """
-        if not isinstance(self._classifier, Preprocesses):
-            raise UsageError("this model takes pixels as they are")
-        return self._classifier.preprocessed(preprocessing)
 
     @property
     def queries(self) -> int:

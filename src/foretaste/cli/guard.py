@@ -250,7 +250,7 @@ def learn(
     from foretaste.cli.results_folder import ResultsFolder
     from foretaste.errors import EmptyError
     from foretaste.guards import neo
-    from foretaste.guards.clean_accuracy import CleanCheck, check_accuracy
+    from foretaste.guards.clean_accuracy import CleanCheck
     from foretaste.guards.neo.registry import INDEX, Registry
     from foretaste.guards.scan import fitting, numbering
     from foretaste.report.summary import describe
@@ -280,8 +280,7 @@ def learn(
         trusted, counted, learnt = renumbered(trusted, classes, clean), Counted(classifier), Registry()
         accuracy = None
         if len(suspects):
-            accuracy = CleanCheck().measure(counted, trusted, seed)
-            check_accuracy(accuracy)
+            accuracy = CleanCheck().require(counted, trusted, seed)
             learnt = neo.learn(suspects, counted, trusted, seed=seed, on_progress=listen)
     with folder:
         known.merge(learnt).save(out)

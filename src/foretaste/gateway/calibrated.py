@@ -14,10 +14,11 @@ import numpy as np
 from foretaste import guards, io, plugins
 from foretaste.classifiers.answer_cache import AnswerCache
 from foretaste.classifiers.classifier import Answers, Classifier
+from foretaste.classifiers.forwarding import Forwarding
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.gateway.settings import Settings
 from foretaste.guards import neo
-from foretaste.guards.clean_accuracy import CleanCheck, check_accuracy
+from foretaste.guards.clean_accuracy import CleanCheck
 from foretaste.guards.guard import Calibrated, Screener
 from foretaste.guards.scan import numbering
 from foretaste.io.atomic import atomic_json
@@ -56,7 +57,7 @@ def calibrate(
 ) -> Screener:
     """Calibrate the guard, or take up what an earlier start found out.
 
-    ``on_doubt`` is told if the model gives few of the clean images their own label.
+    ``on_doubt`` is told if the model gives few of the clean images their own label, unless that was told before.
 
     It is taken up if the method, its settings and the clean images are the same, and the model answers some of the
     clean images as it did. A guard that cannot be saved is calibrated again from the model's kept answers, which comes
@@ -85,16 +86,16 @@ def calibrate(
     folder.mkdir(parents=True, exist_ok=True)
     key = hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()
     answered = AnswerCache(classifier, folder, key)
-    accuracy = CleanCheck().measure(answered, clean, settings.seed)
-    check_accuracy(accuracy)
-    for doubt in accuracy.notes:
-        on_doubt(doubt)
+    # Each worker starts by what the first one saved, and need not look again.
+    if not same:
+        for doubt in CleanCheck().require(answered, clean, settings.seed).notes:
+            on_doubt(doubt)
     journal = Relay(answered)
     screener = method.calibrate(
         journal, clean, false_alarm_rate=settings.false_alarm_rate, seed=settings.seed, on_progress=on_progress
     )
     # From here on the model itself answers: what it says of other people's inputs is not kept.
-    journal.classifier = classifier
+    journal.exchange(classifier)
     if isinstance(screener, neo.NEOScreener):
         neo.save(screener, folder)
     atomic_json(folder / ORIGIN, origin)
@@ -114,25 +115,12 @@ def promised_rate(screener: Screener) -> float | None:
     return screener.threshold.rate if isinstance(screener, Calibrated) else None
 
 
-class Relay:
-    """Asks another classifier, which can be exchanged.
+class Relay(Forwarding):
+    """Asks another classifier, which can be exchanged."""
 
-    Attributes:
-        classifier: the model to ask.
-    """
-
-    def __init__(self, classifier: Classifier) -> None:
-        self.classifier = classifier
-
-    @property
-    def classes(self) -> tuple[str, ...] | None:
-        """The K class names if the model states them, or None."""
-        return self.classifier.classes
-
-    @property
-    def sample_shape(self) -> tuple[int, ...] | None:
-        """``(H, W, C)`` of the images it takes if the model states it, or None."""
-        return self.classifier.sample_shape
+    def exchange(self, classifier: Classifier) -> None:
+        """Ask this classifier from now on."""
+        self._classifier = classifier
 
     def classify(self, images: Images) -> Answers:
         """Answer for raw images ``uint8 (N, H, W, C)``, any N ≥ 0, as the other classifier does.
@@ -140,4 +128,4 @@ class Relay:
         Raises:
             ForetasteError: as the other classifier does.
         """
-        return self.classifier.classify(images)
+        return self._classifier.classify(images)

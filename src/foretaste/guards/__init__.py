@@ -10,7 +10,7 @@ import numpy as np
 from foretaste import plugins
 from foretaste.classifiers.classifier import Classifier
 from foretaste.errors import UsageError
-from foretaste.guards.clean_accuracy import CleanAccuracy, CleanCheck, check_accuracy
+from foretaste.guards.clean_accuracy import CleanAccuracy, CleanCheck
 from foretaste.guards.guard import GuardMethod, Screener, Screening
 from foretaste.guards.trigger import Trigger
 from foretaste.progress import OnProgress, silent
@@ -114,8 +114,7 @@ class Guard:
         """
         self.method: GuardMethod = plugins.build(method, find(method), hyperparameters)
         check_clean(classifier, clean, false_alarm_rate)
-        self.clean_accuracy: CleanAccuracy = CleanCheck().measure(classifier, clean, seed)
-        check_accuracy(self.clean_accuracy)
+        self.clean_accuracy: CleanAccuracy = CleanCheck().require(classifier, clean, seed)
         self.screener: Screener = self.method.calibrate(
             classifier, clean, false_alarm_rate=false_alarm_rate, seed=seed, on_progress=on_progress
         )

@@ -165,6 +165,17 @@ class CleanCheck:
             label_counts=dict(zip(labels.tolist(), counts.tolist(), strict=True)),
         )
 
+    def require(self, classifier: Classifier, clean: Samples, seed: int) -> CleanAccuracy:
+        """Measure, and refuse a classifier that hardly knows the clean images; arguments as for ``measure``.
+
+        Raises:
+            UsageError: as for ``measure``, or as ``check_accuracy`` does.
+            ForetasteError: the classifier fails.
+        """
+        accuracy = self.measure(classifier, clean, seed)
+        check_accuracy(accuracy)
+        return accuracy
+
 
 def skill(accuracy: float, chance: float) -> float:
     """Return ``(accuracy − chance) / (1 − chance)``; 1 for no mistake, whatever the chance."""
