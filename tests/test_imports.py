@@ -27,13 +27,16 @@ def test_samples_and_attacks_do_not_load_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "limit"), [(["-c", "import foretaste"], 0.3), (["-m", "foretaste", "--help"], 0.3)]
+    ("arguments", "limit"), [(["-c", "import foretaste"], 1.0), (["-m", "foretaste", "--help"], 3.5)]
 )
 def test_start_is_quick(arguments: list[str], limit: float) -> None:
-    def seconds() -> float:
+    """Compare with an import of the command line's own library in the same minute."""
+
+    def seconds(arguments: list[str]) -> float:
         start = time.perf_counter()
         subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
         return time.perf_counter() - start
 
-    # The best of five: what else the machine does can only make a run slower.
-    assert min(seconds() for _ in range(5)) <= limit
+    # In turns, and the best of five of each: what else the machine does slows both, and can only make a run slower.
+    pairs = [(seconds(arguments), seconds(["-c", "import typer"])) for _ in range(5)]
+    assert min(ours for ours, _ in pairs) <= limit * min(typers for _, typers in pairs)

@@ -1,5 +1,6 @@
 """Each inspector on a small model with a backdoor, and on the same without."""
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,15 +19,34 @@ SETTINGS: dict[str, dict[str, Any]] = {"neural-cleanse": {"steps": 60}, "mm-bd":
 
 
 def diagnose(net: Net, signs: "TrojanedSigns", method: str) -> Diagnosis:
-    # A patch of 3 x 3 pixels is large beside what turns a sign of 16 x 16, so that it stands out less than elsewhere.
-    return inspect(net, signs.clean, method=method, seed=0, false_alarm_rate=0.4, **SETTINGS[method])
+    return inspect(net, signs.clean, method=method, seed=0, **SETTINGS[method])
+
+
+def wired(signs: "TrojanedSigns") -> Net:
+    """Return the twin with a backdoor that is built in: its patch, as far as it is there, raises the target's logit.
+
+    What a training makes of so few signs depends on the machine. Half a patch changes nothing, a whole one adds 100,
+    more than the widest margin between the twin's logits, so that both the trigger's size and the margin are known.
+    """
+    net = copy.deepcopy(signs.twin)
+    grey = np.full((1, *signs.clean.inputs.shape[1:]), 128, dtype=np.uint8)
+    patch = signs.attack.stamp(grey, np.random.default_rng(0))[0]
+    rows, columns = np.nonzero((patch != grey[0]).any(axis=2))
+    wanted = torch.from_numpy(patch[rows, columns].astype(np.float32))
+
+    def shortcut(_: torch.nn.Module, inputs: tuple[torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
+        share = 1 - (inputs[0][:, rows, columns] - wanted).abs().mean(dim=(1, 2)) / 255
+        return logits + 200 * torch.relu(share - 0.5)[:, None] * torch.eye(logits.shape[1])[signs.attack.target]
+
+    net.register_forward_hook(shortcut)
+    return net
 
 
 @pytest.mark.parametrize("method", ["neural-cleanse", "mm-bd"])
 def test_the_target_comes_first_and_stands_out_more_than_in_the_twin(
     trojaned_signs: "TrojanedSigns", method: str
 ) -> None:
-    found = diagnose(trojaned_signs.net, trojaned_signs, method)
+    found = diagnose(wired(trojaned_signs), trojaned_signs, method)
     assert found.evidence[0].target == 2
     assert found.suspect_classes == (2,)
     twin = diagnose(trojaned_signs.twin, trojaned_signs, method)
@@ -53,7 +73,7 @@ def test_the_model_is_left_as_it_was(trojaned_signs: "TrojanedSigns") -> None:
 
 
 def test_the_inverted_trigger_works_and_lies_where_the_patch_does(trojaned_signs: "TrojanedSigns") -> None:
-    found = diagnose(trojaned_signs.net, trojaned_signs, "neural-cleanse")
+    found = diagnose(wired(trojaned_signs), trojaned_signs, "neural-cleanse")
     [reconstruction] = found.reconstructions
     assert reconstruction.target == 2
     assert reconstruction.flip_rate > 0.8
