@@ -20,21 +20,19 @@ NETS: dict[str, type[Net]] = {net.name: net for net in (CompactResNet, ResNet18,
 """The architectures by name."""
 
 
-def outline(
-    name: str | type[Net] | None, sample_shape: tuple[int, ...], classes: Sequence[str], width: int | None = None
-) -> Net:
+def outline(name: str | None, sample_shape: tuple[int, ...], classes: Sequence[str], width: int | None = None) -> Net:
     """Return a net on the meta device: its shapes, without memory or values. Arguments are as for ``build``."""
     if name is None:
-        name = CompactResNet if len(sample_shape) == 3 else MLP
-    if isinstance(name, str) and name not in NETS:
+        name = CompactResNet.name if len(sample_shape) == 3 else MLP.name
+    if name not in NETS:
         raise UsageError(f"there is no net {name!r}; known: {', '.join(NETS)}")
-    net = NETS[name] if isinstance(name, str) else name
+    net = NETS[name]
     with torch.device("meta"):
         return net.create(sample_shape, classes, net.default_width if width is None else width)
 
 
 def build(
-    name: str | type[Net] | None,
+    name: str | None,
     sample_shape: tuple[int, ...],
     classes: Sequence[str],
     *,
@@ -46,8 +44,7 @@ def build(
     The preprocessing does nothing but scale until ``net.preprocess.measure`` has seen data.
 
     Args:
-        name: a key of ``NETS``, or a net that is not among them; None is ``compact-resnet`` for images and ``mlp`` for
-            feature vectors.
+        name: a key of ``NETS``; None is ``compact-resnet`` for images and ``mlp`` for feature vectors.
         sample_shape: ``(H, W, C)`` or ``(D,)``.
         classes: the K class names.
         generator: a CPU generator, the only source of randomness.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from foretaste.cleansers.confusion_training.evidence import Probabilities, calibrate
 from foretaste.cleansers.confusion_training.run import Run, Stream
-from foretaste.nets import Net, build
-from foretaste.nets.resnet import check_shape, conv_norm
+from foretaste.nets import CompactResNet, build
 from foretaste.progress import OnProgress
 from foretaste.samples import Labels, Mask
 from foretaste.training import (
@@ -37,48 +36,23 @@ SHIFT = 3
 """Images are moved by up to this many pixels each way, which hides small marks at one place."""
 
 
-class BaseNetwork(Net):
-    """Four 3×3 convolutions, the middle two followed by max pooling, and the maximum over all places.
-
-    In as many steps it learns more than ``compact-resnet``, in two thirds of the time.
-    """
-
-    name = "base"
-    default_width = 16
-
-    @classmethod
-    def create(cls, sample_shape: tuple[int, ...], classes: Sequence[str], width: int) -> BaseNetwork:
-        """Return an uninitialised net."""
-        check_shape(cls.name, sample_shape)
-        body = nn.Sequential(
-            *(conv_norm(sample_shape[2], width, 3, stride=2), nn.ReLU()),
-            *(conv_norm(width, 2 * width, 3), nn.MaxPool2d(2), nn.ReLU()),
-            *(conv_norm(2 * width, 4 * width, 3), nn.MaxPool2d(2), nn.ReLU()),
-            *(conv_norm(4 * width, 4 * width, 3), nn.ReLU()),
-            *(nn.AdaptiveMaxPool2d(1), nn.Flatten()),
-        )
-        return cls(sample_shape, classes, width, body, (1, 4, 7, 9), 4 * width)
-
-
 def natural(run: Run, number: int, excluded: Mask) -> Probabilities:
     """Return how likely each label is by nature, for every sample and then every clean one, ``float64 (N + C, K)``.
 
-    The base model is two networks, trained side by side. In the first round one learns from images with a piece of
-    another image in each, which hides marks of any size at one place, the other from images with noise, which hides
-    faint marks. Later rounds, whose suspects are excluded, do without.
-
-    Each is calibrated, and the geometric mean taken: a mark which one of them learnt is not natural to the other. The
-    mean of logits would go by the more confident one, which learns marks more readily as well.
+    The base model is two networks, trained side by side and each calibrated; theirs is the geometric mean. In the first
+    round they learn from images with a piece of another image in each, which hides marks of any size at one place, and
+    with noise, which hides faint marks: a network that one kind of mark is not hidden from learns it within a few
+    passes, and then it is natural to both. Later rounds, whose suspects are excluded, do without.
 
     Args:
         run: the inspection.
         number: of the round, from 0.
         excluded: ``bool (N,)``, samples that it is not trained on.
     """
-    augmentations = (pasted, noised) if number == 0 else (plain, plain)
+    loss_of = altered if number == 0 else plain
 
     def task(member: int) -> Callable[[OnProgress], Probabilities]:
-        return lambda on_progress: network(run, number, member, augmentations[member], excluded, on_progress)
+        return lambda on_progress: network(run, number, member, loss_of, excluded, on_progress)
 
     members = side_by_side(
         [task(0), task(1)],
@@ -113,7 +87,7 @@ def network(
         return loss_of(net, images, labels, generator, method.base_noise)
 
     net = build(
-        BaseNetwork,
+        CompactResNet.name,
         samples.sample_shape,
         samples.classes,
         generator=draws(run.seed, Stream.BASE_WEIGHTS, number, member),
@@ -141,15 +115,10 @@ def plain(net: nn.Module, images: Tensor, labels: Tensor, generator: torch.Gener
     return nn.functional.cross_entropy(net(images), labels)
 
 
-def noised(net: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, noise: float) -> Tensor:
-    """Return the cross-entropy on images with normal noise."""
-    return nn.functional.cross_entropy(net(noisy(images, generator, noise)), labels)
-
-
-def pasted(net: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, noise: float) -> Tensor:
-    """Return the cross-entropy on images with a piece of another image in each."""
+def altered(net: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, noise: float) -> Tensor:
+    """Return the cross-entropy on images with a piece of another image in each, and normal noise on all."""
     mixed, others, share = cutmix(images, generator)
-    outputs = net(mixed)
+    outputs = net(noisy(mixed, generator, noise))
     own, of_piece = (nn.functional.cross_entropy(outputs, some) for some in (labels, labels[others]))
     return share * own + (1 - share) * of_piece
 
