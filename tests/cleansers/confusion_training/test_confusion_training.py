@@ -12,7 +12,7 @@ import torch
 from foretaste import training
 from foretaste.attacks import SIG, BadNets, Poisoned, poison_training_set
 from foretaste.cleansers.confusion_training import ConfusionTraining
-from foretaste.cleansers.confusion_training.base_model import balanced
+from foretaste.cleansers.confusion_training.base_model import balanced, natural
 from foretaste.cleansers.confusion_training.evidence import Mark
 from foretaste.cleansers.confusion_training.run import Run, better_half
 from foretaste.cleansers.confusion_training.scored import Scored
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tests.conftest import SmallSigns
 
 TARGET = 3
-SMALL = ConfusionTraining(folds=2, base_steps=150, view_steps=150, network_steps=40, detector_steps=60, batch_size=128)
+SMALL = ConfusionTraining(folds=2, base_steps=300, view_steps=150, network_steps=40, detector_steps=60, batch_size=128)
 """Seconds on a thousand images of 16 pixels."""
 TINY = ConfusionTraining(
     folds=2,
@@ -72,6 +72,13 @@ def test_badnets_is_found(verdict: Verdict, poisoned: Poisoned) -> None:
     assert detection.fpr <= 0.005
     assert detection.auroc >= 0.99
     assert verdict.suspect_classes == (TARGET,)
+
+
+def test_the_base_model_takes_no_trigger_for_natural(poisoned: Poisoned, signs: Samples) -> None:
+    """A trigger that either of its networks learns is as likely as the right label, and no view can tell any more."""
+    run = Run(ConfusionTraining(), poisoned.samples, None, 0, None, silent)
+    likely = natural(run, 0, np.zeros(len(signs), dtype=np.bool_))[poisoned.poison]
+    assert np.median(likely[:, TARGET]) < 0.25
 
 
 def test_no_class_is_condemned_below_its_printed_threshold(verdict: Verdict, signs: Samples) -> None:
