@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -49,13 +49,8 @@ def natural(run: Run, number: int, excluded: Mask) -> Probabilities:
         number: of the round, from 0.
         excluded: ``bool (N,)``, samples that it is not trained on.
     """
-    loss_of = altered if number == 0 else plain
-
-    def task(member: int) -> Callable[[OnProgress], Probabilities]:
-        return lambda on_progress: network(run, number, member, loss_of, excluded, on_progress)
-
     members = side_by_side(
-        [task(0), task(1)],
+        [partial(network, run, number, member, excluded) for member in range(2)],
         compute=run.compute,
         phase=f"round {number + 1}: train the base model",
         on_progress=run.on_progress,
@@ -64,13 +59,7 @@ def natural(run: Run, number: int, excluded: Mask) -> Probabilities:
     return agreed
 
 
-Loss = Callable[[nn.Module, Tensor, Tensor, torch.Generator, float], Tensor]
-"""Of a network, a batch of images and labels, a generator, and the standard deviation of noise."""
-
-
-def network(
-    run: Run, number: int, member: int, loss_of: Loss, excluded: Mask, on_progress: OnProgress
-) -> Probabilities:
+def network(run: Run, number: int, member: int, excluded: Mask, on_progress: OnProgress) -> Probabilities:
     """Train one network of the base model, and return how likely each label is to it, for every sample, clean last."""
     method, samples, compute = run.method, run.samples, run.compute
     rows = torch.from_numpy(balanced(np.flatnonzero(~excluded), samples.labels))
@@ -84,7 +73,9 @@ def network(
         images, labels = run.data.batch(compute.share(rows[batches(step)]))
         generator = draws(run.seed, Stream.BASE, number, member, step, compute.rank)
         images = augment(images, generator, shift=SHIFT, flip=False)
-        return loss_of(net, images, labels, generator, method.base_noise)
+        if number > 0:
+            return nn.functional.cross_entropy(net(images), labels)
+        return altered(net, images, labels, generator, method.base_noise)
 
     net = build(
         CompactResNet.name,
@@ -108,11 +99,6 @@ def network(
     if run.clean is not None:
         logits = np.concatenate([logits, predict(net, run.clean.inputs)])
     return calibrate(logits, samples.labels, method.label_noise)
-
-
-def plain(net: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, noise: float) -> Tensor:
-    """Return the cross-entropy on the images as they are."""
-    return nn.functional.cross_entropy(net(images), labels)
 
 
 def altered(net: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, noise: float) -> Tensor:
