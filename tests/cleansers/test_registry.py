@@ -155,10 +155,12 @@ def test_classes_of_the_clean_set_are_those_of_the_same_name(witness: list[Sampl
     assert clean is not None
     assert clean.classes == ("stop", "yield", "turn")
     assert clean.labels.tolist() == [1, 0, 0, 1]
-    cleansers.cleanse(some(), Samples.from_arrays(images, np.zeros(4, np.int64), ["yield"]), method="witness")
+    only = Samples.from_arrays(images, np.zeros(4, np.int64), ["yield"])
+    verdict = cleansers.cleanse(some(), only, method="witness")
     clean = witness[1]
     assert clean is not None
     assert clean.labels.tolist() == [1, 1, 1, 1]
+    assert verdict.notes == ("the clean set holds no stop",)
 
 
 @pytest.mark.parametrize("grey", ["set", "clean"])

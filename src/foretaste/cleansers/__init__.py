@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -139,7 +140,17 @@ def apply(
     verdict = cleanser.inspect(
         samples if judged.all() else samples[judged], clean, seed=seed, workdir=workdir, on_progress=on_progress
     )
+    if clean is not None and (lacking := np.setdiff1d(samples.labels[judged], clean.labels).tolist()):
+        verdict = replace(verdict, notes=(*verdict.notes, f"the clean set holds no {listed(samples, lacking)}"))
     return verdict if judged.all() else spread(verdict, samples, judged)
+
+
+def listed(samples: Samples, labels: Sequence[int], counts: Sequence[int] | None = None) -> str:
+    """Return the names of classes as a list for people, of the first 20, with a number each if given."""
+    names = [samples.classes[label] for label in labels[:20]]
+    if counts is not None:
+        names = [f"{name} ({count})" for name, count in zip(names, counts, strict=False)]
+    return ", ".join(names) + (", …" if len(labels) > 20 else "")
 
 
 def prepare(samples: Samples, clean: Samples | None, seed: int) -> tuple[Samples, Samples | None, Mask]:
@@ -199,14 +210,14 @@ def spread(verdict: Verdict, samples: Samples, judged: Mask) -> Verdict:
         )
         for label in left
     }
-    names = ", ".join(f"{samples.classes[label]} ({counts[label]})" for label in left[:20])
+    names = listed(samples, left, counts[left].tolist())
     note = f"not judged, because they have fewer than {FEWEST} samples: {names}"
     return replace(
         verdict,
         scores=filled(verdict.scores, verdict.scores.min()),
         flagged=filled(verdict.flagged, False),
         classes=tuple(evidence[label] for label in sorted(evidence)),
-        notes=(*verdict.notes, note + (", …" if len(left) > 20 else "")),
+        notes=(*verdict.notes, note),
         rounds=tuple(
             replace(one, losses=filled(one.losses, one.losses.max()), kept=filled(one.kept, False))
             for one in verdict.rounds

@@ -49,7 +49,10 @@ class ResidualTrees:
         folds: parts of the set that are judged by models that never saw them, ≥ 2.
         trees: trees of the forest, ≥ 1.
         drawn: samples that each is grown on, or an eighth of the set if that is less, ≥ 8.
-        leaf: samples in a leaf at least, ≥ 1: more than a draw holds of a mark on a hundredth of the set.
+        fewest_in_leaf: samples in a leaf at least, ≥ 1: more than a draw holds of a mark on a hundredth of the set.
+        leaf: the same given a clean set, in multiples of what a draw holds of a class on average, in (0, 1): where the
+            classes part easily, the mark is all that is left to split at. Natural groups as small are known from the
+            clean set; without one they would look like a mark.
         fewest_clean: a class that has fewer samples in the clean set is filled up from the inspected set, ≥ 0: what the
             clean set holds none of is not unlearnt.
         faintest: probabilities below this count as if they were this, in (0, 0.5).
@@ -72,7 +75,8 @@ class ResidualTrees:
     folds: int = 3
     trees: int = 150
     drawn: int = 300
-    leaf: int = 4
+    fewest_in_leaf: int = 4
+    leaf: float = 0.1
     fewest_clean: int = 30
     faintest: float = 0.02
     lambda_: float = 2.0
@@ -84,9 +88,10 @@ class ResidualTrees:
     false_condemnations: float = 0.01
 
     def __post_init__(self) -> None:
-        check(min(self.rounds, self.trees, self.leaf) >= 1, "rounds, trees and leaf must be 1 or more")
+        check(min(self.rounds, self.trees, self.fewest_in_leaf) >= 1, "rounds, trees and fewest_in_leaf must be ≥ 1")
         check(self.folds >= 2, "folds must be 2 or more")
         check(self.drawn >= 8, "drawn must be 8 or more")
+        check(0 < self.leaf < 1, "leaf must be in (0, 1)")
         check(self.fewest_clean >= 0, "fewest_clean must be 0 or more")
         check(0 < self.faintest < 0.5, "faintest must be in (0, 0.5)")
         check(self.lambda_ > 1, "lambda_ must be above 1")
@@ -198,17 +203,20 @@ class ResidualTrees:
         """Return how likely each label is for each sample by the forest, ``float64 (N, K)``, and by the clean set."""
         known = samples[~excluded]
         # From a small set fewer are drawn, lest each sample tell of itself in many trees.
-        natural = self.forest(known, min(self.drawn, -(-len(known) // 8)), samples, seed)
-        if clean is not None:
-            natural = np.sqrt(natural * self.forest(clean, len(clean), samples, seed))
+        drawn = min(self.drawn, -(-len(known) // 8))
+        if clean is None:
+            natural = self.forest(known, drawn, self.fewest_in_leaf, samples, seed)
+        else:
+            leaf = math.ceil(self.leaf * drawn / len(np.unique(known.labels)))
+            natural = self.forest(known, drawn, max(leaf, self.fewest_in_leaf), samples, seed)
+            # The clean set holds no mark that its trees might learn.
+            natural = np.sqrt(natural * self.forest(clean, len(clean), 1, samples, seed))
         shares: Values = natural / natural.sum(axis=1, keepdims=True)
         return shares
 
-    def forest(self, known: Samples, drawn: int, samples: Samples, seed: int) -> Values:
+    def forest(self, known: Samples, drawn: int, leaf: int, samples: Samples, seed: int) -> Values:
         """Return how likely each label is for each sample, ``float64 (N, K)``, by trees on draws of known ones."""
-        forest = RandomForestClassifier(
-            self.trees, max_samples=drawn, min_samples_leaf=self.leaf, random_state=seed % 2**32
-        )
+        forest = RandomForestClassifier(self.trees, max_samples=drawn, min_samples_leaf=leaf, random_state=seed % 2**32)
         forest.fit(known.inputs, known.labels)
         shares = np.zeros((len(samples), len(samples.classes)))
         shares[:, forest.classes_] = forest.predict_proba(samples.inputs)

@@ -76,3 +76,9 @@ def test_poison_from_other_classes_is_not_enriched(signs: Samples) -> None:
     poison = (signs.labels != 0) & (np.random.default_rng(2).random(len(signs)) < 0.1)
     labels = np.where(poison, 0, signs.labels)
     assert enriched(signs.inputs, labels, poison).mean() <= 0.1
+
+
+def test_a_class_without_samples_is_no_matter(signs: Samples) -> None:
+    # Warnings are errors here.
+    labels = np.where(np.arange(400) % 2 == 0, 0, 3)
+    assert enriched(signs.inputs, labels, np.arange(400) < 20).shape == (400,)

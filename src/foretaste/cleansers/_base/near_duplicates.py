@@ -41,7 +41,8 @@ def enriched(images: Images, labels: Labels, chosen: Mask) -> Mask:
     if not len(rows):
         return found
     looks = coarse(images)
-    share = np.bincount(labels[rows], minlength=labels.max() + 1) / np.bincount(labels)
+    # Classes may be empty, and none of their samples is asked for.
+    share = np.bincount(labels[rows], minlength=labels.max() + 1) / np.maximum(np.bincount(labels), 1)
     for some in np.split(rows, range(AT_ONCE, len(rows), AT_ONCE)):
         neighbours = nearest(looks, some)
         same = labels[neighbours] == labels[some][:, None]
