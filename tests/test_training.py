@@ -15,7 +15,7 @@ from foretaste.io.signs import draw_signs
 from foretaste.nets import build
 from foretaste.progress import OnProgress, Progress, silent
 from foretaste.samples import Samples
-from foretaste.training import SGD, Batches, TrainingPlan, augment, cutmix, draws, fingerprint, noisy, predict, train
+from foretaste.training import SGD, Batches, TrainingPlan, augment, draws, fingerprint, noisy, patchwork, predict, train
 
 QUICK = TrainingPlan(epochs=2, batch_size=32, width=4)
 
@@ -161,23 +161,26 @@ def test_draws_depend_on_the_whole_place() -> None:
     assert len(set(numbers)) == 4
 
 
-def test_cutmix_puts_a_rectangle_of_another_image_in() -> None:
-    images = torch.arange(6, dtype=torch.uint8)[:, None, None, None].expand(6, 20, 30, 3)
-    kept = []
+def test_a_patchwork_is_of_four_pieces_each_at_its_place() -> None:
+    # What a value says: which image it is of, and where it was there.
+    places = torch.arange(20)[:, None] * 6 + torch.arange(5)[None, :].repeat_interleave(6)
+    images = torch.stack([places, places * 0]).permute(1, 2, 0).to(torch.uint8).repeat(6, 1, 1, 1)
+    images[..., 1] = torch.arange(6, dtype=torch.uint8)[:, None, None]
+    smallest = []
     for step in range(200):
-        mixed, others, share = cutmix(images, draws(0, step))
-        kept.append(share)
-        assert images[:, 0, 0, 0].tolist() == list(range(6))
-        for own, (image, other) in enumerate(zip(mixed, others.tolist(), strict=True)):
-            pasted = image[:, :, 0] == other
-            if own != other:
-                assert float((image[:, :, 0] == own).float().mean()) == pytest.approx(share)
-                rows, columns = pasted.any(dim=1), pasted.any(dim=0)
-                assert torch.equal(pasted, rows[:, None] & columns[None, :])
-    # The rectangle is half of the area on average, but is cut where it reaches over the edge.
-    assert 0.5 < np.mean(kept) < 0.8
-    assert min(kept) < 0.3
-    assert max(kept) > 0.95
+        made, sources, shares = patchwork(images, draws(0, step))
+        assert torch.equal(made[..., 0], images[..., 0])
+        assert sum(shares) == pytest.approx(1)
+        smallest.append(min(shares))
+        for number, image in enumerate(made[..., 1]):
+            counts = torch.zeros(6)
+            for source, share in zip(sources, shares, strict=True):
+                counts[source[number]] += share
+            assert torch.allclose(torch.bincount(image.flatten(), minlength=6) / image.numel(), counts)
+            corners = image[0, 0], image[0, -1], image[-1, 0], image[-1, -1]
+            assert [int(corner) for corner in corners] == [int(source[number]) for source in sources]
+    assert min(smallest) < 0.03
+    assert 0.2 < max(smallest) <= 0.25
 
 
 def test_noise_is_normal_and_stays_within_the_values() -> None:

@@ -42,6 +42,8 @@ CHECKPOINT_SECONDS = 20.0
 """Time between two checkpoints of a running optimisation."""
 REPORT_SECONDS = 0.1
 """Time between two progress reports."""
+MARGIN = 0.1
+"""Share of the side that each piece of a patchwork has at least."""
 HASHED_AT_ONCE = 1000
 """Samples that are read at a time where all inputs are hashed."""
 
@@ -264,28 +266,28 @@ def augment(images: Tensor, generator: torch.Generator, *, shift: int, flip: boo
     return flat.gather(1, places.expand(-1, -1, flat.shape[2])).reshape(images.shape)
 
 
-def cutmix(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
-    """Put a rectangle of another image of the batch into every image (Yun et al. 2019, arXiv:1905.04899).
+def patchwork(images: Tensor, generator: torch.Generator) -> tuple[Tensor, list[Tensor], list[float]]:
+    """Make every image of a batch from pieces of four, each at its place (after RICAP, arXiv:1811.09030).
 
     Args:
         images: ``uint8 (N, H, W, C)``, any device.
         generator: a CPU generator.
 
     Returns:
-        The images; which other one each has a piece of, ``int64 (N,)``; and the share of the area that is still its
-        own, in [0, 1], of which the mean is about one half.
+        The images; for each of the four pieces which images they are of, ``int64 (N,)``; and their shares of the area,
+        which add up to 1.
     """
     height, width = images.shape[1:3]
-    share, row, column = torch.rand(3, generator=generator).tolist()
-    side = math.sqrt(1 - share)
-    top, left = int(row * height - side * height / 2), int(column * width - side * width / 2)
-    bottom, right = top + int(side * height), left + int(side * width)
-    top, left = max(top, 0), max(left, 0)
-    others = torch.randperm(len(images), generator=generator).to(images.device)
-    mixed = images.clone()
-    mixed[:, top:bottom, left:right] = images[others, top:bottom, left:right]
-    pasted = max(min(bottom, height) - top, 0) * max(min(right, width) - left, 0)
-    return mixed, others, 1 - pasted / (height * width)
+    row, column = (MARGIN + (1 - 2 * MARGIN) * torch.rand(2, generator=generator)).tolist()
+    row, column = round(row * height), round(column * width)
+    made, sources, shares = torch.empty_like(images), [], []
+    for rows in (slice(0, row), slice(row, height)):
+        for columns in (slice(0, column), slice(column, width)):
+            source = torch.randperm(len(images), generator=generator).to(images.device)
+            made[:, rows, columns] = images[source, rows, columns]
+            sources.append(source)
+            shares.append((rows.stop - rows.start) * (columns.stop - columns.start) / (height * width))
+    return made, sources, shares
 
 
 def noisy(images: Tensor, generator: torch.Generator, deviation: float) -> Tensor:

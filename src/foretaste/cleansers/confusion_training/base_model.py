@@ -20,10 +20,10 @@ from foretaste.training import (
     Batches,
     TrainingPlan,
     augment,
-    cutmix,
     draws,
     noisy,
     optimise,
+    patchwork,
     predict,
     side_by_side,
 )
@@ -40,9 +40,10 @@ def natural(run: Run, number: int, excluded: Mask) -> Probabilities:
     """Return how likely each label is by nature, for every sample and then every clean one, ``float64 (N + C, K)``.
 
     The base model is two networks, trained side by side and each calibrated; theirs is the geometric mean. In the first
-    round they learn from images with a piece of another image in each, which hides marks of any size at one place, and
-    with noise, which hides faint marks: a network that one kind of mark is not hidden from learns it within a few
-    passes, and then it is natural to both. Later rounds, whose suspects are excluded, do without.
+    round they learn from patchworks of four images, whose labels count by area, and with noise. So what takes up little
+    of an image can speak for little of its label, however many samples carry it, and faint marks are hidden: a network
+    that one kind of mark is not hidden from learns it within a few passes, and then it is natural to both. Later
+    rounds, whose suspects are excluded, do without.
 
     Args:
         run: the inspection.
@@ -102,11 +103,11 @@ def network(run: Run, number: int, member: int, excluded: Mask, on_progress: OnP
 
 
 def altered(net: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, noise: float) -> Tensor:
-    """Return the cross-entropy on images with a piece of another image in each, and normal noise on all."""
-    mixed, others, share = cutmix(images, generator)
-    outputs = net(noisy(mixed, generator, noise))
-    own, of_piece = (nn.functional.cross_entropy(outputs, some) for some in (labels, labels[others]))
-    return share * own + (1 - share) * of_piece
+    """Return the cross-entropy on patchworks with normal noise, whose labels count as much as they have of the area."""
+    made, sources, shares = patchwork(images, generator)
+    outputs = net(noisy(made, generator, noise))
+    losses = [nn.functional.cross_entropy(outputs, labels[source]) for source in sources]
+    return (torch.stack(losses) * torch.tensor(shares, device=outputs.device)).sum()
 
 
 def balanced(rows: NDArray[np.intp], labels: Labels) -> NDArray[np.intp]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,7 +22,7 @@ from foretaste.cleansers.pixel_spectral_signatures import Pattern, PixelSpectral
 from foretaste.cleansers.verdict import Round, Verdict
 from foretaste.progress import OnProgress, silent
 from foretaste.samples import Mask, Samples
-from foretaste.training import check
+from foretaste.training import check, side_by_side
 
 EXCLUDED = 0.75
 """Samples that score above this are excluded from the next base model; the cut is at 1."""
@@ -138,14 +139,14 @@ class ConfusionTraining:
         for number in range(self.rounds):
             began = time.perf_counter()
             history.append(self.score(run, number, excluded))
-            suspects = self.suspects(history[-1], samples)
+            suspects = self.suspects(history[-1], samples, excluded)
             rounds.append(history[-1].as_round(f"round {number + 1}", suspects, time.perf_counter() - began))
             if np.array_equal(suspects, excluded):
                 break
             excluded = suspects
         marks = clearest_of_rounds([scored.marks for scored in history], self.false_condemnations)
         scored = replace(history[-1], marks=marks)
-        odds = self.poison_log_odds(run, scored)
+        odds = self.poison_log_odds(run, scored, excluded)
         # Poison with right labels is what the base model expects, so only its pattern can condemn a class.
         alone = carriers & ~np.isin(samples.labels, samples.labels[odds > 0])
         odds[alone] = CERTAIN
@@ -206,35 +207,44 @@ class ConfusionTraining:
         )
         return Scored.of(base, outputs, marks, labels, self.spread)
 
-    def suspects(self, scored: Scored, samples: Samples) -> Mask:
+    def suspects(self, scored: Scored, samples: Samples, before: Mask) -> Mask:
         """Return the samples that the next base model is not trained on, ``bool (N,)``.
 
         Of classes that are not condemned those which score high, but not if their neighbours do too: a natural look
         that is excluded as a whole would look like a mark to the next round. Of condemned ones those which are poison
-        by the views.
+        by the views, where ``before`` are those of the round before.
         """
         high: Mask = np.any(scored.scores > EXCLUDED, axis=1)
         high &= ~enriched(samples.inputs, samples.labels, high)
         for mark in scored.condemned:
             members = scored.members(mark)
-            high[members] = scored.log_odds(mark, mark.seeds)[members] > 0
+            high[members] = scored.log_odds(mark, mark.seeds | before)[members] > 0
         return high
 
-    def poison_log_odds(self, run: Run, scored: Scored) -> LogOdds:
-        """Return the log odds that each sample is poison by all views and detectors; −∞ where nothing is condemned."""
+    def poison_log_odds(self, run: Run, scored: Scored, suspects: Mask) -> LogOdds:
+        """Return the log odds that each sample is poison by all views and detectors; −∞ where nothing is condemned.
+
+        What starts from the clearest few alone may stop at those whose fold learnt the mark best, so it goes on from
+        the suspects of the last round.
+        """
         odds = np.full(len(run.samples), -np.inf)
         marks = scored.condemned
         if not marks:
             return odds
         members = np.stack([scored.members(mark) for mark in marks])
-        of_marks = np.stack([scored.log_odds(mark, mark.seeds) for mark in marks])
+        of_marks = np.stack([scored.log_odds(mark, mark.seeds | suspects) for mark in marks])
         for turn in range(TURNS):
-            suspects = of_marks > 0
-            detected = detect(run, f"{turn}", suspects, members)
+            carriers = of_marks > 0
+            (detected,) = side_by_side(
+                [partial(detect, run, f"{turn}", carriers, members)],
+                compute=run.compute,
+                phase=f"train detectors of {len(marks)} mark{'s' if len(marks) > 1 else ''}",
+                on_progress=run.on_progress,
+            )
             of_marks = np.stack(
                 [
                     scored.log_odds(mark, some, extra / DETECTOR_SCALE)
-                    for mark, some, extra in zip(marks, suspects, detected, strict=True)
+                    for mark, some, extra in zip(marks, carriers, detected, strict=True)
                 ]
             )
         highest: LogOdds = np.max(of_marks, axis=0)

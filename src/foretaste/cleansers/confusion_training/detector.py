@@ -9,11 +9,14 @@ from torch import Tensor, nn
 
 from foretaste.cleansers.confusion_training.run import Run, Stream
 from foretaste.cleansers.confusion_training.views import LINEAR_SGD, LinearViews, portions
+from foretaste.progress import OnProgress
 from foretaste.samples import Mask
 from foretaste.training import draws, fingerprint, optimise
 
 
-def detect(run: Run, name: str, suspects: NDArray[np.bool_], members: NDArray[np.bool_]) -> NDArray[np.float32]:
+def detect(
+    run: Run, name: str, suspects: NDArray[np.bool_], members: NDArray[np.bool_], on_progress: OnProgress
+) -> NDArray[np.float32]:
     """Return the log odds that each sample carries each mark, ``float32 (M, N)``, from detectors trained without it.
 
     The views had to find a mark among everything that speaks for a label. Where its carriers are known it is learnt
@@ -24,6 +27,7 @@ def detect(run: Run, name: str, suspects: NDArray[np.bool_], members: NDArray[np
         name: of the checkpoint.
         suspects: ``bool (M, N)``, the suspected carriers of each mark.
         members: ``bool (M, N)``, the samples among which its carriers are: of one class, say.
+        on_progress: called as the work goes on.
     """
     method, compute = run.method, run.compute
     suspected: Mask = np.any(suspects, axis=0)
@@ -60,8 +64,8 @@ def detect(run: Run, name: str, suspects: NDArray[np.bool_], members: NDArray[np
         steps=method.detector_steps,
         sgd=LINEAR_SGD,
         compute=compute,
-        phase=f"train detectors of {len(suspects)} mark{'s' if len(suspects) > 1 else ''}",
-        on_progress=run.on_progress,
+        phase="detectors",
+        on_progress=on_progress,
         checkpoint=run.checkpoint(f"detectors-{name}"),
         key=fingerprint(run.key_of_round, suspects.tobytes()),
     )
