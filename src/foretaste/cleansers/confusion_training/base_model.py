@@ -28,7 +28,7 @@ from foretaste.training import (
     side_by_side,
 )
 
-FEWEST_PASSES, MOST_PASSES = 3, 50
+FEWEST_PASSES, MOST_PASSES = 6, 50
 """Over the set: with fewer the base model would not know the classes, with more it would learn rare marks."""
 LATER = 2 / 3
 """Of these steps are enough in later rounds, whose images are not altered."""

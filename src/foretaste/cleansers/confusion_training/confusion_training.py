@@ -53,7 +53,7 @@ class ConfusionTraining:
     Attributes:
         rounds: rounds at most, ≥ 1; each is one more chance to be wrong, which the evidence pays for.
         folds: parts of the set that are judged by models that never saw them, ≥ 2.
-        base_steps: steps of each network of the base model, ≥ 1, but between 3 and 50 passes over the set: with fewer
+        base_steps: steps of each network of the base model, ≥ 1, but between 6 and 50 passes over the set: with fewer
             it would not know the classes, with more it would learn rare marks as natural.
         base_noise: standard deviation of the noise in the first round's base model, in values of 0 to 255, ≥ 0.
         view_steps: steps of the linear views, or as many as three passes over the set take, ≥ 1.
