@@ -114,6 +114,12 @@ def badnets_scene(few_signs: tuple[Samples, Samples], tmp_path_factory: pytest.T
 
 
 @pytest.fixture(scope="session")
+def more_badnets_scene(few_signs: tuple[Samples, Samples], tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """Return signs of which 8 % carry a patch and one label: a third of its class."""
+    return scene(few_signs, BadNets(rate=0.08, target=0, size=0.3), tmp_path_factory.mktemp("more-badnets"))
+
+
+@pytest.fixture(scope="session")
 def all_to_all_scene(few_signs: tuple[Samples, Samples], tmp_path_factory: pytest.TempPathFactory) -> Scene:
     """Return signs of which 15 % carry a patch and the next class's label."""
     return scene(few_signs, BadNetsAllToAll(rate=0.15, size=0.3), tmp_path_factory.mktemp("all-to-all"))

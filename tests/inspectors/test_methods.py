@@ -114,9 +114,9 @@ def test_a_null_of_clean_models_is_measured(trojaned_signs: "TrojanedSigns") -> 
     from foretaste.inspectors import subject_of
 
     null = [subject_of(trojaned_signs.twin, trojaned_signs.clean) for _ in range(3)]
-    found = inspect(trojaned_signs.net, trojaned_signs.clean, method="mm-bd", null=null, seed=0)
+    found = inspect(wired(trojaned_signs), trojaned_signs.clean, method="mm-bd", null=null, seed=0)
     assert found.null_size == 3
     assert found.suspect_classes[0] == 2  # the three twins are one, so that anything above it stands out
     assert "3 clean models" in found.notes[-1]
     itself = inspect(trojaned_signs.twin, trojaned_signs.clean, method="mm-bd", null=null, seed=0)
-    assert itself.p_value == pytest.approx(0.5)
+    assert itself.p_value == pytest.approx(0.5, abs=0.05)

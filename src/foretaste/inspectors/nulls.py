@@ -17,6 +17,8 @@ MAD_EFFICIENCY = 0.37
 0.37 n of them (Rousseeuw and Croux 1993)."""
 FEWEST_NULL_MODELS = 3
 """Fewer clean models say nothing of how scores are spread."""
+LEAST_SPREAD = 1e-3
+"""Standard deviation of clean models' scores at least, as a share of their mean: they are not known any better."""
 
 
 def anomaly_indices(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -59,7 +61,7 @@ def measured_p_values(
     if n + 1 >= 1 / rate:
         as_high = (null[None, :] >= statistics[:, None]).sum(axis=1)
         return (1 + as_high) / (n + 1), f"p-values are conformal, from {n} clean models"
-    spread = max(float(null.std(ddof=1)), 1e-12) * np.sqrt(1 + 1 / n)
+    spread = max(float(null.std(ddof=1)), LEAST_SPREAD * abs(float(null.mean())), 1e-12) * np.sqrt(1 + 1 / n)
     values = stats.t.sf((statistics - null.mean()) / spread, df=n - 1)
     note = (
         f"p-values take the scores of the {n} clean models as normal; {int(np.ceil(1 / rate)) - 1} would need no such"
