@@ -236,7 +236,11 @@ def renumbered(samples: Samples, classes: tuple[str, ...], source: str, owner: s
         name = samples.classes[label]
         place = places.get(name, numbers.get(int(name)) if name.isdecimal() else None)
         if place is None:
-            listing = ", ".join(classes[:20]) + (", …" if len(classes) > 20 else "")
-            raise UsageError(f"{source}: {owner} has no class {name}; it has {listing}")
+            raise UsageError(f"{source}: {owner} has no class {name}; it has {listed(classes)}")
         mapped[label] = place
     return Samples(mapped[samples.labels], classes, samples.ids, images=samples.images, features=samples.features)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as a list for people, the first 20 of them."""
+    return ", ".join(names[:20]) + (", …" if len(names) > 20 else "")

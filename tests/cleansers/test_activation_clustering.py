@@ -55,28 +55,25 @@ def test_features_of_few_dimensions_and_none_that_vary(draw_groups: "DrawGroups"
     assert not same.flagged.any()
 
 
-def shares_found(scene: "Scene", victims: int) -> list[float]:
-    """Return the share of the poison that is found on each of so many victims."""
-    method = ActivationClustering(**scene.victim | {"width": 16})
-    return [
-        method.inspect(scene.samples, None, seed=seed, workdir=scene.workdir, on_progress=silent)
-        .compare(scene.poison)
-        .tpr
-        for seed in range(victims)
-    ]
+def share_found(scene: "Scene", seed: int, **victim: Any) -> float:
+    """Return the share of the poison that is found on the victim of this seed."""
+    method = ActivationClustering(**scene.victim | victim)
+    verdict = method.inspect(scene.samples, None, seed=seed, workdir=scene.workdir, on_progress=silent)
+    return verdict.compare(scene.poison).tpr
 
 
 def test_it_finds_badnets(more_badnets_scene: "Scene") -> None:
-    # Which cluster is the smaller is a close call, and what a victim learns depends on the machine.
-    assert np.median(shares_found(more_badnets_scene, 3)) > 0.7
+    # Which cluster is the smaller is a close call, and what one victim learns depends on the machine.
+    assert np.median([share_found(more_badnets_scene, seed, width=16) for seed in range(5)]) > 0.8
 
 
-def test_it_misses_much_of_all_to_all_and_of_untargeted_poison(
-    all_to_all_scene: "Scene", untargeted_scene: "Scene"
-) -> None:
-    # Between 12 % and 66 % on a dozen victims.
-    for scene in (all_to_all_scene, untargeted_scene):
-        assert shares_found(scene, 1)[0] < 0.8
+def test_it_finds_little_of_all_to_all(all_to_all_scene: "Scene") -> None:
+    assert share_found(all_to_all_scene, 0) < 0.6
+
+
+def test_it_misses_a_part_of_untargeted_poison(untargeted_scene: "Scene") -> None:
+    # Of six victims it found 32 % to 66 %.
+    assert share_found(untargeted_scene, 0) < 0.8
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from foretaste.cleansers.scan import SCAn, decompose, likelihood_ratio, untangle
+from foretaste.cleansers.verdict import Detection
 from foretaste.errors import UsageError
 from foretaste.progress import silent
 
@@ -74,14 +75,16 @@ def test_poison_in_every_class_hides(draw_groups: "DrawGroups") -> None:
 
 def test_it_finds_badnets_and_not_all_to_all(badnets_scene: "Scene", all_to_all_scene: "Scene") -> None:
     method = SCAn(**badnets_scene.victim)
-    found = [
-        method.inspect(one.samples, one.clean, seed=0, workdir=one.workdir, on_progress=silent).compare(one.poison)
-        for one in (badnets_scene, all_to_all_scene)
-    ]
-    # Of eight victims on two kinds of machines the worst gives 89 %, and none anything of all-to-all.
-    assert found[0].tpr > 0.8
-    assert found[0].fpr < 0.02
-    assert found[1].tpr < 0.5
+
+    def detection(one: "Scene", seed: int) -> Detection:
+        verdict = method.inspect(one.samples, one.clean, seed=seed, workdir=one.workdir, on_progress=silent)
+        return verdict.compare(one.poison)
+
+    # What one victim learns depends on the machine.
+    found = [detection(badnets_scene, seed) for seed in range(3)]
+    assert np.median([one.tpr for one in found]) > 0.9
+    assert np.median([one.fpr for one in found]) < 0.02
+    assert detection(all_to_all_scene, 0).tpr < 0.5
 
 
 @pytest.mark.parametrize("fields", [{"anomaly": 0.0}, {"iterations": 0}, {"substitute": 0}])

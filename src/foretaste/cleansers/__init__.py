@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -15,7 +14,7 @@ from foretaste import plugins
 from foretaste.cleansers.verdict import ClassEvidence, Cleanser, Verdict
 from foretaste.errors import UsageError
 from foretaste.progress import OnProgress, silent
-from foretaste.samples import Mask, Samples, alike, renumbered
+from foretaste.samples import Mask, Samples, alike, listed, renumbered
 
 __all__ = ["CLEANSERS", "Cleanser", "Verdict", "apply", "cleanse", "find", "names"]
 
@@ -141,16 +140,9 @@ def apply(
         samples if judged.all() else samples[judged], clean, seed=seed, workdir=workdir, on_progress=on_progress
     )
     if clean is not None and (lacking := np.setdiff1d(samples.labels[judged], clean.labels).tolist()):
-        verdict = replace(verdict, notes=(*verdict.notes, f"the clean set holds no {listed(samples, lacking)}"))
+        names = listed([samples.classes[label] for label in lacking])
+        verdict = replace(verdict, notes=(*verdict.notes, f"the clean set holds no {names}"))
     return verdict if judged.all() else spread(verdict, samples, judged)
-
-
-def listed(samples: Samples, labels: Sequence[int], counts: Sequence[int] | None = None) -> str:
-    """Return the names of classes as a list for people, of the first 20, with a number each if given."""
-    names = [samples.classes[label] for label in labels[:20]]
-    if counts is not None:
-        names = [f"{name} ({count})" for name, count in zip(names, counts, strict=False)]
-    return ", ".join(names) + (", …" if len(labels) > 20 else "")
 
 
 def prepare(samples: Samples, clean: Samples | None, seed: int) -> tuple[Samples, Samples | None, Mask]:
@@ -210,7 +202,7 @@ def spread(verdict: Verdict, samples: Samples, judged: Mask) -> Verdict:
         )
         for label in left
     }
-    names = listed(samples, left, counts[left].tolist())
+    names = listed([f"{samples.classes[label]} ({counts[label]})" for label in left])
     note = f"not judged, because they have fewer than {FEWEST} samples: {names}"
     return replace(
         verdict,
