@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from foretaste.cleansers._base.axes import plane
 from foretaste.cleansers.confusion_training.evidence import calibrate, find_marks
-from foretaste.cleansers.confusion_training.scored import Scored, class_evidence, clearest_of_rounds
+from foretaste.cleansers.confusion_training.scored import Scored, class_evidence
 from foretaste.cleansers.verdict import Round, Verdict
 from foretaste.errors import UsageError
 from foretaste.progress import OnProgress, Progress, silent
@@ -119,13 +119,10 @@ class ResidualTrees:
         if samples.features is None:
             raise UsageError(f"{self.name} works on feature vectors, and these samples are images")
         lacking = {} if clean is None else self.lacking(clean, samples)
-        flagged, rounds, history = np.zeros(len(samples), dtype=np.bool_), list[Round](), list[Scored]()
+        flagged, rounds = np.zeros(len(samples), dtype=np.bool_), list[Round]()
         for number in range(self.rounds):
             began, before = time.perf_counter(), flagged
             scored = self.round(number, samples, clean, lacking, flagged, seed, on_progress)
-            history.append(scored)
-            marks = clearest_of_rounds([each.marks for each in history], self.false_condemnations)
-            scored = replace(scored, marks=marks)
             odds = np.max(
                 [np.full(len(samples), -np.inf), *(scored.log_odds(m, m.seeds) for m in scored.condemned)], axis=0
             )

@@ -16,7 +16,7 @@ from foretaste.cleansers.confusion_training.base_model import natural
 from foretaste.cleansers.confusion_training.detector import detect
 from foretaste.cleansers.confusion_training.evidence import References, find_marks
 from foretaste.cleansers.confusion_training.run import Run
-from foretaste.cleansers.confusion_training.scored import LogOdds, Scored, class_evidence, clearest_of_rounds
+from foretaste.cleansers.confusion_training.scored import LogOdds, Scored, class_evidence
 from foretaste.cleansers.confusion_training.views import VIEWS, view_outputs
 from foretaste.cleansers.pixel_spectral_signatures import Pattern, PixelSpectralSignatures
 from foretaste.cleansers.verdict import Round, Verdict
@@ -45,13 +45,13 @@ class ConfusionTraining:
     base model can explain, even if that were wrong by a factor. In a condemned class a *detector* learns to tell the
     suspects from the rest, as one more view, and a *mixture* of two distributions over all views says which samples are
     poison. A second round trains the base model without what looked suspicious, so that it unlearns a mark which it had
-    taken for natural. Given a clean set, poison whose labels are right is condemned by its pattern alone, where that
+    taken for natural, and without the noise that hid textures from it; the last round decides. Given a clean set, poison whose labels are right is condemned by its pattern alone, where that
     parts the class in pixels and the clean samples of the class lack it (``PixelSpectralSignatures``).
 
     Feature vectors are left to ``residual-trees``, which works by the same evidence.
 
     Attributes:
-        rounds: rounds at most, ≥ 1; each is one more chance to be wrong, which the evidence pays for.
+        rounds: rounds at most, ≥ 1; the last decides.
         folds: parts of the set that are judged by models that never saw them, ≥ 2.
         base_steps: steps of each network of the base model, ≥ 1, but between 6 and 50 passes over the set: with fewer
             it would not know the classes, with more it would learn rare marks as natural.
@@ -134,18 +134,14 @@ class ConfusionTraining:
         for pattern in patterns.values():
             carriers[pattern.carriers] = True
         excluded = carriers
-        history: list[Scored] = []
         rounds: list[Round] = []
         for number in range(self.rounds):
-            began = time.perf_counter()
-            history.append(self.score(run, number, excluded))
-            suspects = self.suspects(history[-1], samples, excluded)
-            rounds.append(history[-1].as_round(f"round {number + 1}", suspects, time.perf_counter() - began))
-            if np.array_equal(suspects, excluded):
+            began, before = time.perf_counter(), excluded
+            scored = self.score(run, number, before)
+            excluded = self.suspects(scored, samples, before)
+            rounds.append(scored.as_round(f"round {number + 1}", excluded, time.perf_counter() - began))
+            if np.array_equal(excluded, before):
                 break
-            excluded = suspects
-        marks = clearest_of_rounds([scored.marks for scored in history], self.false_condemnations)
-        scored = replace(history[-1], marks=marks)
         odds = self.poison_log_odds(run, scored, excluded)
         # Poison with right labels is what the base model expects, so only its pattern can condemn a class.
         alone = carriers & ~np.isin(samples.labels, samples.labels[odds > 0])

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-from foretaste.cleansers.confusion_training.evidence import Mark, Probabilities, clearest_of, decided
+from foretaste.cleansers.confusion_training.evidence import Mark, Probabilities
 from foretaste.cleansers.confusion_training.mixture import posterior_log_odds
 from foretaste.cleansers.pixel_spectral_signatures import Pattern
 from foretaste.cleansers.verdict import ClassEvidence, Round
@@ -118,14 +118,6 @@ def in_cuts(gains: NDArray[np.float32], spread: float) -> NDArray[np.float32]:
     deviations = 1.4826 * np.median(np.abs(gains - np.median(gains, axis=0)), axis=0)
     scaled: NDArray[np.float32] = (gains / np.maximum(spread * deviations, LEAST_CUT)).astype(np.float32)
     return scaled
-
-
-def clearest_of_rounds(rounds: Sequence[Sequence[Mark]], false_condemnations: float) -> list[Mark]:
-    """Return for each label the mark of the round that saw it most clearly.
-
-    Each round is one more chance to be wrong, so p-values are multiplied by the number of rounds.
-    """
-    return decided(clearest_of(rounds), false_condemnations)
 
 
 def class_evidence(
