@@ -246,6 +246,7 @@ def test_a_model_server_behind(serve: "Serve", upstream: "ModelServer", draw: "D
     images, labels = draw(3, 1)
     assert running.answers(stamped(images)) == (labels.tolist(), ["trojaned"] * 3)
     before = len(upstream.asked)
+    images, _ = draw(3, 2)
     images[0] = stamped(images)[0]
     assert running.answers(images)[1] == ["trojaned", "pending", "pending"]
     # One request of the client's, and one question with the trigger covered.

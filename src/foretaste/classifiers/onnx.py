@@ -171,6 +171,8 @@ class OnnxModel:
     def _open(self, threads: int) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        # Threads that wait by spinning take the cores from whatever else runs: the gateway, its clients, other models.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 4  # what matters is raised, too
         known = onnxruntime.get_available_providers()
         try:

@@ -79,6 +79,8 @@ class Gateway:
         self.registry = LiveRegistry(self.store, settings.most_triggers)
         self.registry.refresh()
         self.writer = Writer(self.store)
+        self._recognises = isinstance(screener, NEOScreener)
+        self._budget = self._budget_seconds()
         self.searcher = Searcher(
             screener,
             self.classifier,
@@ -87,10 +89,9 @@ class Gateway:
             self.metrics,
             self._picture,
             settings.queue,
+            waited_for=self._budget > 0,
         )
         self.latest_seconds: deque[float] = deque(maxlen=LATEST)
-        self._recognises = isinstance(screener, NEOScreener)
-        self._budget = self._budget_seconds()
         self._pictures: Counter[str] = Counter()
         self._lock = Lock()
         self.metrics.triggers.set(len(self.registry.active))

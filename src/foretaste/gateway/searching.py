@@ -26,6 +26,8 @@ log = logging.getLogger("foretaste.gateway")
 
 AT_ONCE = 64
 """Inputs that are searched side by side."""
+GATHER_SECONDS = 0.2
+"""How long inputs that no request waits for may gather: a search of many costs little more than a search of one."""
 REMEMBERED_BYTES = 2**26
 """Memory for answered inputs, which are looked at again when a trigger becomes known: 64 MiB."""
 RECENT = 1000
@@ -102,6 +104,7 @@ class Searcher:
         metrics: what is counted.
         keep: which inputs are kept as pictures.
         most_waiting: inputs that may wait, ≥ 1.
+        waited_for: whether requests wait for the search of their inputs.
     """
 
     def __init__(
@@ -113,9 +116,11 @@ class Searcher:
         metrics: Metrics,
         keep: Keep,
         most_waiting: int,
+        waited_for: bool,
     ) -> None:
         self._screener, self._classifier, self._registry = screener, classifier, registry
         self._writer, self._metrics, self._keep, self._most_waiting = writer, metrics, keep, most_waiting
+        self._gather = 0.0 if waited_for else GATHER_SECONDS
         self._finder = reconstructing(screener)
         self._threshold = screener.threshold if isinstance(screener, Calibrated) else None
         self._scores: deque[bool] = deque(maxlen=RECENT)
@@ -175,6 +180,9 @@ class Searcher:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._searches or self._new or self._closed)
+                self._changed.wait_for(
+                    lambda: self._waiting >= AT_ONCE or self._new or self._closed, timeout=self._gather
+                )
                 if self._closed:
                     left = list(self._searches)
                     self._searches.clear()
