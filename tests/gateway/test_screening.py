@@ -138,6 +138,24 @@ def test_other_guards_screen_within_the_budget(serve: "Serve", draw: "Draw", tmp
     assert all(row.score is not None for row in rows(running))
 
 
+def test_inputs_that_no_request_waits_for_are_searched_together(serve: "Serve", draw: "Draw") -> None:
+    running = serve()
+    images = draw(3, 1)[0]
+    before = searches(running)
+    for row in range(3):
+        search = running.gateway.searcher.submit([("a request", row)], images[row : row + 1])
+        assert search is not None
+        search.recorded.set()
+    running.settle()
+    assert searches(running) == before + 1
+
+
+def searches(running: "Running") -> int:
+    """Return how often the gateway has searched, whatever number of inputs at a time."""
+    counted = running.gateway.metrics.exposition().decode()
+    return int(float(counted.split("\nforetaste_search_seconds_count ")[1].split("\n")[0]))
+
+
 def test_a_full_queue_is_said(serve: "Serve", draw: "Draw", monkeypatch: pytest.MonkeyPatch) -> None:
     running = serve(queue=1)
     held = threading.Event()
