@@ -1,3 +1,4 @@
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from foretaste.gateway.records.store import (
     from_png,
 )
 from foretaste.gateway.records.tables import inputs, metadata, pictures, triggers
-from foretaste.gateway.records.writer import Writer
+from foretaste.gateway.records.writer import Job, Writer
 from foretaste.guards.trigger import Trigger
 
 
@@ -271,6 +272,35 @@ def test_one_bad_record_does_not_spoil_the_others(store: Store, monkeypatch: pyt
         jobs[2].result(10)
     writer.close()
     assert len(rows(store)) == 3
+
+
+def test_a_locked_database_is_waited_for_once_for_all_that_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foretaste.gateway.records.store.BUSY_SECONDS", 0.1)
+    store = Store(f"sqlite:///{tmp_path / 'records.sqlite'}")
+    store.migrate()
+    writer = Writer(store)
+    attempts: list[int] = []
+    attempt = writer._attempt
+
+    def counted(jobs: list[Job]) -> StoreError | None:
+        attempts.append(len(jobs))
+        return attempt(jobs)
+
+    monkeypatch.setattr(writer, "_attempt", counted)
+    jobs = [Job([record(name)]) for name in "abc"]
+    with sqlite3.connect(tmp_path / "records.sqlite", isolation_level=None) as lock:
+        lock.execute("BEGIN IMMEDIATE")
+        writer._write(jobs)
+        lock.execute("ROLLBACK")
+    lock.close()
+    assert attempts == [3]
+    for job in jobs:
+        with pytest.raises(StoreError, match="locked"):
+            job.done.result(0)
+    writer.close()
+    store.close()
 
 
 def test_a_full_disk_is_an_error(tmp_path: Path) -> None:

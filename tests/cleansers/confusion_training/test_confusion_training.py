@@ -16,6 +16,7 @@ from foretaste.cleansers.confusion_training.base_model import balanced, natural
 from foretaste.cleansers.confusion_training.evidence import Mark
 from foretaste.cleansers.confusion_training.run import Run, better_half
 from foretaste.cleansers.confusion_training.scored import Scored
+from foretaste.cleansers.confusion_training.tuning import Tuning
 from foretaste.cleansers.confusion_training.views import LinearViews, ShapeView, confused
 from foretaste.cleansers.verdict import Verdict
 from foretaste.errors import UsageError
@@ -39,8 +40,9 @@ TINY = ConfusionTraining(
     clean_batch_size=8,
     tolerance=1.0,
     false_condemnations=0.9,
+    tuning=Tuning(excluded=0.0),
 )
-"""Learns next to nothing, but goes through everything."""
+"""Learns next to nothing, but goes through everything; what is excluded makes a round 2."""
 
 
 # What it finds.
@@ -221,8 +223,7 @@ def _eager(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def _condemning(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Condemn half of the classes, so that there are detectors, and suspect samples of the others, for a round 2."""
-    monkeypatch.setattr("foretaste.cleansers.confusion_training.confusion_training.EXCLUDED", 0.0)
+    """Condemn half of the classes, so that there are detectors."""
     monkeypatch.setattr(Mark, "condemned", property(lambda mark: mark.label % 2 == 0))
 
 

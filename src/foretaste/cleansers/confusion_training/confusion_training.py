@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -17,6 +17,7 @@ from foretaste.cleansers.confusion_training.detector import detect
 from foretaste.cleansers.confusion_training.evidence import References, find_marks
 from foretaste.cleansers.confusion_training.run import Run
 from foretaste.cleansers.confusion_training.scored import LogOdds, Scored, class_evidence
+from foretaste.cleansers.confusion_training.tuning import Tuning
 from foretaste.cleansers.confusion_training.views import VIEWS, view_outputs
 from foretaste.cleansers.pixel_spectral_signatures import Pattern, PixelSpectralSignatures
 from foretaste.cleansers.verdict import Round, Verdict
@@ -24,14 +25,8 @@ from foretaste.progress import OnProgress, silent
 from foretaste.samples import Mask, Samples
 from foretaste.training import check, side_by_side
 
-EXCLUDED = 0.75
-"""Samples that score above this are excluded from the next base model; the cut is at 1."""
 CERTAIN = 5.0
 """Log odds of poison where a pattern alone condemned a class."""
-TURNS = 3
-"""Turns of self-training: what one finds, the detectors of the next learn from."""
-DETECTOR_SCALE = 2.0
-"""Log odds of a detector that count as much as a score at the cut."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +40,9 @@ class ConfusionTraining:
     base model can explain, even if that were wrong by a factor. In a condemned class a *detector* learns to tell the
     suspects from the rest, as one more view, and a *mixture* of two distributions over all views says which samples are
     poison. A second round trains the base model without what looked suspicious, so that it unlearns a mark which it had
-    taken for natural, and without the noise that hid textures from it; the last round decides. Given a clean set, poison whose labels are right is condemned by its pattern alone, where that
-    parts the class in pixels and the clean samples of the class lack it (``PixelSpectralSignatures``).
+    taken for natural, and without the noise that hid textures from it; the last round decides. Given a clean set,
+    poison whose labels are right is condemned by its pattern alone, where that parts the class in pixels and the clean
+    samples of the class lack it (``PixelSpectralSignatures``).
 
     Feature vectors are left to ``residual-trees``, which works by the same evidence.
 
@@ -69,6 +65,7 @@ class ConfusionTraining:
         tolerance: factor by which the odds of the base model may be too low, ≥ 1. In sets without poison, of noisy,
             mixed or rare classes, it stays within 10.
         false_condemnations: chance that a set without poison has a condemned class, in (0, 1).
+        tuning: numbers that a user has no reason to set.
 
     Raises:
         UsageError: a value is out of range.
@@ -92,6 +89,7 @@ class ConfusionTraining:
     label_noise: float = 0.01
     tolerance: float = 20.0
     false_condemnations: float = 0.01
+    tuning: Tuning = field(default_factory=Tuning)
 
     def __post_init__(self) -> None:
         counts = (
@@ -210,7 +208,7 @@ class ConfusionTraining:
         that is excluded as a whole would look like a mark to the next round. Of condemned ones those which are poison
         by the views, where ``before`` are those of the round before.
         """
-        high: Mask = np.any(scored.scores > EXCLUDED, axis=1)
+        high: Mask = np.any(scored.scores > self.tuning.excluded, axis=1)
         high &= ~enriched(samples.inputs, samples.labels, high)
         for mark in scored.condemned:
             members = scored.members(mark)
@@ -229,7 +227,7 @@ class ConfusionTraining:
             return odds
         members = np.stack([scored.members(mark) for mark in marks])
         of_marks = np.stack([scored.log_odds(mark, mark.seeds | suspects) for mark in marks])
-        for turn in range(TURNS):
+        for turn in range(self.tuning.turns):
             carriers = of_marks > 0
             (detected,) = side_by_side(
                 [partial(detect, run, f"{turn}", carriers, members)],
@@ -239,7 +237,7 @@ class ConfusionTraining:
             )
             of_marks = np.stack(
                 [
-                    scored.log_odds(mark, some, extra / DETECTOR_SCALE)
+                    scored.log_odds(mark, some, extra / self.tuning.detector_scale)
                     for mark, some, extra in zip(marks, carriers, detected, strict=True)
                 ]
             )

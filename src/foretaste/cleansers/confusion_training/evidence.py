@@ -23,9 +23,6 @@ CALIBRATED_ON = 20_000
 """Samples at most that the calibration is fitted on, evenly spaced."""
 CALIBRATION_STEPS = 100
 """Of L-BFGS at most."""
-RIDGE = 0.1
-"""L2 penalty on the calibration's matrix, for logits of variance 1: with less it learns marks that the base model
-hardly knows, and WaNet and dynamic triggers lose most of their evidence."""
 
 Probabilities = NDArray[np.float64]
 
@@ -91,9 +88,7 @@ class References:
         return counts
 
 
-def calibrate(
-    logits: NDArray[np.float32], labels: Labels, label_noise: float, *, ridge: float = RIDGE
-) -> Probabilities:
+def calibrate(logits: NDArray[np.float32], labels: Labels, label_noise: float, *, ridge: float) -> Probabilities:
     """Return how likely each label is for each sample, ``float64 (M, K)``, all above 0.
 
     The logits are mapped linearly (matrix scaling, Guo et al. 2017, arXiv:1706.04599), and a share of the labels is

@@ -25,13 +25,7 @@ NETWORK_SGD = SGD(learning_rate=0.05)
 """The optimiser of the convolutional view."""
 CHANNELS = (8, 1), (16, 2), (32, 2), (32, 1)
 """Channels and stride of the convolutional view's layers."""
-PASSES = 3
-"""Of the linear views over the set at least."""
-NETWORK_PASSES = 10
-"""Of the convolutional view over the distilled set at most."""
 PREDICTED_AT_ONCE = 500
-SMALLEST_DISTILLED = 2000
-"""Samples that agree with the base model in the distilled set, if the set holds so many."""
 
 
 def view_outputs(run: Run, number: int, base: NDArray[np.float64], references: Samples) -> tuple[Outputs, Outputs]:
@@ -198,7 +192,7 @@ def by_place_and_sharpness(
     optimise(
         views,
         loss_of_step,
-        steps=max(PASSES * batches.per_epoch, method.view_steps),
+        steps=max(method.tuning.view_passes * batches.per_epoch, method.view_steps),
         sgd=LINEAR_SGD,
         compute=compute,
         phase="linear views",
@@ -293,7 +287,7 @@ def by_shape(
     optimise(
         view,
         loss_of_step,
-        steps=min(NETWORK_PASSES * batches.per_epoch, method.network_steps),
+        steps=min(method.tuning.network_passes * batches.per_epoch, method.network_steps),
         sgd=NETWORK_SGD,
         compute=compute,
         phase=f"shape view {fold + 1}",
@@ -314,7 +308,7 @@ def distil(run: Run, number: int, disagree: Mask) -> Mask:
     In the distilled set a mark that differs from image to image is no longer rare.
     """
     others = np.flatnonzero(~disagree)
-    count = min(max(np.count_nonzero(disagree), SMALLEST_DISTILLED), len(others))
+    count = min(max(np.count_nonzero(disagree), run.method.tuning.smallest_distilled), len(others))
     mask = disagree.copy()
     mask[others[permutation(len(others), run.seed, Stream.DISTIL + number).numpy()[:count]]] = True
     return mask

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from sqlalchemy.exc import OperationalError
+
 from foretaste.gateway.records.store import Record, Revision, Store, StoreError
 
 AT_ONCE = 256
@@ -77,8 +79,10 @@ class Writer:
         if (error := self._attempt(jobs)) is None:
             for job in jobs:
                 job.done.set_result(None)
-        elif len(jobs) == 1:
-            jobs[0].done.set_exception(error)
+        elif len(jobs) == 1 or isinstance(error.__cause__, OperationalError):
+            # A database that is locked, full or gone would keep each of them waiting as long once more.
+            for job in jobs:
+                job.done.set_exception(error)
         else:
             # One request's records must not spoil the others'.
             for job in jobs:
