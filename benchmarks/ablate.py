@@ -42,6 +42,7 @@ from foretaste.attacks import (
 )
 from foretaste.attacks.untargeted import BadNetsUntargeted
 from foretaste.cleansers.confusion_training import ConfusionTraining
+from foretaste.cleansers.confusion_training.tuning import Tuning
 from foretaste.io import atomic_json
 from foretaste.samples import Mask, Samples
 
@@ -75,6 +76,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "short base model": {"base_steps": 100},
     "short views": {"view_steps": 80, "network_steps": 40},
     "little confusion": {"lambda_": 1.1},
+    "three passes of the base model": {"tuning": Tuning(fewest_passes=3)},
+    "no shift": {"tuning": Tuning(shift=0)},
+    "no calibration map": {"tuning": Tuning(ridge=1e6)},
+    "all passes of the shape view": {"tuning": Tuning(network_passes=1000)},
+    "small distilled set": {"tuning": Tuning(smallest_distilled=200)},
+    "excluded from the cut on": {"tuning": Tuning(excluded=1.0)},
+    "one turn of the detectors": {"tuning": Tuning(turns=1)},
+    "detectors unscaled": {"tuning": Tuning(detector_scale=1.0)},
 }
 
 

@@ -123,6 +123,11 @@ def test_threads_may_share_a_model(onnx_file: Path, images: Images) -> None:
         np.testing.assert_array_equal(one.labels, answers[0].labels)
 
 
+def test_its_threads_do_not_wait_by_spinning(onnx_file: Path) -> None:
+    options = OnnxModel(onnx_file)._open(threads=2).get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
 def test_files_that_are_not_onnx(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     with pytest.raises(UsageError, match="does not exist"):
