@@ -42,7 +42,6 @@ from foretaste.attacks import (
 )
 from foretaste.attacks.untargeted import BadNetsUntargeted
 from foretaste.cleansers.confusion_training import ConfusionTraining
-from foretaste.cleansers.confusion_training.tuning import Tuning
 from foretaste.io import atomic_json
 from foretaste.samples import Mask, Samples
 
@@ -76,14 +75,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "short base model": {"base_steps": 100},
     "short views": {"view_steps": 80, "network_steps": 40},
     "little confusion": {"lambda_": 1.1},
-    "three passes of the base model": {"tuning": Tuning(fewest_passes=3)},
-    "no shift": {"tuning": Tuning(shift=0)},
-    "no calibration map": {"tuning": Tuning(ridge=1e6)},
-    "all passes of the shape view": {"tuning": Tuning(network_passes=1000)},
-    "small distilled set": {"tuning": Tuning(smallest_distilled=200)},
-    "excluded from the cut on": {"tuning": Tuning(excluded=1.0)},
-    "one turn of the detectors": {"tuning": Tuning(turns=1)},
-    "detectors unscaled": {"tuning": Tuning(detector_scale=1.0)},
+    "three passes of the base model": {"fewest_passes": 3},
+    "no shift": {"shift": 0},
+    "no calibration map": {"ridge": 1e6},
+    "all passes of the shape view": {"network_passes": 1000},
+    "small distilled set": {"smallest_distilled": 200},
+    "excluded from the cut on": {"excluded": 1.0},
+    "one turn of the detectors": {"turns": 1},
+    "detectors unscaled": {"detector_scale": 1.0},
 }
 
 

@@ -16,7 +16,6 @@ from foretaste.cleansers.confusion_training.base_model import balanced, natural
 from foretaste.cleansers.confusion_training.evidence import Mark
 from foretaste.cleansers.confusion_training.run import Run, better_half
 from foretaste.cleansers.confusion_training.scored import Scored
-from foretaste.cleansers.confusion_training.tuning import Tuning
 from foretaste.cleansers.confusion_training.views import LinearViews, ShapeView, confused
 from foretaste.cleansers.verdict import Verdict
 from foretaste.errors import UsageError
@@ -40,7 +39,7 @@ TINY = ConfusionTraining(
     clean_batch_size=8,
     tolerance=1.0,
     false_condemnations=0.9,
-    tuning=Tuning(excluded=0.0),
+    excluded=0.0,
 )
 """Learns next to nothing, but goes through everything; what is excluded makes a round 2."""
 
@@ -300,6 +299,18 @@ def test_any_size_and_colour_will_do(hills: Hills, side: int, channels: int) -> 
         {"rounds": 0},
         {"folds": 1},
         {"base_steps": 0},
+        {"fewest_passes": -1},
+        {"most_passes": 5},
+        {"later_steps": 0.0},
+        {"later_steps": 1.1},
+        {"shift": -1},
+        {"ridge": 0.0},
+        {"view_passes": -1},
+        {"network_passes": 0},
+        {"smallest_distilled": 0},
+        {"detector_scale": 0.0},
+        {"turns": -1},
+        {"excluded": math.nan},
         {"base_noise": -1.0},
         {"view_steps": 0},
         {"network_steps": 0},

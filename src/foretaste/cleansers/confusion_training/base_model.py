@@ -55,17 +55,17 @@ def natural(run: Run, number: int, excluded: Mask) -> Probabilities:
 
 def network(run: Run, number: int, member: int, excluded: Mask, on_progress: OnProgress) -> Probabilities:
     """Train one network of the base model, and return how likely each label is to it, for every sample, clean last."""
-    method, tuning, samples, compute = run.method, run.method.tuning, run.samples, run.compute
+    method, samples, compute = run.method, run.samples, run.compute
     rows = torch.from_numpy(balanced(np.flatnonzero(~excluded), samples.labels))
     plan = TrainingPlan()
     batches = Batches(len(rows), plan.batch_size, run.seed + member)
-    passes = np.array([tuning.fewest_passes, tuning.most_passes])
-    steps = np.clip(method.base_steps, *(passes * batches.per_epoch)) * (tuning.later_steps if number > 0 else 1)
+    passes = np.array([method.fewest_passes, method.most_passes])
+    steps = np.clip(method.base_steps, *(passes * batches.per_epoch)) * (method.later_steps if number > 0 else 1)
 
     def loss_of_step(net: nn.Module, step: int) -> Tensor:
         images, labels = run.data.batch(compute.share(rows[batches(step)]))
         generator = draws(run.seed, Stream.BASE, number, member, step, compute.rank)
-        images = augment(images, generator, shift=tuning.shift, flip=False)
+        images = augment(images, generator, shift=method.shift, flip=False)
         if number > 0:
             return nn.functional.cross_entropy(net(images), labels)
         return altered(net, images, labels, generator, method.base_noise)
@@ -91,7 +91,7 @@ def network(run: Run, number: int, member: int, excluded: Mask, on_progress: OnP
     logits = predict(net, samples.inputs)
     if run.clean is not None:
         logits = np.concatenate([logits, predict(net, run.clean.inputs)])
-    return calibrate(logits, samples.labels, method.label_noise, ridge=tuning.ridge)
+    return calibrate(logits, samples.labels, method.label_noise, ridge=method.ridge)
 
 
 def altered(net: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, noise: float) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -17,7 +17,6 @@ from foretaste.cleansers.confusion_training.detector import detect
 from foretaste.cleansers.confusion_training.evidence import References, find_marks
 from foretaste.cleansers.confusion_training.run import Run
 from foretaste.cleansers.confusion_training.scored import LogOdds, Scored, class_evidence
-from foretaste.cleansers.confusion_training.tuning import Tuning
 from foretaste.cleansers.confusion_training.views import VIEWS, view_outputs
 from foretaste.cleansers.pixel_spectral_signatures import Pattern, PixelSpectralSignatures
 from foretaste.cleansers.verdict import Round, Verdict
@@ -49,23 +48,35 @@ class ConfusionTraining:
     Attributes:
         rounds: rounds at most, ≥ 1; the last decides.
         folds: parts of the set that are judged by models that never saw them, ≥ 2.
-        base_steps: steps of each network of the base model, ≥ 1, but between 6 and 50 passes over the set: with fewer
-            it would not know the classes, with more it would learn rare marks as natural.
+        base_steps: steps of each network of the base model, ≥ 1, within the two bounds that follow.
+        fewest_passes: of the base model over the set, ≥ 0: with fewer it would not know the classes.
+        most_passes: of the base model over the set, ≥ ``fewest_passes``: with more it would learn rare marks.
+        later_steps: share of the steps that is enough in later rounds, whose images are not altered, in (0, 1].
+        shift: images are moved by up to this many pixels each way for the base model, which hides small marks at one
+            place, ≥ 0.
         base_noise: standard deviation of the noise in the first round's base model, in values of 0 to 255, ≥ 0.
-        view_steps: steps of the linear views, or as many as three passes over the set take, ≥ 1.
+        ridge: L2 penalty on the matrix that calibrates the base model, for logits of variance 1, > 0: with less it
+            learns marks that the base model hardly knows.
+        view_steps: steps of the linear views at least, ≥ 1.
+        view_passes: of the linear views over the set at least, ≥ 0.
         network_steps: steps of the convolutional view at most, ≥ 1.
+        network_passes: of the convolutional view over its samples at most, ≥ 1.
+        smallest_distilled: how many samples that agree with the base model the convolutional view learns from at least,
+            beside those that do not, if the set holds so many, ≥ 1.
         detector_steps: steps of the detectors, ≥ 1.
+        detector_scale: log odds of a detector that count as much as a score at the cut, > 0.
+        turns: of self-training, ≥ 0: what one finds, the detectors of the next learn from.
         batch_size: samples of the set in a step of a view, ≥ 4.
         clean_batch_size: clean references in a step, ≥ 1.
         lambda_: the loss of a view is ((λ − 1) · confusion + inspection) / λ; above 1. The paper's 20 is for a network
             that knows the classes; the views start from nothing.
         substitute: how many of the set's own samples stand in for a missing clean set, ≥ 1.
         spread: a score of 1 is this many robust standard deviations of all gains, > 0.
+        excluded: samples that score above this are excluded from the next base model, ≥ 0.
         label_noise: least share of labels that is taken to be random, in (0, 1).
         tolerance: factor by which the odds of the base model may be too low, ≥ 1. In sets without poison, of noisy,
             mixed or rare classes, it stays within 10.
         false_condemnations: chance that a set without poison has a condemned class, in (0, 1).
-        tuning: numbers that a user has no reason to set.
 
     Raises:
         UsageError: a value is out of range.
@@ -77,19 +88,29 @@ class ConfusionTraining:
     rounds: int = 2
     folds: int = 3
     base_steps: int = 600
+    fewest_passes: int = 6
+    most_passes: int = 50
+    later_steps: float = 2 / 3
+    shift: int = 3
     base_noise: float = 20.0
+    ridge: float = 0.1
     view_steps: int = 150
+    view_passes: int = 3
     network_steps: int = 80
+    network_passes: int = 10
+    smallest_distilled: int = 2000
     detector_steps: int = 100
+    detector_scale: float = 2.0
+    turns: int = 3
     batch_size: int = 256
     clean_batch_size: int = 64
     lambda_: float = 2.0
     substitute: int = 500
     spread: float = 4.0
+    excluded: float = 0.75
     label_noise: float = 0.01
     tolerance: float = 20.0
     false_condemnations: float = 0.01
-    tuning: Tuning = field(default_factory=Tuning)
 
     def __post_init__(self) -> None:
         counts = (
@@ -97,17 +118,25 @@ class ConfusionTraining:
             "base_steps",
             "view_steps",
             "network_steps",
+            "network_passes",
+            "smallest_distilled",
             "detector_steps",
             "clean_batch_size",
             "substitute",
         )
         for name in counts:
             check(getattr(self, name) >= 1, f"{name} must be 1 or more")
+        for name in ("fewest_passes", "shift", "view_passes", "turns"):
+            check(getattr(self, name) >= 0, f"{name} must be 0 or more")
         check(self.folds >= 2, "folds must be 2 or more")
+        check(self.most_passes >= max(self.fewest_passes, 1), "most_passes must be 1 or more, and ≥ fewest_passes")
+        check(0 < self.later_steps <= 1, "later_steps must be in (0, 1]")
         check(self.batch_size >= 4, "batch_size must be 4 or more")
         check(self.base_noise >= 0, "base_noise must be 0 or more")
+        check(self.excluded >= 0, "excluded must be 0 or more")
         check(self.lambda_ > 1, "lambda_ must be above 1")
-        check(self.spread > 0, "spread must be above 0")
+        for name in ("spread", "ridge", "detector_scale"):
+            check(getattr(self, name) > 0, f"{name} must be above 0")
         check(self.tolerance >= 1, "tolerance must be 1 or more")
         check(0 < self.label_noise < 1, "label_noise must be in (0, 1)")
         check(0 < self.false_condemnations < 1, "false_condemnations must be in (0, 1)")
@@ -208,7 +237,7 @@ class ConfusionTraining:
         that is excluded as a whole would look like a mark to the next round. Of condemned ones those which are poison
         by the views, where ``before`` are those of the round before.
         """
-        high: Mask = np.any(scored.scores > self.tuning.excluded, axis=1)
+        high: Mask = np.any(scored.scores > self.excluded, axis=1)
         high &= ~enriched(samples.inputs, samples.labels, high)
         for mark in scored.condemned:
             members = scored.members(mark)
@@ -227,7 +256,7 @@ class ConfusionTraining:
             return odds
         members = np.stack([scored.members(mark) for mark in marks])
         of_marks = np.stack([scored.log_odds(mark, mark.seeds | suspects) for mark in marks])
-        for turn in range(self.tuning.turns):
+        for turn in range(self.turns):
             carriers = of_marks > 0
             (detected,) = side_by_side(
                 [partial(detect, run, f"{turn}", carriers, members)],
@@ -237,7 +266,7 @@ class ConfusionTraining:
             )
             of_marks = np.stack(
                 [
-                    scored.log_odds(mark, some, extra / self.tuning.detector_scale)
+                    scored.log_odds(mark, some, extra / self.detector_scale)
                     for mark, some, extra in zip(marks, carriers, detected, strict=True)
                 ]
             )

@@ -192,7 +192,7 @@ def by_place_and_sharpness(
     optimise(
         views,
         loss_of_step,
-        steps=max(method.tuning.view_passes * batches.per_epoch, method.view_steps),
+        steps=max(method.view_passes * batches.per_epoch, method.view_steps),
         sgd=LINEAR_SGD,
         compute=compute,
         phase="linear views",
@@ -287,7 +287,7 @@ def by_shape(
     optimise(
         view,
         loss_of_step,
-        steps=min(method.tuning.network_passes * batches.per_epoch, method.network_steps),
+        steps=min(method.network_passes * batches.per_epoch, method.network_steps),
         sgd=NETWORK_SGD,
         compute=compute,
         phase=f"shape view {fold + 1}",
@@ -308,7 +308,7 @@ def distil(run: Run, number: int, disagree: Mask) -> Mask:
     In the distilled set a mark that differs from image to image is no longer rare.
     """
     others = np.flatnonzero(~disagree)
-    count = min(max(np.count_nonzero(disagree), run.method.tuning.smallest_distilled), len(others))
+    count = min(max(np.count_nonzero(disagree), run.method.smallest_distilled), len(others))
     mask = disagree.copy()
     mask[others[permutation(len(others), run.seed, Stream.DISTIL + number).numpy()[:count]]] = True
     return mask
