@@ -30,6 +30,7 @@ from typing import Any
 import httpx
 import numpy as np
 import psutil
+import sqlalchemy as sa
 from record import RESULTS, head
 
 from foretaste.attacks import BadNets, stamp_inputs
@@ -171,11 +172,12 @@ def figures(sent: Sequence[Sent], seconds: float) -> dict[str, float]:
     }
 
 
-def counted(folder: Path) -> dict[str, int]:
-    """Return how many inputs of each request are on record."""
-    connection = sqlite3.connect(folder / DATABASE)
-    found = dict(connection.execute("SELECT request, COUNT(*) FROM inputs GROUP BY request").fetchall())
-    connection.close()
+def recorded(database: str) -> set[str]:
+    """Return the ids of the requests on record in the database of this URL."""
+    engine = sa.create_engine(database)
+    with engine.begin() as connection:
+        found = set(connection.execute(sa.text("SELECT DISTINCT request FROM inputs")).scalars())
+    engine.dispose()
     return found
 
 
@@ -296,7 +298,7 @@ def load(n: int, backdoored: Backdoored, folder: Path) -> dict[str, Any]:
             resident.append(psutil.Process(running.pid).memory_info().rss / 2**20)
             print(part, round(resident[-1], 1), flush=True)
         seconds = time.perf_counter() - start
-    on_record = counted(folder)
+    on_record = recorded(f"sqlite:///{folder / DATABASE}")
     warm = resident[4:]
     return {
         "requests": len(ids),

@@ -29,7 +29,7 @@ from typing import Any, ClassVar
 
 import psutil
 import sqlalchemy as sa
-from gateway import DATABASE, Sent, gateway, model_server, process, send, traffic
+from gateway import DATABASE, Sent, gateway, model_server, process, recorded, send, traffic
 from record import RESULTS, head
 
 from foretaste.gateway.demo import Backdoored, free_port, make
@@ -38,6 +38,8 @@ from foretaste.io.atomic import atomic_json
 CLIENTS = 4
 PATIENCE = 30.0
 """Seconds after which a gateway that does not come back has failed."""
+BLOCK = "--on-error", "block"
+"""With these options no answer goes out without a record."""
 FAKETIME = "usr/lib/*/faketime/libfaketimeMT.so.1"
 
 
@@ -64,7 +66,7 @@ class Bench:
     more: Sequence[str] = ()
     environment: dict[str, str] = field(default_factory=dict)
     upstream: str | None = None
-    database: str = ""
+    database: str = field(init=False)
     sent: list[Sent] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -212,7 +214,7 @@ def model_server_answers_garbage(bench: Bench, n: int) -> list[float]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Garbage)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     bench.upstream = f"http://127.0.0.1:{server.server_address[1]}/v2/models/signs"
-    bench.more = ("--on-error", "block")
+    bench.more = BLOCK
     times = []
     with bench.model(), bench.gateway(), bench.clients():
         for _ in range(n):
@@ -228,7 +230,7 @@ def model_server_answers_garbage(bench: Bench, n: int) -> list[float]:
 
 def records_locked(bench: Bench, n: int) -> list[float]:
     """Lock the records for longer than a write waits."""
-    bench.more = ("--on-error", "block")
+    bench.more = BLOCK
     times = []
     with bench.model(), bench.gateway(), bench.clients():
         for _ in range(n):
@@ -243,7 +245,7 @@ def records_locked(bench: Bench, n: int) -> list[float]:
 
 def disk_full(bench: Bench, n: int) -> list[float]:
     """Let no file of the gateway's grow, as on a full disk."""
-    bench.more = ("--on-error", "block")
+    bench.more = BLOCK
     times = []
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     with bench.model(), bench.gateway() as running, bench.clients():
@@ -288,7 +290,7 @@ def postgresql_restarted(bench: Bench, n: int) -> list[float]:
     bench.database = (
         sa.make_url(server.get_uri()).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
     )
-    bench.more = ("--database", bench.database, "--on-error", "block")
+    bench.more = ("--database", bench.database, *BLOCK)
     times = []
     with bench.model(), bench.gateway(), bench.clients():
         for _ in range(n):
@@ -321,15 +323,6 @@ def must(happened: bool, otherwise: str) -> None:
     """End the benchmark if something did not happen."""
     if not happened:
         raise SystemExit(f"there was {otherwise}")
-
-
-def recorded(url: str) -> set[str]:
-    """Return the ids of the requests on record."""
-    engine = sa.create_engine(url)
-    with engine.begin() as connection:
-        found = set(connection.execute(sa.text("SELECT DISTINCT request FROM inputs")).scalars())
-    engine.dispose()
-    return found
 
 
 def measure(fault: Fault, n: int, backdoored: Backdoored, folder: Path) -> dict[str, Any]:

@@ -59,8 +59,8 @@ def network(run: Run, number: int, member: int, excluded: Mask, on_progress: OnP
     rows = torch.from_numpy(balanced(np.flatnonzero(~excluded), samples.labels))
     plan = TrainingPlan()
     batches = Batches(len(rows), plan.batch_size, run.seed + member)
-    passes = np.array([method.fewest_passes, method.most_passes])
-    steps = np.clip(method.base_steps, *(passes * batches.per_epoch)) * (method.later_steps if number > 0 else 1)
+    fewest, most = (passes * batches.per_epoch for passes in (method.fewest_passes, method.most_passes))
+    steps = np.clip(method.base_steps, fewest, most) * (method.later_steps if number > 0 else 1)
 
     def loss_of_step(net: nn.Module, step: int) -> Tensor:
         images, labels = run.data.batch(compute.share(rows[batches(step)]))

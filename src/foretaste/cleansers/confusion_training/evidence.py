@@ -230,15 +230,15 @@ def find_marks(
     return decided([*marks, *clearest_of(of_any)], false_condemnations)
 
 
-def clearest_of(tries: Sequence[Sequence[Mark]]) -> list[Mark]:
-    """Return the clearest mark of each label over several tries, with p-values for all of them.
+def clearest_of(views: Sequence[Sequence[Mark]]) -> list[Mark]:
+    """Return the clearest mark of each label over several views, with p-values for all of them.
 
     Args:
-        tries: of each view or round the marks of all labels, in the same order.
+        views: of each view the marks of all labels, in the same order.
     """
     return [
-        replace(best, p_value=min(1.0, best.p_value * len(tries)))
-        for best in (min(of_label, key=lambda mark: mark.p_value) for of_label in zip(*tries, strict=True))
+        replace(best, p_value=min(1.0, best.p_value * len(views)))
+        for best in (min(of_label, key=lambda mark: mark.p_value) for of_label in zip(*views, strict=True))
     ]
 
 
