@@ -1,5 +1,9 @@
 """The ways a run can fail, each with the exit code that the command line gives it."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class ForetasteError(Exception):
     """The run cannot go on: one sentence that names what is wrong and, where it helps, what to do.
@@ -15,6 +19,16 @@ class EmptyError(ForetasteError):
 
 
 class UsageError(ForetasteError):
-    """What was asked for makes no sense (an unknown name, a value out of range, an option that does not apply)."""
+    """What was asked for makes no sense (an unknown name, a value out of range, an option that does not apply).
+
+    Args:
+        sentence: what is wrong.
+        details: one line for each of several errors in one file, shown below the sentence.
+    """
 
     exit_code = 4
+
+    def __init__(self, sentence: str, details: Sequence[str] = ()) -> None:
+        super().__init__("\n".join([sentence, *details]))
+        self.sentence = sentence
+        self.details = tuple(details)

@@ -77,7 +77,9 @@ def test_bad_input_is_refused_before_anything_runs(place: Path, capsys: pytest.C
     (place / "spec.toml").write_text(SPEC.replace("strip", "strap").replace("badnets", "goodnets"))
     assert cli.main(["bench", "run", "spec.toml", "--out", "out"]) == 4
     error = capsys.readouterr().err
-    assert "2 errors in spec.toml" in error
+    first, *others = error.splitlines()
+    assert first == "foretaste: error: 2 errors in spec.toml"
+    assert [line.split(":")[0] for line in others] == ["  line 7", "  line 14"], "each on a line of its own"
     assert "line 7: there is no attack 'goodnets'" in error
     assert "line 14: there is no guard 'strap'" in error
     assert not (place / "out").exists()

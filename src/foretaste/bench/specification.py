@@ -332,7 +332,7 @@ def read(path: Path, sets: DataSets, on_progress: OnProgress = silent) -> Specif
         lines = lines_of(text)
         listed = sorted({(line_at(lines, place), message) for place, message in checker.problems})
         noun = "error" if len(listed) == 1 else f"{len(listed)} errors"
-        raise UsageError("\n".join([f"{noun} in {path}", *(f"  line {line}: {message}" for line, message in listed)]))
+        raise UsageError(f"{noun} in {path}", details=[f"  line {line}: {message}" for line, message in listed])
     return specification
 
 

@@ -93,7 +93,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if session.debug:
             traceback.print_exc(file=sys.stderr)
-        return fail(sentence(error), error.exit_code if isinstance(error, ForetasteError) else ForetasteError.exit_code)
+        status = fail(sentence(error), error.exit_code if isinstance(error, ForetasteError) else ForetasteError.exit_code)
+        for line in error.details if isinstance(error, UsageError) else ():
+            say(line, err=True)
+        return status
     if status == INTERRUPTED:
         typer.echo("interrupted; start again with the same arguments to go on", err=True)
     return status or 0
@@ -101,6 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def sentence(error: Exception) -> str:
     """Say in one sentence what went wrong."""
+    if isinstance(error, UsageError):
+        return error.sentence
     if isinstance(error, ForetasteError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
