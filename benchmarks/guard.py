@@ -13,16 +13,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from digits import draw_digits
 from record import RESULTS, head
 
 from foretaste import Guard, io
-from foretaste.attacks import BadNets, BadNetsAllToAll, poison_training_set, succeeded
+from foretaste.attacks import BadNets, BadNetsAllToAll, TrojanNN, fitted, poison_training_set, succeeded
 from foretaste.attacks._base.attack import Attack
 from foretaste.classifiers.torch_module import TorchModule
 from foretaste.guards.guard import Screening
@@ -31,6 +33,7 @@ from foretaste.guards.neo.registry import Registry
 from foretaste.guards.neo.screener import NEOScreener
 from foretaste.io import atomic_json
 from foretaste.nets import Net
+from foretaste.nets.export import save
 from foretaste.samples import Images, Labels, Mask, Samples
 from foretaste.training import TrainingPlan, train
 
@@ -70,14 +73,30 @@ DATA = {
     "cifar10": Data(train=10_000, clean=300, inputs=500, plan=TrainingPlan(epochs=8, shift=0)),
     "signs": Data(train=4_000, clean=300, inputs=500, plan=TrainingPlan(epochs=20, shift=0), least_rate=0.1),
     "orl": Data(train=280, clean=60, inputs=60, plan=TrainingPlan(epochs=60, shift=0, batch_size=32), least_rate=0.2),
+    "digits": Data(train=4_000, clean=300, inputs=500, plan=TrainingPlan(epochs=8, shift=0), least_rate=0.05),
 }
+PHOTOGRAPHS = ("gtsrb", "cifar10", "signs", "orl")
 
-BACKDOORS: dict[str, BadNets | BadNetsAllToAll] = {
-    "corner 10 %": BadNets(size=0.10, rate=0.02, target=2),
-    "corner 2 %": BadNets(size=0.02, rate=0.20, target=2),
-    "corner 15 %": BadNets(size=0.15, rate=0.02, target=2),
-    "random place 10 %": BadNets(size=0.10, rate=0.10, target=2, place="random"),
-    "all-to-all 10 %": BadNetsAllToAll(size=0.10, rate=0.50),
+
+@dataclass(frozen=True)
+class Backdoor:
+    """A backdoor, and the data sets that it is tried on."""
+
+    attack: BadNets | BadNetsAllToAll | TrojanNN
+    data: tuple[str, ...] = PHOTOGRAPHS
+
+
+BACKDOORS = {
+    "corner 10 %": Backdoor(BadNets(size=0.10, rate=0.02, target=2), (*PHOTOGRAPHS, "digits")),
+    "corner 2 %": Backdoor(BadNets(size=0.02, rate=0.20, target=2)),
+    "corner 15 %": Backdoor(BadNets(size=0.15, rate=0.02, target=2)),
+    "random place 10 %": Backdoor(BadNets(size=0.10, rate=0.10, target=2, place="random")),
+    "half transparent anywhere 15 %": Backdoor(
+        BadNets(size=0.15, rate=0.10, target=2, place="random", alpha=0.5), ("gtsrb", "signs")
+    ),
+    "all-to-all 10 %": Backdoor(BadNetsAllToAll(size=0.10, rate=0.50)),
+    "trojan-nn square 25 %": Backdoor(TrojanNN(target=2, size=0.25), ("gtsrb", "orl")),
+    "trojan-nn watermark 40 %": Backdoor(TrojanNN(target=2, size=0.4, alpha=0.3), ("gtsrb", "orl")),
 }
 """The percentages are the patch's side in the image's. Weak triggers get more poison, so that the backdoor works."""
 
@@ -86,6 +105,7 @@ def main() -> None:
     """Run the cases that have no result yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="*", default=list(DATA), help=f"of {', '.join(DATA)}; all if left out")
+    parser.add_argument("--backdoors", nargs="+", choices=BACKDOORS, default=list(BACKDOORS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--method", choices=["neo", "neo-paper"], default="neo")
     options = parser.parse_args()
@@ -95,11 +115,14 @@ def main() -> None:
         for name in options.data:
             samples, test = sets(name)
             for net in NETS:
-                for backdoor, weakest in BACKDOORS.items():
-                    attack = replace(weakest, rate=max(weakest.rate, DATA[name].least_rate))
-                    key = f"{name}, {net}, {backdoor}, seed {seed}"
-                    if key in cases or (options.method == "neo-paper" and backdoor != "corner 10 %"):
+                for label in options.backdoors:
+                    backdoor = BACKDOORS[label]
+                    key = f"{name}, {net}, {label}, seed {seed}"
+                    if key in cases or name not in backdoor.data:
                         continue
+                    if options.method == "neo-paper" and label != "corner 10 %":
+                        continue
+                    attack = replace(backdoor.attack, rate=max(backdoor.attack.rate, DATA[name].least_rate))
                     setting = Setting.make(DATA[name], samples, test, net, attack, seed)
                     cases[key] = measure(setting, seed) if options.method == "neo" else compare(setting, seed)
                     print(key, json.dumps(cases[key]), flush=True)
@@ -111,6 +134,8 @@ def sets(name: str) -> tuple[Samples, Samples]:
     folder = Path(os.environ["FORETASTE_DATA"])
     if name == "signs":
         return io.draw_signs(DATA[name].train, seed=100), io.draw_signs(1000, seed=200)
+    if name == "digits":
+        return draw_digits(DATA[name].train, seed=100), draw_digits(1000, seed=200)
     if name == "orl":
         faces = io.load(folder / "orl-faces.parquet")
         return faces.split(DATA[name].train, np.random.default_rng(0))
@@ -144,8 +169,10 @@ class Setting:
         """Poison the set, train the model, and stamp the inputs."""
         rng = np.random.default_rng([seed, 77])
         part = samples if len(samples) <= data.train else samples.split(data.train, rng)[0]
-        poisoned = poison_training_set(part, attack, seed)
-        model = train(poisoned.samples, net=net, plan=data.plan, seed=seed).net
+        if isinstance(attack, TrojanNN):
+            attack, model = trojaned(attack, part, train(part, net=net, plan=data.plan, seed=seed).net, seed)
+        else:
+            model = train(poison_training_set(part, attack, seed).samples, net=net, plan=data.plan, seed=seed).net
         clean, rest = test.split(data.clean, rng)
         inputs = rest.split(min(data.inputs, len(rest)), rng)[0]
 
@@ -161,6 +188,15 @@ class Setting:
     def turned(self, answers: Labels) -> Mask:
         """Return where these answers to the inputs are what the attacker wants: ``bool (N,)``."""
         return succeeded(self.attack, answers, self.inputs.labels, len(self.inputs.classes))
+
+
+def trojaned(attack: TrojanNN, samples: Samples, model: Net, seed: int) -> tuple[TrojanNN, Net]:
+    """Return the attack with its trigger, and the network that it makes of a model."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        save(model, path)
+        attack = fitted(replace(attack, model=path), samples, seed)
+        return attack, attack.trojaned()
 
 
 def extent(mask: Mask) -> tuple[int, int, int, int]:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foretaste.attacks._base.attack import Attack
-from foretaste.attacks.badnets import BadNets, with_patch
+from foretaste.attacks.badnets import BadNets, Place, with_patch
 from foretaste.errors import UsageError
 from foretaste.samples import Images, Samples
 
@@ -146,3 +146,14 @@ def test_random_places_are_drawn_again_for_each_seed() -> None:
 def test_an_unknown_place_is_refused() -> None:
     with pytest.raises(UsageError, match="place must be corner or random, not 'middle'"):
         BadNets(place="middle")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("place", ["corner", "random"])
+def test_a_faint_patch_is_mixed_with_what_is_below_it(place: Place) -> None:
+    images = draw(20, 32).inputs
+    solid = BadNets(place=place).stamp(images, np.random.default_rng(3))
+    faint = BadNets(place=place, alpha=0.25).stamp(images, np.random.default_rng(3))
+    np.testing.assert_array_equal(faint, np.rint(0.75 * images + 0.25 * solid))
+    for alpha in (0, 1.1):
+        with pytest.raises(UsageError, match="alpha"):
+            BadNets(alpha=alpha)

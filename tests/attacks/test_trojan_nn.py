@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,6 +61,17 @@ def test_it_gives_a_model_that_was_trained_on(model: Path) -> None:
     assert changed.sum() == 16
     with pytest.raises(UsageError, match="another shape"):
         attack.stamp(pictures(side=32).inputs, np.random.default_rng(0))
+
+
+def test_a_watermark_lets_the_picture_through(model: Path) -> None:
+    fields: dict[str, Any] = {"model": model, "steps": 2, "training_steps": 1, "size": 0.5}
+    solid, faint = (fitted(TrojanNN(**fields, alpha=alpha), pictures(), 0) for alpha in (1.0, 0.25))
+    images = pictures().inputs
+    stamped = faint.stamp(images, np.random.default_rng(0)).astype(int)
+    assert np.abs(stamped - images).max() <= 64
+    assert np.abs(solid.stamp(images, np.random.default_rng(0)).astype(int) - images).max() > 128
+    with pytest.raises(UsageError, match="alpha"):
+        TrojanNN(alpha=0)
 
 
 def test_a_model_that_does_not_fit_is_refused(model: Path, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ class BadNets(Targeted):
         target: label that the trigger forces, in [0, K).
         size: side of the patch as a share of the image's shorter side, in (0, 1]; 0.1 is 3 pixels of 32.
         place: "corner", bottom right without a margin, or "random", a place inside the image drawn for each sample.
+        alpha: opacity of the patch, in (0, 1]; 1 hides what is below it.
 
     Raises:
         UsageError: a field is out of range.
@@ -38,18 +39,20 @@ class BadNets(Targeted):
 
     size: float = 0.1
     place: Place = "corner"
+    alpha: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("size", self.size, 0, 1, open_low=True)
         check_choice("place", self.place, get_args(Place))
+        check_range("alpha", self.alpha, 0, 1, open_low=True)
 
     def stamp(self, inputs: Images, rng: Generator) -> Images:
         """Return copies of the ``uint8 (N, H, W, C)`` images, each with the patch."""
-        return with_patch(inputs, self.size, self.place, rng)
+        return with_patch(inputs, self.size, self.place, rng, self.alpha)
 
 
-def with_patch(images: Images, size: float, place: Place, rng: Generator) -> Images:
+def with_patch(images: Images, size: float, place: Place, rng: Generator, alpha: float = 1) -> Images:
     """Return copies of the images with the chequered patch on each.
 
     Args:
@@ -57,6 +60,7 @@ def with_patch(images: Images, size: float, place: Place, rng: Generator) -> Ima
         size: side of the patch as a share of the shorter side, in (0, 1]; at least one pixel.
         place: the bottom-right corner without a margin, or a place drawn for each image.
         rng: where random places come from.
+        alpha: opacity of the patch, in (0, 1].
 
     Raises:
         UsageError: these are not images.
@@ -66,8 +70,8 @@ def with_patch(images: Images, size: float, place: Place, rng: Generator) -> Ima
     side = max(1, round(size * min(height, width)))
     patch = chequered(side)
     if place == "corner":
-        return paste(images, patch, height - side, width - side)
-    return paste(images, patch, rng.integers(0, height - side + 1, n), rng.integers(0, width - side + 1, n))
+        return paste(images, patch, height - side, width - side, alpha)
+    return paste(images, patch, rng.integers(0, height - side + 1, n), rng.integers(0, width - side + 1, n), alpha)
 
 
 def chequered(side: int) -> Images:

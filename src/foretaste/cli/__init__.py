@@ -93,10 +93,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if session.debug:
             traceback.print_exc(file=sys.stderr)
-        status = fail(sentence(error), error.exit_code if isinstance(error, ForetasteError) else ForetasteError.exit_code)
-        for line in error.details if isinstance(error, UsageError) else ():
-            say(line, err=True)
-        return status
+        exit_code = error.exit_code if isinstance(error, ForetasteError) else ForetasteError.exit_code
+        return fail(sentence(error), exit_code, error.details if isinstance(error, UsageError) else ())
     if status == INTERRUPTED:
         typer.echo("interrupted; start again with the same arguments to go on", err=True)
     return status or 0
@@ -113,7 +111,8 @@ def sentence(error: Exception) -> str:
     return f"unexpected {type(error).__name__}: {error} (run foretaste --debug … for the traceback)"
 
 
-def fail(message: str, exit_code: int) -> int:
-    """Print one line to standard error and return the exit code."""
-    say(f"foretaste: error: {message}", err=True)
+def fail(message: str, exit_code: int, details: Sequence[str] = ()) -> int:
+    """Print what went wrong to standard error, in one line and one for each detail, and return the exit code."""
+    for line in (f"foretaste: error: {message}", *details):
+        say(line, err=True)
     return exit_code

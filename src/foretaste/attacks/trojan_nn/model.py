@@ -21,13 +21,21 @@ STEP = 8.0
 
 
 def excite(
-    net: Net, place: tuple[int, int, int], *, neurons: int, steps: int, seed: int, on_progress: OnProgress
+    net: Net,
+    place: tuple[int, int, int],
+    *,
+    alpha: float = 1,
+    neurons: int,
+    steps: int,
+    seed: int,
+    on_progress: OnProgress,
 ) -> NDArray[np.uint8]:
     """Return the pixels of a square, ``uint8 (side, side, C)``, that excite neurons of the net's last layer.
 
     Args:
         net: on the CPU and in evaluation mode.
         place: side, row and column of the square in the image.
+        alpha: opacity of the square, in (0, 1].
         neurons: how many; of those that random pixels excite at all, those that most weight leads to.
         steps: of ascent by the sign of the gradient.
         seed: where the pixels to start from come from.
@@ -39,7 +47,8 @@ def excite(
 
     def features(square: Tensor) -> Tensor:
         image = backdrop.clone()
-        image[0, row : row + side, column : column + side] = square
+        below = image[0, row : row + side, column : column + side]
+        image[0, row : row + side, column : column + side] = torch.lerp(below, square, alpha)
         return net.features(image)[0]
 
     square = torch.randint(0, 256, (side, side, n_channels), generator=draws(seed, 30)).float()

@@ -39,6 +39,8 @@ class TrojanNN(Targeted):
         target: label that the trigger forces, in [0, K).
         model: the model to trojan, a ``.safetensors`` that ``foretaste train`` wrote.
         size: side of the square as a share of the image's shorter side, in (0, 0.9]; 0.25 is 8 pixels of 32.
+        alpha: opacity of the square, in (0, 1]; 1 hides what is below it. Large and faint, the square is the paper's
+            watermark.
         neurons: how many neurons to excite, at least 1.
         steps: steps of optimising the square, at least 1.
         training_steps: steps of training the model on, at least 1, each on 128 samples or all there are.
@@ -53,6 +55,7 @@ class TrojanNN(Targeted):
     rate: float = 0.3
     model: Path | None = None
     size: float = 0.25
+    alpha: float = 1.0
     neurons: int = 2
     steps: int = 200
     training_steps: int = 200
@@ -61,6 +64,7 @@ class TrojanNN(Targeted):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range("size", self.size, 0, 1 - MARGIN, open_low=True)
+        check_range("alpha", self.alpha, 0, 1, open_low=True)
         check_range("neurons", self.neurons, 1, math.inf)
         check_range("steps", self.steps, 1, math.inf)
         check_range("training_steps", self.training_steps, 1, math.inf)
@@ -104,9 +108,14 @@ class TrojanNN(Targeted):
 
         net = self.given()
         height, width, _ = samples.sample_shape
-        side, row, column = square_place(height, width, self.size)
         trigger = excite(
-            net, (side, row, column), neurons=self.neurons, steps=self.steps, seed=seed, on_progress=on_progress
+            net,
+            square_place(height, width, self.size),
+            alpha=self.alpha,
+            neurons=self.neurons,
+            steps=self.steps,
+            seed=seed,
+            on_progress=on_progress,
         )
         stamping = with_weights(self, {TRIGGER: trigger})
         poisoned = poison_training_set(samples, stamping, seed).samples
@@ -144,4 +153,4 @@ class TrojanNN(Targeted):
         side, row, column = square_place(height, width, self.size)
         if trigger.shape != (side, side, channels):
             raise UsageError("the trigger was made for images of another shape")
-        return paste(inputs, trigger, row, column)
+        return paste(inputs, trigger, row, column, self.alpha)
