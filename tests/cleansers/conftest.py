@@ -1,3 +1,4 @@
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,15 @@ from foretaste.attacks.badnets import BadNets
 from foretaste.attacks.untargeted import BadNetsUntargeted
 from foretaste.io.signs import SIGNS, draw_plate, photograph
 from foretaste.samples import Mask, Samples
+
+
+@pytest.fixture
+def art_poison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return what the Adversarial Robustness Toolbox has against poison, its configuration kept out of the home."""
+    # It writes a file there when it is imported, which another process that imports it may read half written.
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return importlib.import_module("art.defences.detector.poison")
+
 
 Hills = Callable[..., Samples]
 """Draws so many images whose class is where their bright spot is."""

@@ -2,7 +2,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from art.defences.detector.poison.activation_defence import cluster_activations
 from sklearn.metrics import silhouette_score
 
 from foretaste.cleansers.activation_clustering import ActivationClustering, two_clusters
@@ -84,12 +83,13 @@ def test_what_cannot_be_is_bad_usage(fields: dict[str, Any]) -> None:
         ActivationClustering(**fields)
 
 
-def test_it_agrees_with_art(draw_groups: "DrawGroups") -> None:
+def test_it_agrees_with_art(draw_groups: "DrawGroups", art_poison: Any) -> None:
     groups = draw_groups(away=25.0)
     ours = ActivationClustering(reduction="pca", components=4)
     verdict = ours.judge(groups.samples, groups.features, seed=0, start=0.0)
     members = groups.samples.labels == 0
     np.random.seed(0)  # noqa: NPY002, ART draws from it
-    [theirs], _ = cluster_activations([groups.features[members]], nb_clusters=2, nb_dims=4, reduce="PCA")
+    cluster = art_poison.activation_defence.cluster_activations
+    [theirs], _ = cluster([groups.features[members]], nb_clusters=2, nb_dims=4, reduce="PCA")
     smaller = theirs == np.bincount(theirs).argmin()
     assert np.array_equal(verdict.flagged[members], smaller)

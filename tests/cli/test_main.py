@@ -54,7 +54,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["cleanse", "signs"], "Missing option '--out'; see foretaste cleanse --help"),
         (["train", "signs", "--out", "x", "--epochs", "many"], "see foretaste train --help"),
         (["poison", "signs", "--attack", "nonesuch", "--out", "x"], "there is no attack 'nonesuch'; known: "),
-        ([*POISON, "--set", "sise=3"], "there is no setting 'sise'; known: place, rate, size, target"),
+        ([*POISON, "--set", "sise=3"], "there is no setting 'sise'; known: alpha, place, rate, size, target"),
     ],
 )
 def test_bad_usage_is_one_sentence_and_exit_code_4(

@@ -44,7 +44,7 @@ def test_a_poisoned_training_set_comes_with_its_truth_and_recipe(
         "seed": 7,
         "source": str(source),
         "classes": ["0", "1", "2", "3"],
-        "settings": {"rate": 0.05, "target": 3, "size": 0.25, "place": "random"},
+        "settings": {"rate": 0.05, "target": 3, "size": 0.25, "place": "random", "alpha": 1.0},
     }
 
 
