@@ -254,12 +254,12 @@ class ConfusionTraining:
         marks = scored.condemned
         if not marks:
             return odds
-        members = np.stack([scored.members(mark) for mark in marks])
+        compared = np.stack([scored.compared(mark) for mark in marks])
         of_marks = np.stack([scored.log_odds(mark, mark.seeds | suspects) for mark in marks])
         for turn in range(self.turns):
             carriers = of_marks > 0
             (detected,) = side_by_side(
-                [partial(detect, run, f"{turn}", carriers, members)],
+                [partial(detect, run, f"{turn}", carriers, compared)],
                 compute=run.compute,
                 phase=f"train detectors of {len(marks)} mark{'s' if len(marks) > 1 else ''}",
                 on_progress=run.on_progress,

@@ -15,7 +15,7 @@ from foretaste.training import draws, fingerprint, optimise
 
 
 def detect(
-    run: Run, name: str, suspects: NDArray[np.bool_], members: NDArray[np.bool_], on_progress: OnProgress
+    run: Run, name: str, suspects: NDArray[np.bool_], compared: NDArray[np.bool_], on_progress: OnProgress
 ) -> NDArray[np.float32]:
     """Return the log odds that each sample carries each mark, ``float32 (M, N)``, from detectors trained without it.
 
@@ -26,12 +26,12 @@ def detect(
         run: the inspection.
         name: of the checkpoint.
         suspects: ``bool (M, N)``, the suspected carriers of each mark.
-        members: ``bool (M, N)``, the samples among which its carriers are: of one class, say.
+        compared: ``bool (M, N)``, the samples that its carriers are to be told from: of one class, say.
         on_progress: called as the work goes on.
     """
     method, compute = run.method, run.compute
     suspected: Mask = np.any(suspects, axis=0)
-    judged: Mask = np.any(members, axis=0)
+    judged: Mask = np.any(compared, axis=0)
     # Others of the same classes tell the mark from what the class looks like, the rest from what its carriers show.
     groups = [suspected, judged & ~suspected, ~judged]
     rows = [torch.from_numpy(np.flatnonzero(group)) for group in groups if group.any()]

@@ -18,8 +18,10 @@ NARROWEST = 0.1
 """Standard deviation of either distribution at least, in every direction, in multiples of the cut."""
 
 
-def posterior_log_odds(scores: NDArray[np.floating], seeds: Mask, disagree: Mask) -> NDArray[np.float64]:
-    """Return the log odds that a sample of a condemned class is poison, ``float64 (n,)``.
+def posterior_log_odds(
+    scores: NDArray[np.floating], seeds: Mask, disagree: Mask, possible: Mask
+) -> NDArray[np.float64]:
+    """Return the log odds that each sample is poison, ``float64 (n,)``; −∞ where it cannot be.
 
     One Student distribution for the poison and one for the rest are fitted by expectation maximisation (Peel and
     McLachlan 2000), which starts from the seeds. Their heavy tails keep a few samples that fit neither from widening
@@ -30,6 +32,7 @@ def posterior_log_odds(scores: NDArray[np.floating], seeds: Mask, disagree: Mask
         scores: out-of-fold scores, ``(n, M)``, in multiples of the cut; higher is more suspicious.
         seeds: ``bool (n,)``, poison to begin with; at least one.
         disagree: ``bool (n,)``, samples whose label is not the base model's answer.
+        possible: ``bool (n,)``, samples that may be poison; the others show how the rest scores. The seeds are possible.
     """
     values, poison = scores.astype(np.float64), seeds.astype(np.float64)
     odds, size = np.zeros(len(values)), values.shape[1]
@@ -49,7 +52,8 @@ def posterior_log_odds(scores: NDArray[np.floating], seeds: Mask, disagree: Mask
             density = np.linalg.slogdet(spread)[1] + (FREEDOM + size) * np.log1p(distances / FREEDOM)
             odds -= sign * density / 2
             means.append(mean)
-        for group in (disagree, ~disagree):
+        odds[~possible] = -np.inf
+        for group in (possible & disagree, possible & ~disagree):
             share = (poison[group].sum() + 0.5) / (np.count_nonzero(group) + 1)
             odds[group] += math.log(share / (1 - share))
         # A wide distribution of poison reaches around a narrow one of clean samples; what lies on the far side of the

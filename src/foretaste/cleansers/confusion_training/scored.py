@@ -80,7 +80,19 @@ class Scored:
 
     def members(self, mark: Mark) -> Mask:
         """Return the samples among which the carriers of a mark are poison, ``bool (N,)``."""
-        return self.disagree if mark.label == len(self.marks) - 1 else self.labels == mark.label
+        return self.disagree if self.is_any_label(mark) else self.labels == mark.label
+
+    def compared(self, mark: Mark) -> Mask:
+        """Return the samples that carriers of a mark are told from by their scores, ``bool (N,)``, themselves included.
+
+        Of a label those that carry it. Of any label all samples: nearly all that disagree with the base model may be
+        poison, and so few others would not show how the rest scores.
+        """
+        return np.ones_like(self.disagree) if self.is_any_label(mark) else self.members(mark)
+
+    def is_any_label(self, mark: Mark) -> bool:
+        """Say whether a mark goes with any label but the base model's answer."""
+        return mark.label == len(self.marks) - 1
 
     def log_odds(self, mark: Mark, seeds: Mask, extra: NDArray[np.floating] | None = None) -> LogOdds:
         """Return the log odds that a sample is poison with this mark, ``float64 (N,)``; −∞ outside its members.
@@ -90,13 +102,14 @@ class Scored:
             seeds: ``bool (N,)``, poison to begin with.
             extra: ``(N,)``, scores of one more view, or None.
         """
-        rows = np.flatnonzero(self.members(mark))
+        rows, members = np.flatnonzero(self.compared(mark)), self.members(mark)
         # Only what the mark changes: poison which the base model took for natural, or not, then looks the same.
-        of_mark = self.denied if mark.label == len(self.marks) - 1 else self.named
+        of_mark = self.denied if self.is_any_label(mark) else self.named
         scores = of_mark[rows] if extra is None else np.column_stack([of_mark[rows], extra[rows]])
         odds = np.full(len(self.labels), -np.inf)
-        if seeds[rows].any():
-            odds[rows] = posterior_log_odds(scores, seeds[rows], self.disagree[rows])
+        possible_seeds = seeds & members
+        if possible_seeds.any():
+            odds[rows] = posterior_log_odds(scores, possible_seeds[rows], self.disagree[rows], members[rows])
         return odds
 
     def final_scores(self, odds: LogOdds) -> NDArray[np.float32]:
