@@ -16,6 +16,7 @@ import os
 import tempfile
 import time
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ class Data:
         inputs: images of the test set, other ones, that are screened.
         plan: how to train.
         least_rate: poison rate at least; small sets need more of it for the backdoor to be learnt.
+        trojaning_steps: how long a trained network is trained on to trojan it.
     """
 
     train: int
@@ -66,13 +68,25 @@ class Data:
     inputs: int
     plan: TrainingPlan
     least_rate: float = 0.02
+    trojaning_steps: int = 200
+
+    def part(self, samples: Samples, rng: np.random.Generator) -> Samples:
+        """Return what a model is trained on, before it is poisoned."""
+        return samples if len(samples) <= self.train else samples.split(self.train, rng)[0]
 
 
 DATA = {
     "gtsrb": Data(train=10_000, clean=300, inputs=500, plan=TrainingPlan(epochs=6, shift=0)),
     "cifar10": Data(train=10_000, clean=300, inputs=500, plan=TrainingPlan(epochs=8, shift=0)),
     "signs": Data(train=4_000, clean=300, inputs=500, plan=TrainingPlan(epochs=20, shift=0), least_rate=0.1),
-    "orl": Data(train=280, clean=60, inputs=60, plan=TrainingPlan(epochs=60, shift=0, batch_size=32), least_rate=0.2),
+    "orl": Data(
+        train=280,
+        clean=60,
+        inputs=60,
+        plan=TrainingPlan(epochs=60, shift=0, batch_size=32),
+        least_rate=0.2,
+        trojaning_steps=50,
+    ),
     "digits": Data(train=4_000, clean=300, inputs=500, plan=TrainingPlan(epochs=8, shift=0), least_rate=0.05),
 }
 PHOTOGRAPHS = ("gtsrb", "cifar10", "signs", "orl")
@@ -168,9 +182,10 @@ class Setting:
     def make(cls, data: Data, samples: Samples, test: Samples, net: str, attack: Attack, seed: int) -> Setting:
         """Poison the set, train the model, and stamp the inputs."""
         rng = np.random.default_rng([seed, 77])
-        part = samples if len(samples) <= data.train else samples.split(data.train, rng)[0]
+        part = data.part(samples, rng)
         if isinstance(attack, TrojanNN):
-            attack, model = trojaned(attack, part, train(part, net=net, plan=data.plan, seed=seed).net, seed)
+            attack = replace(attack, training_steps=data.trojaning_steps)
+            attack, model = trojaned(attack, part, innocent(data, samples, net, seed), seed)
         else:
             model = train(poison_training_set(part, attack, seed).samples, net=net, plan=data.plan, seed=seed).net
         clean, rest = test.split(data.clean, rng)
@@ -188,6 +203,12 @@ class Setting:
     def turned(self, answers: Labels) -> Mask:
         """Return where these answers to the inputs are what the attacker wants: ``bool (N,)``."""
         return succeeded(self.attack, answers, self.inputs.labels, len(self.inputs.classes))
+
+
+@lru_cache(maxsize=1)
+def innocent(data: Data, samples: Samples, net: str, seed: int) -> Net:
+    """Return a network trained on what a setting's is, without poison."""
+    return train(data.part(samples, np.random.default_rng([seed, 77])), net=net, plan=data.plan, seed=seed).net
 
 
 def trojaned(attack: TrojanNN, samples: Samples, model: Net, seed: int) -> tuple[TrojanNN, Net]:
