@@ -6,16 +6,23 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "results.md"
-GUARDED = {"gtsrb": "GTSRB", "cifar10": "CIFAR-10 (JPEG)", "signs": "signs", "orl": "ORL faces"}
+GUARDED = {
+    "gtsrb": "GTSRB",
+    "cifar10": "CIFAR-10 (JPEG)",
+    "signs": "signs",
+    "orl": "ORL faces",
+    "digits": "digits on black",
+}
 
 
-def guarding() -> Iterator[str]:
+def guarding(file: str) -> Iterator[str]:
     """Yield the lines of the table of NEO: one per data set and backdoor, over networks, seeds and streams."""
     yield (
         "| data | backdoor | models | attack success before → after | found | false alarms | answers right | IoU "
@@ -23,7 +30,7 @@ def guarding() -> Iterator[str]:
     )
     yield "|---|---|---|---|---|---|---|---|---|---|---|"
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for key, case in json.loads((HERE / "results" / "guard.json").read_text())["cases"].items():
+    for key, case in json.loads((HERE / "results" / file).read_text())["cases"].items():
         data, _, backdoor, _ = key.split(", ")
         groups.setdefault((data, backdoor), []).append(case)
     order = list(GUARDED)
@@ -45,7 +52,7 @@ def guarding() -> Iterator[str]:
 
 def false_alarms() -> Iterator[str]:
     """Yield a sentence on the guard's false alarms over all models, on the streams with the most clean inputs."""
-    cases = json.loads((HERE / "results" / "guard.json").read_text())["cases"].values()
+    cases = json.loads((HERE / "results" / "guard-before.json").read_text())["cases"].values()
     rates = [case["streams"]["1%"]["false_alarms"] for case in cases]
     margin = 1.96 * stdev(rates) / len(rates) ** 0.5
     yield (
@@ -101,7 +108,8 @@ def ablated() -> Iterator[str]:
 
 TABLES = {
     "ablate": ablated,
-    "guard": guarding,
+    "guard": partial(guarding, "guard.json"),
+    "guard before": partial(guarding, "guard-before.json"),
     "false alarms": false_alarms,
 }
 """Each stands in docs/results.md between two comments with its name."""
