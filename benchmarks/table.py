@@ -106,7 +106,7 @@ def ablated() -> Iterator[str]:
         )
 
 
-TABLES = {
+TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "ablate": ablated,
     "guard": partial(guarding, "guard.json"),
     "guard before": partial(guarding, "guard-before.json"),

@@ -32,7 +32,8 @@ def posterior_log_odds(
         scores: out-of-fold scores, ``(n, M)``, in multiples of the cut; higher is more suspicious.
         seeds: ``bool (n,)``, poison to begin with; at least one.
         disagree: ``bool (n,)``, samples whose label is not the base model's answer.
-        possible: ``bool (n,)``, samples that may be poison; the others show how the rest scores. The seeds are possible.
+        possible: ``bool (n,)``, samples that may be poison, the seeds among them; the others show how the rest
+            scores.
     """
     values, poison = scores.astype(np.float64), seeds.astype(np.float64)
     odds, size = np.zeros(len(values)), values.shape[1]
