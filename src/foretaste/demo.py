@@ -1,4 +1,4 @@
-"""The whole story on synthetic traffic signs: poison, train, find the poison and the trigger, guard, train again."""
+"""The whole story on synthetic traffic signs: poison, train, cleanse, guard, train again, inspect both models."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from foretaste.guards import Guard
 from foretaste.guards.guard import reconstructing
 from foretaste.guards.neo import learn
 from foretaste.guards.neo.registry import Registry
+from foretaste.inspectors import inspect
+from foretaste.inspectors.diagnosis import Diagnosis
 from foretaste.io import write_parquet
 from foretaste.io.signs import draw_signs
 from foretaste.io.truth import Truth, write_truth
@@ -25,6 +27,8 @@ from foretaste.samples import Samples
 
 N_TRAINING, N_TEST, N_CLEAN, N_INPUTS = 3000, 800, 320, 200
 RATE = 0.02
+INSPECTOR = "neural-cleanse"
+"""Shows the trigger, and takes seconds for so few classes."""
 # Unshifted images and many epochs are what a small trigger needs to be learnt: the attacker's case, not ours.
 PLAN = training.TrainingPlan(epochs=20, shift=0)
 
@@ -36,10 +40,12 @@ class Outcome:
     Attributes:
         accuracy: share of the clean test inputs it gets right, in [0, 1].
         attack_success: share of the stamped victims on which the attack succeeds, in [0, 1].
+        diagnosis: what the inspector says of it.
     """
 
     accuracy: float
     attack_success: float
+    diagnosis: Diagnosis
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +79,7 @@ class Story:
         n_found: poison samples that were flagged.
         n_false_alarms: other samples that were flagged.
         guarded: what the guard made of inputs of the first model.
+        classes: their names.
     """
 
     before: Outcome
@@ -82,10 +89,13 @@ class Story:
     n_found: int
     n_false_alarms: int
     guarded: Guarded
+    classes: tuple[str, ...]
 
 
 def tell(out: Path, *, seed: int = 0, on_progress: OnProgress = silent) -> Story:
     """Poison 2 % of a set of synthetic signs with BadNets, cleanse it, guard the model, and train before and after.
+
+    Both models are inspected.
 
     The trigger in the report is reconstructed from what was flagged, by asking the model that was trained before.
 
@@ -113,7 +123,7 @@ def tell(out: Path, *, seed: int = 0, on_progress: OnProgress = silent) -> Story
     truth = Truth.of_training_set(poisoned.samples, poisoned.poison, poisoned.cover, poisoned.original_labels)
     write_truth(truth, out / "truth.json")
 
-    before = outcome_of(poisoned.samples, test, attack, seed, out / "before", on_progress)
+    before = outcome_of(poisoned.samples, test, trusted, attack, seed, out / "before", on_progress)
     verdict = cleanse(poisoned.samples, trusted, seed=seed, on_progress=on_progress)
     backdoored = open_classifier(out / "before" / "model.onnx")
     registry = learn(poisoned.samples[verdict.flagged], backdoored, trusted, seed=seed, on_progress=on_progress)
@@ -129,7 +139,8 @@ def tell(out: Path, *, seed: int = 0, on_progress: OnProgress = silent) -> Story
         registry=registry,
     )
     guarded = guard(backdoored, registry, trusted, test[:N_INPUTS], attack, seed, on_progress)
-    after = outcome_of(poisoned.samples[~verdict.flagged], test, attack, seed, out / "after", on_progress)
+    safe = poisoned.samples[~verdict.flagged]
+    after = outcome_of(safe, test, trusted, attack, seed, out / "after", on_progress)
     return Story(
         before=before,
         after=after,
@@ -138,6 +149,7 @@ def tell(out: Path, *, seed: int = 0, on_progress: OnProgress = silent) -> Story
         n_found=int((verdict.flagged & poisoned.poison).sum()),
         n_false_alarms=int((verdict.flagged & ~poisoned.poison).sum()),
         guarded=guarded,
+        classes=clean.classes,
     )
 
 
@@ -168,9 +180,9 @@ def guard(
 
 
 def outcome_of(
-    samples: Samples, test: Samples, attack: Attack, seed: int, out: Path, on_progress: OnProgress
+    samples: Samples, test: Samples, trusted: Samples, attack: Attack, seed: int, out: Path, on_progress: OnProgress
 ) -> Outcome:
-    """Train a model on the samples, write it to ``out``, and try the attack on it."""
+    """Train a model on the samples, write it to ``out``, try the attack on it, and inspect it."""
     net = training.train(samples, plan=PLAN, seed=seed, on_progress=named(f"train {out.name}", on_progress)).net
     save(net, out / "model.safetensors")
     export_onnx(net, out / "model.onnx")
@@ -178,7 +190,12 @@ def outcome_of(
     answers = training.predict(net, test.inputs).argmax(axis=1)
     fooled = training.predict(net, stamped.inputs[trojaned]).argmax(axis=1)
     success = succeeded(attack, fooled, test.labels[trojaned], len(test.classes))
-    return Outcome(accuracy=float(np.mean(answers == test.labels)), attack_success=float(np.mean(success)))
+    diagnosis = inspect(
+        net, trusted, method=INSPECTOR, seed=seed, on_progress=named(f"inspect {out.name}", on_progress)
+    )
+    return Outcome(
+        accuracy=float(np.mean(answers == test.labels)), attack_success=float(np.mean(success)), diagnosis=diagnosis
+    )
 
 
 def named(name: str, on_progress: OnProgress) -> OnProgress:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from foretaste.cli.output import say
 from foretaste.errors import ForetasteError
+from foretaste.samples import listed
+
+if TYPE_CHECKING:
+    from foretaste.inspectors.diagnosis import Diagnosis
 
 
 def demo(
@@ -50,8 +54,21 @@ def demo(
         f"trigger, gave {guarded.n_corrected} of them the right label, and stopped {guarded.n_false_alarms} of the "
         f"other {guarded.n_inputs - guarded.n_trojaned}"
     )
+    say(
+        f"inspect finds {said(story.before.diagnosis, story.classes)} in the first model and "
+        f"{said(story.after.diagnosis, story.classes)} in the second"
+    )
     say(f"report: {out / 'report.html'}")
     return 0
+
+
+def said(diagnosis: Diagnosis, classes: tuple[str, ...]) -> str:
+    """Say in a few words what an inspector found."""
+    if not diagnosis.backdoored:
+        return "nothing"
+    sizes = [one.patch.mask.shape for one in diagnosis.reconstructions if one.patch is not None]
+    what = f"a trigger of {sizes[0][1]} × {sizes[0][0]} pixels" if sizes else "a backdoor"
+    return f"{what} that forces {listed([classes[label] for label in diagnosis.suspect_classes])}"
 
 
 def serve_attack(out: Path, port: int) -> None:
