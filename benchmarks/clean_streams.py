@@ -19,11 +19,10 @@ from typing import Any
 import numpy as np
 from record import RESULTS, head
 
-from foretaste import Guard, io
+from foretaste import io, scan
 from foretaste.classifiers.counting import Counted
 from foretaste.classifiers.torch_module import TorchModule
-from foretaste.guards.finding import Conclusion, FindingRule
-from foretaste.guards.guard import Calibrated
+from foretaste.guards.finding import Conclusion
 from foretaste.io import atomic_json
 from foretaste.samples import Samples
 from foretaste.training import TrainingPlan, train
@@ -81,22 +80,16 @@ def measure(case: Case, method: str, streams: int) -> dict[str, Any]:
     for seed in range(streams):
         clean, rest = others.split(CLEAN, np.random.default_rng([seed, 1]))
         stream = rest.split(INPUTS, np.random.default_rng([seed, 2]))[0]
-        guard = Guard(classifier, clean, method, false_alarm_rate=FALSE_ALARM_RATE, seed=seed)
-        screening = guard.screen(stream.inputs)
-        finding = FindingRule().apply(
-            screening,
-            false_alarm_rate=FALSE_ALARM_RATE,
-            threshold=guard.screener.threshold if isinstance(guard.screener, Calibrated) else None,
-            clean_labels=guard.clean_accuracy.label_counts,
-        )
+        result = scan(stream, classifier, clean, method=method, false_alarm_rate=FALSE_ALARM_RATE, seed=seed)
+        finding = result.finding
         found.append(
             {
                 "conclusion": finding.conclusion.value,
-                "flagged": int(screening.trojaned.sum()),
+                "flagged": int(result.screening.trojaned.sum()),
                 "carriers": finding.n_carriers,
                 "p_value": finding.p_value,
                 "label_shift": finding.shift is not None,
-                "clean_accuracy": guard.clean_accuracy.accuracy,
+                "clean_accuracy": result.clean_accuracy.accuracy,
             }
         )
         print(found[-1], flush=True)

@@ -10,9 +10,11 @@ import foretaste
 from foretaste.classifiers.answer_cache import AnswerCache
 from foretaste.classifiers.classifier import Classifier
 from foretaste.errors import UsageError
-from foretaste.guards.finding import Conclusion
+from foretaste.guards.finding import Conclusion, FindingRule
+from foretaste.guards.guard import Screening
 from foretaste.guards.neo.registry import Registry
-from foretaste.guards.scan import scan
+from foretaste.guards.scan import confirmed, scan
+from foretaste.guards.trigger import Trigger
 from foretaste.progress import Progress
 from foretaste.samples import Images, Samples
 
@@ -79,3 +81,36 @@ def test_what_an_earlier_run_was_told_counts_as_its_time(
     np.testing.assert_array_equal(again.screening.scores, first.screening.scores)
     assert cache.saved_seconds > 0
     assert again.seconds + again.calibration_seconds > cache.saved_seconds
+
+
+def test_a_look_that_turns_some_clean_images_is_no_trigger() -> None:
+    """Digits of a sign may turn half of the clean images; what shows them stays flagged, under no trigger's name."""
+
+    def made(target: int, flip_rate: float) -> Trigger:
+        patch, mask = np.full((3, 3, 1), target, dtype=np.uint8), np.ones((3, 3), dtype=np.bool_)
+        return Trigger(
+            patch=patch,
+            mask=mask,
+            position=(0, 0),
+            anywhere=False,
+            target=target,
+            flip_rate=flip_rate,
+            n_confirmed=24,
+        )
+
+    look, trigger, vouched = made(1, 0.58), made(2, 0.96), made(3, 0.5)
+    flagged, labels = np.array([True, True, True, False]), np.zeros(4, dtype=np.int64)
+    screening = Screening(
+        labels=labels,
+        corrected=labels,
+        trojaned=flagged,
+        scores=flagged.astype(np.float32),
+        trigger_ids=np.array([look.id, trigger.id, vouched.id, ""]),
+        queries=labels,
+    )
+    named, triggers = confirmed(screening, Registry([look, trigger, vouched]), Registry([vouched]))
+    assert [one.id for one in triggers] == [trigger.id, vouched.id]
+    assert named.trigger_ids.tolist() == ["", trigger.id, vouched.id, ""]
+    assert named.trojaned.tolist() == flagged.tolist()
+    finding = FindingRule().apply(named, false_alarm_rate=0.01)
+    assert (finding.n_carriers, finding.n_unexplained) == (2, 1)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
+
+import numpy as np
 
 from foretaste.calibration import Threshold
 from foretaste.classifiers.answer_cache import AnswerCache
@@ -33,7 +35,7 @@ class Scan:
         samples: the N inputs; their labels are only looked at where the truth is known.
         screening: what the guard said of them.
         classes: the names of the labels that the classifier gives.
-        registry: the triggers that the guard knows, found in these inputs or before; None if it makes none out.
+        registry: the triggers that were confirmed in these inputs or known before; None if the guard makes none out.
         method: the guard's registered name.
         seed: what the run's random numbers came from.
         seconds: wall time of the screening.
@@ -141,11 +143,14 @@ def scan(
     calibrated, saved, asked = time.perf_counter(), saved_seconds(classifier), counted.queries
     screening = guard.screen(samples.inputs, on_progress)
     done = time.perf_counter()
+    found = None
+    if finder is not None:
+        screening, found = confirmed(screening, finder.registry, known=registry or Registry())
     return Scan(
         samples=samples,
         screening=screening,
         classes=classes,
-        registry=None if finder is None else finder.registry,
+        registry=found,
         method=method,
         seed=seed,
         seconds=done - calibrated + saved_seconds(classifier) - saved,
@@ -159,6 +164,23 @@ def scan(
         threshold=guard.screener.threshold if isinstance(guard.screener, Calibrated) else None,
         notes=(*guard.clean_accuracy.notes, *shortcomings(finder)),
     )
+
+
+def confirmed(screening: Screening, found: Registry, known: Registry) -> tuple[Screening, Registry]:
+    """Return a screening that names confirmed triggers and those that were known before, and these triggers.
+
+    A look that turns some clean images, as the digits of a sign do, comes up in one of a hundred clean inputs, as the
+    false-alarm rate promises. It is no trigger: what shows it stays flagged, and counts as a false alarm may.
+
+    Args:
+        screening: what the guard said.
+        found: the triggers that the guard made out, with those which were known.
+        known: triggers that somebody vouches for.
+    """
+    vouched = {trigger.id for trigger in known}
+    triggers = Registry([trigger for trigger in found if trigger.confirmed or trigger.id in vouched])
+    named = np.isin(screening.trigger_ids, [trigger.id for trigger in triggers])
+    return replace(screening, trigger_ids=np.where(named, screening.trigger_ids, "")), triggers
 
 
 def saved_seconds(classifier: Classifier) -> float:

@@ -10,6 +10,9 @@ import numpy as np
 
 from foretaste.samples import Images, Mask
 
+LEAST_FLIP_RATE = 0.8
+"""Share of clean images that a patch turns at least, to be called a trigger (Udeshi et al. 2022, section 3)."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trigger:
@@ -32,6 +35,11 @@ class Trigger:
     target: int | None
     flip_rate: float
     n_confirmed: int
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether it turns as many clean images as a trigger does, and seldom what is natural."""
+        return self.flip_rate >= LEAST_FLIP_RATE
 
     @cached_property
     def id(self) -> str:
