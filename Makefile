@@ -2,7 +2,7 @@
 .PHONY: demo test lint docs build
 
 demo:
-	@scripts/install
+	@scripts/install core
 	.venv/bin/foretaste demo
 
 test:
