@@ -9,7 +9,6 @@ import typer
 
 from foretaste.cli.output import say
 from foretaste.errors import ForetasteError
-from foretaste.samples import listed
 
 if TYPE_CHECKING:
     from foretaste.inspectors.diagnosis import Diagnosis
@@ -64,6 +63,8 @@ def demo(
 
 def said(diagnosis: Diagnosis, classes: tuple[str, ...]) -> str:
     """Say in a few words what an inspector found."""
+    from foretaste.samples import listed
+
     if not diagnosis.backdoored:
         return "nothing"
     sizes = [one.patch.mask.shape for one in diagnosis.reconstructions if one.patch is not None]
