@@ -44,6 +44,20 @@ def test_a_trigger_found_once_protects_the_next_request(serve: "Serve", draw: "D
     assert running.answers(images) == (labels.tolist(), ["pending"] * 8)
 
 
+def test_a_look_that_turns_some_clean_images_is_not_put_in_force(
+    serve: "Serve", draw: "Draw", stamped: Stamp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foretaste.guards.trigger.LEAST_FLIP_RATE", 1.01)
+    running = serve()
+    trojaned = stamped(draw(6, 1)[0])
+    running.answers(trojaned)
+    running.settle()
+    # Each is flagged for itself; none stops another.
+    assert {(row.verdict, row.trigger) for row in rows(running)} == {("trojaned", "")}
+    assert len(running.gateway.registry.active) == 0
+    assert not rows(running, triggers)
+
+
 def test_earlier_records_are_corrected(serve: "Serve", draw: "Draw", stamped: Stamp) -> None:
     running = serve()
     images, labels = draw(6, 1)

@@ -231,7 +231,10 @@ class Searcher:
         self._correct(revisions)
 
     def _publish(self, finder: Reconstructing, before: set[str]) -> dict[str, str]:
-        """Put found triggers in force for all workers; return under which ids others have found them."""
+        """Put found triggers in force for all workers; return under which ids they are on record, "" if they are not.
+
+        A look that turns some clean images is none: in force, it would stop whatever shows it, again and again.
+        """
         here = {trigger.id: trigger for trigger in finder.registry}
         replaced = {}
         if isinstance(finder, NEOScreener):
@@ -240,11 +243,12 @@ class Searcher:
             replaced = {old: better for old, better in latest.items() if better in here}
         found = [trigger for trigger in here.values() if trigger.id not in before]
         dropped = self._registry.dropped
-        stands_for = self._registry.publish(found, replaced)
+        doubtful = {one.id for one in found if not one.confirmed and one.id not in replaced.values()}
+        stands_for = self._registry.publish([one for one in found if one.id not in doubtful], replaced)
         self._metrics.triggers_dropped.inc(self._registry.dropped - dropped)
         self.look_back(self._registry.refresh())
         self._metrics.triggers.set(len(self._registry.active))
-        return dict(stands_for)
+        return {**dict.fromkeys(doubtful, ""), **stands_for}
 
     def _read(self, screening: Screening, stands_for: dict[str, str]) -> list[Seen]:
         """Return what the guard says of each input, less what a person knows better."""
