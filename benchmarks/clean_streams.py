@@ -20,7 +20,6 @@ import numpy as np
 from record import RESULTS, head
 
 from foretaste import io, scan
-from foretaste.classifiers.counting import Counted
 from foretaste.classifiers.torch_module import TorchModule
 from foretaste.guards.finding import Conclusion
 from foretaste.io import atomic_json
@@ -75,7 +74,7 @@ def measure(case: Case, method: str, streams: int) -> dict[str, Any]:
     """Return what each stream came to."""
     samples, others = sets(case.data)
     part = samples if len(samples) <= case.train else samples.split(case.train, np.random.default_rng(1))[0]
-    classifier = Counted(TorchModule(train(part, net=case.net, plan=case.plan, seed=0).net))
+    classifier = TorchModule(train(part, net=case.net, plan=case.plan, seed=0).net)
     found = []
     for seed in range(streams):
         clean, rest = others.split(CLEAN, np.random.default_rng([seed, 1]))

@@ -79,7 +79,7 @@ class Story:
         n_found: poison samples that were flagged.
         n_false_alarms: other samples that were flagged.
         guarded: what the guard made of inputs of the first model.
-        classes: their names.
+        classes: the names of the K classes.
     """
 
     before: Outcome

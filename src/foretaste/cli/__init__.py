@@ -100,19 +100,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if session.debug:
             traceback.print_exc(file=sys.stderr)
-        exit_code = error.exit_code if isinstance(error, ForetasteError) else ForetasteError.exit_code
-        return fail(sentence(error), exit_code, error.details if isinstance(error, UsageError) else ())
+        told = error if isinstance(error, ForetasteError) else ForetasteError(sentence(error))
+        return fail(told.sentence, told.exit_code, told.details)
     if status == INTERRUPTED:
         typer.echo("interrupted; start again with the same arguments to go on", err=True)
     return status or 0
 
 
 def sentence(error: Exception) -> str:
-    """Say in one sentence what went wrong."""
-    if isinstance(error, UsageError):
-        return error.sentence
-    if isinstance(error, ForetasteError):
-        return str(error)
+    """Say in one sentence what went wrong that nobody had foreseen."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return f"unexpected {type(error).__name__}: {error} (run foretaste --debug … for the traceback)"

@@ -11,7 +11,7 @@ import numpy as np
 from foretaste.samples import Images, Mask
 
 LEAST_FLIP_RATE = 0.8
-"""Share of clean images that a patch turns at least, to be called a trigger (Udeshi et al. 2022, section 3)."""
+"""Share of clean images that a patch turns at least, to be called a trigger (Udeshi et al. 2022, arXiv:1908.02203)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,7 +38,7 @@ class Trigger:
 
     @property
     def confirmed(self) -> bool:
-        """Whether it turns as many clean images as a trigger does, and seldom what is natural."""
+        """Whether it turns as many clean images as a trigger does, and a natural look seldom."""
         return self.flip_rate >= LEAST_FLIP_RATE
 
     @cached_property

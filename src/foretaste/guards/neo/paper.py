@@ -20,7 +20,7 @@ from foretaste.guards.neo.references import References
 from foretaste.guards.neo.regions import Box, paste
 from foretaste.guards.neo.registry import Registry
 from foretaste.guards.threshold_screener import check_shape
-from foretaste.guards.trigger import Trigger
+from foretaste.guards.trigger import LEAST_FLIP_RATE, Trigger
 from foretaste.progress import OnProgress, Progress, silent
 from foretaste.samples import Images, Mask, Samples
 
@@ -48,7 +48,7 @@ class NEOPaper:
     size: float = 0.1
     positions: int | None = None
     n_confirm: int = 20
-    threshold: float = 0.8
+    threshold: float = LEAST_FLIP_RATE
 
     def __post_init__(self) -> None:
         for holds, complaint in (
