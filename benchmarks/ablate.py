@@ -1,11 +1,13 @@
-"""Turn off the steps of Confusion Training one by one, on small sets with and without poison.
+"""Measure Confusion Training on sets with and without poison, as it is or with one of its steps turned off.
 
 Run as ``python benchmarks/ablate.py --cells gtsrb-badnets gtsrb-noise`` with FORETASTE_DATA naming the folder of the
 data sets. A cell is a set and what is done to it; ``--variants`` chooses what is turned off. The sets are the signs
 (5,500 of them), a quarter of GTSRB, of CIFAR-10, and of Fashion-MNIST (as Debian's ``dataset-fashion-mnist`` installs
-it); ``--one-in 1`` takes all of them, ``--one-in 16`` a quarter of that. Results are kept in
-``benchmarks/results/ablate.json``, one entry per cell, seed and variant; what is there already of the same commit is
-not measured again.
+it); ``--one-in 1`` takes all of them, ``--one-in 16`` a quarter of that. ``--jobs 2`` measures two at a time, each on
+half of the cores.
+
+Results are kept in ``benchmarks/results/ablate.json``, all of one version: the last commit that changed what the
+method depends on. What is there of this version is not measured again; what is there of another one is dropped.
 """
 
 from __future__ import annotations
@@ -13,14 +15,18 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import multiprocessing
 import os
+import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.random import Generator
 from record import RESULTS, head
 
@@ -52,6 +58,19 @@ CLEAN = 500
 TARGETS = {"signs": 3, "gtsrb": 2, "cifar10": 0, "fmnist": 5}
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 GARMENTS = "top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"
+
+DEPENDS_ON = tuple(
+    f"src/foretaste/{part}"
+    for part in (
+        "attacks",
+        "cleansers/_base",
+        "cleansers/confusion_training",
+        "cleansers/pixel_spectral_signatures.py",
+        "nets",
+        "training.py",
+    )
+)
+"""A result stays good until one of these changes."""
 
 ATTACKS: dict[str, Callable[[int], Attack]] = {
     "badnets": lambda target: BadNets(rate=0.01, target=target),
@@ -169,6 +188,58 @@ def cell(name: str, seed: int, share: int) -> tuple[Samples, Samples, Mask, Mask
     return poisoned.samples, clean, poisoned.poison, poisoned.cover
 
 
+@dataclass(frozen=True)
+class Case:
+    """One measurement: a cell, how much of it, and how it is inspected."""
+
+    cell: str
+    one_in: int
+    seed: int
+    clean: bool
+    variant: str
+
+    def __str__(self) -> str:
+        return f"{self.cell}, one in {self.one_in}, seed {self.seed}, clean {self.clean}, {self.variant}"
+
+
+def measure(case: Case) -> dict[str, Any]:
+    """Inspect a set, and compare the verdict with the truth."""
+    samples, clean, poison, cover = cell(case.cell, case.seed, case.one_in)
+    method = replace(ConfusionTraining(), **VARIANTS[case.variant])
+    began, worked = time.perf_counter(), time.process_time()
+    verdict = method.inspect(samples, clean if case.clean else None, seed=case.seed)
+    seconds, worked = time.perf_counter() - began, time.process_time() - worked
+    natural = ~poison & ~cover
+    return {
+        "n": len(samples),
+        "poison": int(poison.sum()),
+        "cover": int(cover.sum()),
+        "tpr": round(float(verdict.flagged[poison].mean()), 4) if poison.any() else None,
+        "auroc": round(verdict.compare(poison).auroc, 4) if poison.any() else None,
+        "natural_flagged": int(verdict.flagged[natural].sum()),
+        "cover_flagged": int(verdict.flagged[cover].sum()),
+        "condemned": list(verdict.suspect_classes),
+        "seconds": round(seconds, 1),
+        "cpu_seconds": round(worked, 1),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def version() -> str:
+    """Return the last commit that changed what the method depends on.
+
+    Raises:
+        SystemExit: something of it is not committed.
+    """
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+    if git("status", "--porcelain", "--", *DEPENDS_ON):
+        raise SystemExit("commit first: a result says which version it is of")
+    return git("log", "-1", "--format=%h", "--", *DEPENDS_ON)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", nargs="+", required=True)
@@ -176,37 +247,33 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--without-clean", action="store_true", help="inspect without a clean set")
     parser.add_argument("--one-in", type=int, default=SHARE, metavar="N", help="take one sample in N of each set")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="measure so many at a time")
     options = parser.parse_args()
+    about = head() | {"version": version()}
     results: dict[str, Any] = json.loads(OUT.read_text()) if OUT.exists() else {}
-    for name in options.cells:
-        for seed in options.seeds:
-            samples, clean, poison, cover = cell(name, seed, options.one_in)
-            for variant in options.variants:
-                clean_set = "without" if options.without_clean else "with"
-                size = {1: ", whole", SHARE: ""}.get(options.one_in, f", one in {options.one_in}")
-                key = f"{name}{size}, seed {seed}, {clean_set} clean set, {variant}"
-                about = head()
-                if results.get(key, {}).get("commit") == about["commit"]:
-                    continue
-                began, worked = time.perf_counter(), time.process_time()
-                method = replace(ConfusionTraining(), **VARIANTS[variant])
-                verdict = method.inspect(samples, None if options.without_clean else clean, seed=seed)
-                natural = ~poison & ~cover
-                results[key] = about | {
-                    "n": len(samples),
-                    "poison": int(poison.sum()),
-                    "tpr": round(float(verdict.flagged[poison].mean()), 4) if poison.any() else None,
-                    "auroc": round(verdict.compare(poison).auroc, 4) if poison.any() else None,
-                    "natural_flagged": int(verdict.flagged[natural].sum()),
-                    "cover_flagged": int(verdict.flagged[cover].sum()),
-                    "condemned": list(verdict.suspect_classes),
-                    "seconds": round(time.perf_counter() - began, 1),
-                    "cpu_seconds": round(time.process_time() - worked, 1),
-                }
-                print(
-                    key, {what: results[key][what] for what in ("tpr", "natural_flagged", "cover_flagged", "seconds")}
-                )
-                atomic_json(OUT, results)
+    if results.get("version") != about["version"]:
+        results = {"version": about["version"], "cases": {}}
+    cases = [
+        Case(name, options.one_in, seed, not options.without_clean, variant)
+        for name in options.cells
+        for seed in options.seeds
+        for variant in options.variants
+    ]
+    threads = max((os.cpu_count() or 1) // options.jobs, 1)
+    with ProcessPoolExecutor(
+        options.jobs,
+        # Threads of torch do not survive a fork.
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=torch.set_num_threads,
+        initargs=(threads,),
+    ) as pool:
+        running = {pool.submit(measure, case): case for case in cases if str(case) not in results["cases"]}
+        for done in as_completed(running):
+            case, row = running[done], done.result()
+            results["cases"][str(case)] = about | asdict(case) | row
+            shown = ("tpr", "natural_flagged", "cover_flagged", "seconds")
+            print(case, {what: row[what] for what in shown}, flush=True)
+            atomic_json(OUT, results)
 
 
 if __name__ == "__main__":

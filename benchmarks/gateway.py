@@ -9,7 +9,9 @@ the loopback interface, and share its cores.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import http.client
+import itertools
 import json
 import os
 import queue
@@ -31,16 +33,23 @@ import httpx
 import numpy as np
 import psutil
 import sqlalchemy as sa
+import uvicorn
 from record import RESULTS, head
 
 from foretaste.attacks import BadNets, stamp_inputs
 from foretaste.classifiers.protocol_codec import JSON_LENGTH, CodecError, decode, encode
 from foretaste.gateway.demo import Backdoored, free_port, make
+from foretaste.gateway.model_server import model_app
 from foretaste.io.atomic import atomic_json
 from foretaste.io.signs import draw_signs
 
 DATABASE = "records.sqlite"
-SERVER = "from foretaste.gateway.demo import serve_model; serve_model({model!r}, {shape}, {port})"
+SERVER = (
+    "import sys; sys.path.insert(0, {here!r}); import gateway; gateway.serve({model!r}, {shape}, {port}, {seconds})"
+)
+LONGER = 0.0, 0.02
+"""Seconds that the model server's answers take longer than the small model of the benchmark: as it is, and as with a
+larger model on an accelerator."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +99,23 @@ def wait_for(url: str, running: subprocess.Popen[bytes], log: Path, seconds: flo
     raise SystemExit(f"a server did not start: {log.read_text()[-2000:]}")
 
 
-def model_server(backdoored: Backdoored, port: int) -> list[str]:
-    """Return the command of the bare model server."""
-    code = SERVER.format(model=str(backdoored.model), shape=backdoored.sample_shape, port=port)
+def model_server(backdoored: Backdoored, port: int, seconds: float = 0.0) -> list[str]:
+    """Return the command of the bare model server, whose answers take so many seconds longer."""
+    here, shape = str(Path(__file__).parent), backdoored.sample_shape
+    code = SERVER.format(here=here, model=str(backdoored.model), shape=shape, port=port, seconds=seconds)
     return [sys.executable, "-c", code]
+
+
+def serve(model: str, sample_shape: tuple[int, int, int], port: int, seconds: float) -> None:
+    """Serve a model until the process ends; each answer takes so many seconds longer."""
+    served = model_app(model, sample_shape, "signs")
+
+    async def slower(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"].endswith("/infer"):
+            await asyncio.sleep(seconds)
+        await served(scope, receive, send)
+
+    uvicorn.run(slower, host="127.0.0.1", port=port, log_level="warning")
 
 
 def gateway(backdoored: Backdoored, upstream: str, port: int, folder: Path, *more: str) -> list[str]:
@@ -195,49 +217,48 @@ def learn(url: str) -> None:
 
 def overhead(n: int, backdoored: Backdoored, folder: Path) -> dict[str, Any]:
     """Time the model server with and without the gateway, in turns, once the trigger is known."""
+    with both(backdoored, folder) as (guarded, _):
+        learn(guarded)
+    return {
+        "servers": [overhead_before(n, backdoored, folder, longer) for longer in LONGER],
+        "fsync_ms": fsync_ms(folder),
+    }
+
+
+def overhead_before(n: int, backdoored: Backdoored, folder: Path, longer: float) -> dict[str, Any]:
+    """Time a model server whose answers take so many seconds longer, with and without the gateway, in turns."""
     rows = []
     model_port, port = free_port(), free_port()
     direct, guarded = (f"http://127.0.0.1:{one}/v2/models/signs" for one in (model_port, port))
+    ready = f"http://127.0.0.1:{port}/v2/health/ready"
     with (
-        process(model_server(backdoored, model_port), f"{direct}/ready", folder / "log"),
-        process(gateway(backdoored, direct, port, folder), f"http://127.0.0.1:{port}/v2/health/ready", folder / "log"),
+        process(model_server(backdoored, model_port, longer), f"{direct}/ready", folder / "log"),
+        # The search is given what it may cost on a busy server: a query per input.
+        process(gateway(backdoored, direct, port, folder, "--search-budget", "1"), ready, folder / "log"),
     ):
-        learn(guarded)
-    # Known from here on; the search is given what it may cost on a busy server: a query per input.
-    more = ("--search-budget", "1")
-    with (
-        process(model_server(backdoored, model_port), f"{direct}/ready", folder / "log"),
-        process(
-            gateway(backdoored, direct, port, folder, *more),
-            f"http://127.0.0.1:{port}/v2/health/ready",
-            folder / "log",
-        ),
-    ):
-        for batch in (1, 32):
-            for clients in (1, 8):
-                for share in (0.0, 0.01, 0.1):
-                    bodies, _, _ = traffic(max(n // batch, 24), batch, share, seed=batch + clients)
-                    measured: dict[str, dict[str, float]] = {}
-                    for name, url in (("direct", direct), ("gateway", guarded)):
-                        send(url, bodies, range(8), clients)
-                        start = time.perf_counter()
-                        sent = send(url, bodies, range(len(bodies)), clients)
-                        seconds = time.perf_counter() - start
-                        assert all(one.status == 200 for one in sent)
-                        measured[name] = figures(sent, seconds)
-                    before, after = measured["direct"], measured["gateway"]
-                    rows.append(
-                        {
-                            "batch": batch,
-                            "clients": clients,
-                            "trojaned": share,
-                            "requests": len(bodies),
-                            **measured,
-                            "p50_ratio": round(after["p50_ms"] / before["p50_ms"], 2),
-                            "throughput_ratio": round(after["requests_per_second"] / before["requests_per_second"], 2),
-                        }
-                    )
-                    print(rows[-1], flush=True)
+        for batch, clients, share in itertools.product((1, 32), (1, 8), (0.0, 0.01, 0.1)):
+            bodies, _, _ = traffic(max(n // batch, 24), batch, share, seed=batch + clients)
+            measured: dict[str, dict[str, float]] = {}
+            for name, url in (("direct", direct), ("gateway", guarded)):
+                send(url, bodies, range(8), clients)
+                start = time.perf_counter()
+                sent = send(url, bodies, range(len(bodies)), clients)
+                seconds = time.perf_counter() - start
+                assert all(one.status == 200 for one in sent)
+                measured[name] = figures(sent, seconds)
+            before, after = measured["direct"], measured["gateway"]
+            rows.append(
+                {
+                    "batch": batch,
+                    "clients": clients,
+                    "trojaned": share,
+                    "requests": len(bodies),
+                    **measured,
+                    "p50_ratio": round(after["p50_ms"] / before["p50_ms"], 2),
+                    "throughput_ratio": round(after["requests_per_second"] / before["requests_per_second"], 2),
+                }
+            )
+            print(longer, rows[-1], flush=True)
         parts = httpx.get(f"http://127.0.0.1:{port}/metrics").text
     spent = {
         part: round(
@@ -248,7 +269,7 @@ def overhead(n: int, backdoored: Backdoored, folder: Path) -> dict[str, Any]:
         )
         for part in ("model", "screening", "records", "all")
     }
-    return {"cases": rows, "mean_ms_by_part": spent, "fsync_ms": fsync_ms(folder)}
+    return {"longer_ms": round(1000 * longer), "cases": rows, "mean_ms_by_part": spent}
 
 
 def value(exposition: str, name: str) -> float:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
+
+from scipy.stats import binomtest
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "results.md"
@@ -20,6 +22,8 @@ GUARDED = {
     "orl": "ORL faces",
     "digits": "digits on black",
 }
+DATA = "gtsrb", "cifar10", "fmnist", "signs"
+"""The data sets that Confusion Training is measured on, in the order of the tables."""
 
 
 def guarding(file: str) -> Iterator[str]:
@@ -88,26 +92,99 @@ def share(value: float | None) -> str:
     return "–" if value is None else f"{value:.2%}".replace("%", " %")
 
 
-def ablated() -> Iterator[str]:
-    """Yield the rows of the small sets: what was found with each step of Confusion Training turned off."""
-    path = HERE / "results" / "ablate.json"
-    results: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
+def measured() -> list[dict[str, Any]]:
+    """Return what ``ablate.py`` measured."""
+    return list(json.loads((HERE / "results" / "ablate.json").read_text())["cases"].values())
+
+
+def grouped(cases: Iterable[dict[str, Any]], *by: str) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
+    """Return the cases by the values of some of their fields, in the order of their first."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for case in cases:
+        groups.setdefault(tuple(case[field] for field in by), []).append(case)
+    return groups
+
+
+def found() -> Iterator[str]:
+    """Yield the table of what Confusion Training finds: one line per data set, attack and clean set, over seeds."""
     yield (
-        "| set, seed, clean set, variant | poison | TPR | AUROC | clean flagged | cover flagged | time "
-        "| processor time | commit |"
+        "| data | attack | images, poison | clean set | seeds | TPR (worst) | AUROC | clean flagged | cover flagged "
+        "| time | processor time |"
     )
-    yield "|---|---|---|---|---|---|---|---|---|"
-    for name, row in results.items():
-        auroc = "–" if row["auroc"] is None else f"{row['auroc']:.4f}"
+    yield "|---|---|---|---|---|---|---|---|---|---|---|"
+    cases = [case for case in measured() if case["variant"] == "default" and case["poison"]]
+    for (cell, one_in, clean), rows in sorted(grouped(cases, "cell", "one_in", "clean").items(), key=found_order):
+        data, attack = cell.split("-", 1)
+        rates = [row["tpr"] for row in rows]
         yield (
-            f"| {name} | {row['poison']} | {share(row['tpr'])} | {auroc} | {row['natural_flagged']} of {row['n']:,} "
-            f"| {row['cover_flagged']} | {row['seconds']:.0f} s | {row['cpu_seconds']:.0f} s "
-            f"| {row['commit']} |"
+            f"| {part(data, one_in)} | {attack} | {rows[0]['n']:,}, {rows[0]['poison']:,} | {500 if clean else 'none'} "
+            f"| {len(rows)} | {share(mean(rates))} ({share(min(rates))}) | {min(row['auroc'] for row in rows):.4f} "
+            f"| {sum(row['natural_flagged'] for row in rows)} "
+            f"| {sum(row['cover_flagged'] for row in rows) if rows[0]['cover'] else '–'} "
+            f"| {mean(row['seconds'] for row in rows):.0f} s | {mean(row['cpu_seconds'] for row in rows):.0f} s |"
         )
 
 
+def found_order(group: tuple[tuple[Any, ...], Any]) -> tuple[Any, ...]:
+    """Return what the lines are sorted by: whole sets first, with a clean set first."""
+    cell, one_in, clean = group[0]
+    data, attack = cell.split("-", 1)
+    return DATA.index(data), one_in, not clean, attack
+
+
+def part(data: str, one_in: int) -> str:
+    """Name a data set, or the part of it that is taken."""
+    name = GUARDED.get(data, "Fashion-MNIST")
+    return name if one_in == 1 else f"{name}, one in {one_in if data != 'signs' else max(one_in // 4, 1)}"
+
+
+def quiet() -> Iterator[str]:
+    """Yield the table of sets without poison: how many runs condemn a class, by what is odd about the set."""
+    yield "| set | clean set | runs | runs that condemn a class | 95 % interval | images flagged | data |"
+    yield "|---|---|---|---|---|---|---|"
+    cases = [case for case in measured() if case["variant"] == "default" and not case["poison"]]
+    for case in cases:
+        case["data"], case["kind"] = case["cell"].split("-", 1)
+    # What carries a benign mark under right labels cannot be told from clean-label poison: it is shown, not counted.
+    promised = [case for case in cases if case["kind"] != "benign-mark"]
+    groups = [*sorted(grouped(cases, "kind", "clean").items()), *sorted(grouped(promised, "clean").items())]
+    for key, rows in groups:
+        condemned = sum(bool(row["condemned"]) for row in rows)
+        low, high = binomtest(condemned, len(rows)).proportion_ci(method="exact")
+        data = ", ".join(sorted({part(row["data"], row["one_in"]) for row in rows}))
+        yield (
+            f"| {key[0] if len(key) > 1 else '**all but benign-mark**'} | {500 if key[-1] else 'none'} | {len(rows)} "
+            f"| {condemned} | {share(low)} to {share(high)} "
+            f"| {sum(row['natural_flagged'] for row in rows)} of {sum(row['n'] for row in rows):,} | {data} |"
+        )
+
+
+def ablation() -> Iterator[str]:
+    """Yield the table of what each step buys: TPR and clean images flagged with it turned off, and processor time."""
+    cases = measured()
+    varied = {(case["cell"], case["one_in"], case["seed"]) for case in cases if case["variant"] != "default"}
+    cases = [case for case in cases if (case["cell"], case["one_in"], case["seed"]) in varied and case["clean"]]
+    columns = sorted(grouped(cases, "cell", "one_in"), key=lambda column: found_order(((*column, True), None)))
+    names = [f"{part(cell.split('-', 1)[0], one_in)}: {cell.split('-', 1)[1]}" for cell, one_in in columns]
+    yield f"| turned off | {' | '.join(names)} | processor time |"
+    yield "|---" * (len(names) + 2) + "|"
+    base = {(case["cell"], case["one_in"], case["seed"]): case for case in cases if case["variant"] == "default"}
+    for (variant,), rows in grouped(sorted(cases, key=lambda case: case["variant"] != "default"), "variant").items():
+        entries = []
+        for column in columns:
+            some = [row for row in rows if (row["cell"], row["one_in"]) == column]
+            flagged = sum(row["natural_flagged"] for row in some)
+            rates = [row["tpr"] for row in some if row["tpr"] is not None]
+            entries.append((f"{share(mean(rates))}, " if rates else "") + f"{flagged}" if some else "–")
+        pairs = [(row, base[row["cell"], row["one_in"], row["seed"]]) for row in rows]
+        spent = sum(row["cpu_seconds"] for row, _ in pairs) / sum(row["cpu_seconds"] for _, row in pairs)
+        yield f"| {'nothing' if variant == 'default' else variant} | {' | '.join(entries)} | {spent:.2f} × |"
+
+
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
-    "ablate": ablated,
+    "found": found,
+    "quiet": quiet,
+    "ablation": ablation,
     "guard": partial(guarding, "guard.json"),
     "guard before": partial(guarding, "guard-before.json"),
     "false alarms": false_alarms,
