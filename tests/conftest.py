@@ -106,6 +106,28 @@ def check_sarif() -> CheckSarif:
     return check
 
 
+Launch = Callable[..., "subprocess.CompletedProcess[str]"]
+"""Runs foretaste with these arguments in two processes that share the work."""
+
+
+@pytest.fixture
+def launch() -> Launch:
+    """Return what runs foretaste under ``accelerate launch``."""
+    settings = "--cpu --num_processes=2 --num_machines=1 --mixed_precision=no --dynamo_backend=no --main_process_port=0"
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "accelerate.commands.launch", *settings.split(), "-m", "foretaste", *arguments],
+            env=os.environ | {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"},
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
+
+    return run
+
+
 SmallSigns = Callable[[int, int], "Samples"]
 """Draws so many signs from this seed, of 16 pixels, half of what they have elsewhere."""
 

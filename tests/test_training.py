@@ -1,8 +1,8 @@
+from __future__ import annotations
+
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -16,6 +16,9 @@ from foretaste.nets import build
 from foretaste.progress import OnProgress, Progress, silent
 from foretaste.samples import Samples
 from foretaste.training import SGD, Batches, TrainingPlan, augment, draws, fingerprint, noisy, patchwork, predict, train
+
+if TYPE_CHECKING:
+    from tests.conftest import Launch
 
 QUICK = TrainingPlan(epochs=2, batch_size=32, width=4)
 
@@ -280,36 +283,10 @@ def test_a_memory_mapped_set_trains_to_the_same_weights(tmp_path: Path) -> None:
     assert same(train(samples, plan=QUICK).net, train(mapped, plan=QUICK).net)
 
 
-def test_two_processes_train_one_net(tmp_path: Path) -> None:
+def test_two_processes_train_one_net(launch: Launch, tmp_path: Path) -> None:
     samples = blobs()
     np.savez(tmp_path / "set.npz", x=samples.inputs, y=samples.labels)
-    launch = [
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes=2",
-        "--num_machines=1",
-        "--mixed_precision=no",
-    ]
-    launch += ["--dynamo_backend=no", "--main_process_port=0"]
-    verb = [
-        "-m",
-        "foretaste",
-        "train",
-        str(tmp_path / "set.npz"),
-        "--epochs=15",
-        "--json",
-        "--out",
-        str(tmp_path / "out"),
-    ]
-    run = subprocess.run(
-        [sys.executable, *launch, *verb],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    run = launch("train", str(tmp_path / "set.npz"), "--epochs=15", "--json", "--out", str(tmp_path / "out"))
     assert run.returncode == 0, run.stderr
     metrics = json.loads(run.stdout)
     assert metrics["train_accuracy"] >= 0.9

@@ -16,8 +16,10 @@ import pytest
 from PIL import Image
 
 from foretaste import cli, io
+from foretaste.attacks import BadNets, poison_training_set
 from foretaste.classifiers.classifier import Classifier
 from foretaste.cleansers import CLEANSERS
+from foretaste.cleansers.confusion_training import ConfusionTraining
 from foretaste.cleansers.verdict import ClassEvidence, Verdict
 from foretaste.errors import ForetasteError
 from foretaste.guards.neo.registry import Registry
@@ -26,7 +28,7 @@ from foretaste.progress import OnProgress, Progress
 from foretaste.samples import Samples
 
 if TYPE_CHECKING:
-    from tests.conftest import CheckJson, CheckSarif
+    from tests.conftest import CheckJson, CheckSarif, Launch, SmallSigns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -478,3 +480,25 @@ def test_names_in_the_set_cannot_control_the_terminal(
     text = capsys.readouterr().out
     assert "\x1b" not in text
     assert "  class dog\\x1b[2J\\nnothing found: 1 of 12 samples" in text
+
+
+# Several processes.
+
+
+def test_two_processes_come_to_the_verdict_of_one(launch: "Launch", small_signs: "SmallSigns", tmp_path: Path) -> None:
+    poisoned = poison_training_set(small_signs(800, 0), BadNets(rate=0.04, target=3, size=0.2), seed=0)
+    clean = small_signs(200, 9)
+    for name, samples in (("set", poisoned.samples), ("clean", clean)):
+        np.savez(tmp_path / f"{name}.npz", x=samples.inputs, y=samples.labels)
+    quick = {"folds": 2, "base_steps": 150, "view_steps": 150, "network_steps": 40, "detector_steps": 60}
+    settings = [f"--set={name}={value}" for name, value in quick.items()]
+    out = tmp_path / "out"
+    run = launch(
+        "cleanse", str(tmp_path / "set.npz"), f"--clean={tmp_path / 'clean.npz'}", f"--out={out}", "--json", *settings
+    )
+    assert (out / "summary.json").exists(), run.stderr
+    flagged = pq.read_table(out / "verdicts.parquet")["flagged"].to_numpy()
+    alone = ConfusionTraining(**quick).inspect(poisoned.samples, clean)
+    assert poisoned.poison[flagged].mean() == 1
+    np.testing.assert_array_equal(flagged, alone.flagged)
+    assert not (out / ".work").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -86,14 +87,15 @@ def cleanse(
 
     The exit code is 1 if there is poison and 0 if not; --fail-on sets another policy.
 
-    A run that was stopped goes on where it was when it is started again with the same arguments.
+    A run that was stopped goes on where it was when it is started again with the same arguments. Several processes
+    share the training under accelerate launch; the first of them writes.
     """
     from foretaste import cleansers, io
     from foretaste.classifiers import open_classifier
     from foretaste.cli.fields import parse_settings
     from foretaste.cli.output import place_of, truth_of_training_set, whole
     from foretaste.cli.progress import bars
-    from foretaste.cli.results_folder import ResultsFolder
+    from foretaste.cli.results_folder import WORK, ResultsFolder, leads
     from foretaste.io.sources import left_out
     from foretaste.report.results import COPIES, FILES, save_cleanse
     from foretaste.report.sarif import cleanse_log
@@ -104,7 +106,11 @@ def cleanse(
         if (out / name).exists():
             raise UsageError(f"{out / name} is left of an earlier run; remove it, or choose another folder")
     poison = cover = registry = None
-    with ResultsFolder(out, FILES, (source, clean, truth, model), sarif) as folder, bars(quiet=as_json) as show:
+    with ExitStack() as stack:
+        folder = None
+        if leads():
+            folder = stack.enter_context(ResultsFolder(out, FILES, (source, clean, truth, model), sarif))
+        show = stack.enter_context(bars(quiet=as_json or folder is None))
         classifier = None if model is None else open_classifier(model)
         read = partial(
             io.read,
@@ -125,10 +131,13 @@ def cleanse(
             poison, cover = marks.poison, marks.cover
         trusted = None if clean is None else whole(read(clean, use="compare", like=inspected), clean)
         samples, trusted, _ = cleansers.prepare(samples, trusted, seed)
-        folder.start()
+        if folder is not None:
+            folder.start()
         verdict = cleansers.cleanse(
-            samples, trusted, method=method, seed=seed, workdir=folder.work, on_progress=show, **hyperparameters
+            samples, trusted, method=method, seed=seed, workdir=out / WORK, on_progress=show, **hyperparameters
         )
+        if folder is None:
+            return 0
         if classifier is not None and verdict.flagged.any():
             registry, notes = reconstruct(classifier, samples, trusted, verdict, seed, show)
             verdict = replace(verdict, notes=verdict.notes + notes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -20,6 +21,11 @@ WORK = ".work"
 """The folder inside where a run keeps what it needs to go on after it was killed, until it is done."""
 TRIGGERS = "triggers"
 """The folder inside with pictures of triggers."""
+
+
+def leads() -> bool:
+    """Say whether this process writes the results: of several that accelerate started, the first does."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 class ResultsFolder:

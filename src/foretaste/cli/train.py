@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import ExitStack
 from functools import partial
 from typing import Annotated
@@ -46,17 +45,15 @@ def train(
     from foretaste import io, training
     from foretaste.cli.output import whole
     from foretaste.cli.progress import bars
-    from foretaste.cli.results_folder import ResultsFolder
+    from foretaste.cli.results_folder import ResultsFolder, leads
     from foretaste.io.atomic import atomic_json
     from foretaste.nets import outline
     from foretaste.nets.export import export_onnx, save
     from foretaste.samples import alike, renumbered
 
     plan = training.TrainingPlan() if epochs is None else training.TrainingPlan(epochs=epochs)
-    # Of several processes that accelerate started, the first writes.
-    leads = int(os.environ.get("RANK", "0")) == 0
     with ExitStack() as stack:
-        folder = stack.enter_context(ResultsFolder(out, FILES, (source, test))) if leads else None
+        folder = stack.enter_context(ResultsFolder(out, FILES, (source, test))) if leads() else None
         show = stack.enter_context(bars(quiet=as_json))
         read = partial(
             io.read,
