@@ -64,7 +64,10 @@ class Whiten(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Whiten a batch."""
-        whitened: Tensor = self.shrink(((images.float() - self.mean) @ self.matrix).permute(0, 3, 1, 2))
+        # As a convolution, which takes a fifth of the time of a product of small matrices.
+        kernel = self.matrix.T[:, :, None, None].contiguous(memory_format=torch.channels_last)
+        pixels = images.float().permute(0, 3, 1, 2)
+        whitened: Tensor = self.shrink(nn.functional.conv2d(pixels, kernel, -self.mean @ self.matrix))
         return whitened
 
 

@@ -60,7 +60,7 @@ def network(run: Run, number: int, member: int, excluded: Mask, on_progress: OnP
     plan = TrainingPlan()
     batches = Batches(len(rows), plan.batch_size, run.seed + member)
     fewest, most = (passes * batches.per_epoch for passes in (method.fewest_passes, method.most_passes))
-    steps = np.clip(method.base_steps, fewest, most) * (method.later_steps if number > 0 else 1)
+    steps = int(np.clip(method.base_steps, fewest, most))
 
     def loss_of_step(net: nn.Module, step: int) -> Tensor:
         images, labels = run.data.batch(compute.share(rows[batches(step)]))
@@ -80,7 +80,7 @@ def network(run: Run, number: int, member: int, excluded: Mask, on_progress: OnP
     optimise(
         net,
         loss_of_step,
-        steps=round(steps),
+        steps=steps,
         sgd=plan.sgd(),
         compute=compute,
         phase=f"base network {member + 1}",

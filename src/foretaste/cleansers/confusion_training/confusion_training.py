@@ -51,7 +51,6 @@ class ConfusionTraining:
         base_steps: steps of each network of the base model, ≥ 1, within the two bounds that follow.
         fewest_passes: of the base model over the set, ≥ 0: with fewer it would not know the classes.
         most_passes: of the base model over the set, ≥ ``fewest_passes``: with more it would learn rare marks.
-        later_steps: share of the steps that is enough in later rounds, whose images are not altered, in (0, 1].
         shift: images are moved by up to this many pixels each way for the base model, which hides small marks at one
             place, ≥ 0.
         base_noise: standard deviation of the noise in the first round's base model, in values of 0 to 255, ≥ 0.
@@ -87,10 +86,9 @@ class ConfusionTraining:
 
     rounds: int = 2
     folds: int = 3
-    base_steps: int = 600
-    fewest_passes: int = 6
+    base_steps: int = 400
+    fewest_passes: int = 4
     most_passes: int = 50
-    later_steps: float = 2 / 3
     shift: int = 3
     base_noise: float = 20.0
     ridge: float = 0.1
@@ -130,7 +128,6 @@ class ConfusionTraining:
             check(getattr(self, name) >= 0, f"{name} must be 0 or more")
         check(self.folds >= 2, "folds must be 2 or more")
         check(self.most_passes >= max(self.fewest_passes, 1), "most_passes must be 1 or more, and ≥ fewest_passes")
-        check(0 < self.later_steps <= 1, "later_steps must be in (0, 1]")
         check(self.batch_size >= 4, "batch_size must be 4 or more")
         check(self.base_noise >= 0, "base_noise must be 0 or more")
         check(self.excluded >= 0, "excluded must be 0 or more")

@@ -144,7 +144,8 @@ class LinearViews(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return ``float32 (N, 2, F, K + 1)`` of raw images ``uint8 (N, H, W, C)``."""
         with torch.no_grad():
-            whitened = self.whiten(images)
+            # In the order that the weights have, neighbours of a row lie side by side.
+            whitened = self.whiten(images).contiguous()
             features = contrast(whitened).flatten(1), sharpness(whitened).flatten(1)
         maps = zip(features, self.weights, self.biases, strict=True)
         outputs = [torch.addmm(bias, values, weight) for values, weight, bias in maps]
