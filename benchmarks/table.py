@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import sys
@@ -181,10 +182,55 @@ def ablation() -> Iterator[str]:
         yield f"| {'nothing' if variant == 'default' else variant} | {' | '.join(entries)} | {spent:.2f} × |"
 
 
+def compared() -> Iterator[str]:
+    """Yield the matrix of the cleansers: TPR and, in brackets, FPR, one line per method, one column per attack."""
+    with (HERE / "results" / "comparison.csv").open(newline="") as file:
+        cases = [case for case in csv.DictReader(file) if not case["failed"]]
+    attacks = list(dict.fromkeys(attack_of(case) for case in cases))
+    yield f"| method | {' | '.join(attacks)} | mean time |"
+    yield "|---" * (len(attacks) + 2) + "|"
+    for (method, oracle), rows in grouped(cases, "method", "oracle").items():
+        by_attack = {attack_of(row): row for row in rows}
+        entries = []
+        for attack in attacks:
+            row = by_attack.get(attack)
+            false = "" if row is None else f"({share(float(row['fpr']))})"
+            entries.append("–" if row is None else f"{share(float(row['tpr']))} {false}" if row["tpr"] else false)
+        seconds = mean(float(row["seconds"]) for row in rows)
+        yield f"| {method}{' (oracle)' if oracle == 'yes' else ''} | {' | '.join(entries)} | {seconds:.0f} s |"
+
+
+def attack_of(case: dict[str, Any]) -> str:
+    """Name what was done to a set of the matrix."""
+    return f"{case['attack']} {float(case['rate']):.0%}".replace("%", " %") if case["rate"] else str(case["attack"])
+
+
+PAPERS = {"blend": "> 90 %", "wanet": "99 %", "dynamic": "99 %", "refool": "≥ 75 %", "trojan-nn": "≈ 100 %"}
+"""What papers report, on their own data, networks and rates."""
+
+
+def attacks() -> Iterator[str]:
+    """Yield the table of how often each attack succeeds, on the small network and at rates that are usual."""
+    cases = json.loads((HERE / "results" / "attacks.json").read_text())["cases"]
+    settings = [(data, strong) for data in ("gtsrb", "cifar10") for strong in (False, True)]
+    titles = [f"{GUARDED[data]}{', stronger' if strong else ''}" for data, strong in settings]
+    yield f"| attack | {' | '.join(titles)} | in its paper |"
+    yield "|---" * (len(titles) + 2) + "|"
+    for (attack,), rows in grouped([case for case in cases if case["net"] == "compact-resnet"], "attack").items():
+        entries = []
+        for setting in settings:
+            some = [row for row in rows if (row["data"], row["stronger"]) == setting]
+            poison = f"{some[0]['poison']:,}" + (f" + {some[0]['cover']:,}" if some[0]["cover"] else "") if some else ""
+            entries.append(f"{poison}: {share(mean(row['attack_success'] for row in some))}" if some else "–")
+        yield f"| {attack} | {' | '.join(entries)} | {PAPERS.get(attack, '–')} |"
+
+
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "found": found,
     "quiet": quiet,
     "ablation": ablation,
+    "compared": compared,
+    "attacks": attacks,
     "guard": partial(guarding, "guard.json"),
     "guard before": partial(guarding, "guard-before.json"),
     "false alarms": false_alarms,
