@@ -205,6 +205,32 @@ def attack_of(case: dict[str, Any]) -> str:
     return f"{case['attack']} {float(case['rate']):.0%}".replace("%", " %") if case["rate"] else str(case["attack"])
 
 
+def inspected() -> Iterator[str]:
+    """Yield the table of the inspectors: how well each tells backdoored models from clean ones."""
+    yield (
+        "| models | method | backdoored, clean | AUROC | cross-entropy | Brier | found, target named | false alarms "
+        "| time | queries |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|---|"
+    for part_, methods in json.loads((HERE / "results" / "inspectors.json").read_text())["summary"].items():
+        for method, row in methods.items():
+            yield (
+                f"| {part_} | {method} | {row['n_backdoored']}, {row['n_clean']} | {number(row['auroc'], 2)} "
+                f"| {number(row['cross_entropy'], 2)} | {number(row['brier'], 2)} "
+                f"| {row['true_positives']}, {row['target_named']} | {row['false_positives']} "
+                f"| {row['seconds_median']:.0f} s | {row['queries_median']:,} |"
+            )
+
+
+def repaired() -> Iterator[str]:
+    """Yield the table of the repairs: accuracy and attack success of one model before and after each."""
+    yield "| method | accuracy | attack success | time |"
+    yield "|---|---|---|---|"
+    for method, row in json.loads((HERE / "results" / "repairs.json").read_text())["cases"].items():
+        seconds = f"{row['seconds']:.0f} s" if "seconds" in row else "–"
+        yield f"| {method} | {share(row['accuracy'])} | {share(row['attack_success'])} | {seconds} |"
+
+
 PAPERS = {"blend": "> 90 %", "wanet": "99 %", "dynamic": "99 %", "refool": "≥ 75 %", "trojan-nn": "≈ 100 %"}
 """What papers report, on their own data, networks and rates."""
 
@@ -231,6 +257,8 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "ablation": ablation,
     "compared": compared,
     "attacks": attacks,
+    "inspectors": inspected,
+    "repairs": repaired,
     "guard": partial(guarding, "guard.json"),
     "guard before": partial(guarding, "guard-before.json"),
     "false alarms": false_alarms,
