@@ -110,19 +110,19 @@ def found() -> Iterator[str]:
     """Yield the table of what Confusion Training finds: one line per data set, attack and clean set, over seeds."""
     yield (
         "| data | attack | images, poison | clean set | seeds | TPR (worst) | AUROC | clean flagged | cover flagged "
-        "| time | processor time |"
+        "| processor time |"
     )
-    yield "|---|---|---|---|---|---|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
     cases = [case for case in measured() if case["variant"] == "default" and case["poison"]]
     for (cell, one_in, clean), rows in sorted(grouped(cases, "cell", "one_in", "clean").items(), key=found_order):
         data, attack = cell.split("-", 1)
         rates = [row["tpr"] for row in rows]
         yield (
             f"| {part(data, one_in)} | {attack} | {rows[0]['n']:,}, {rows[0]['poison']:,} | {500 if clean else 'none'} "
-            f"| {len(rows)} | {share(mean(rates))} ({share(min(rates))}) | {min(row['auroc'] for row in rows):.4f} "
+            f"| {len(rows)} | {share(mean(rates))}{f' ({share(min(rates))})' if len(rows) > 1 else ''} | {min(row['auroc'] for row in rows):.4f} "
             f"| {sum(row['natural_flagged'] for row in rows)} "
             f"| {sum(row['cover_flagged'] for row in rows) if rows[0]['cover'] else '–'} "
-            f"| {mean(row['seconds'] for row in rows):.0f} s | {mean(row['cpu_seconds'] for row in rows):.0f} s |"
+            f"| {mean(row['cpu_seconds'] for row in rows):.0f} s |"
         )
 
 
@@ -163,6 +163,9 @@ def quiet() -> Iterator[str]:
 def ablation() -> Iterator[str]:
     """Yield the table of what each step buys: TPR and clean images flagged with it turned off, and processor time."""
     cases = measured()
+    if all(case["variant"] == "default" for case in cases):
+        yield "Not measured with this version."
+        return
     varied = {(case["cell"], case["one_in"], case["seed"]) for case in cases if case["variant"] != "default"}
     cases = [case for case in cases if (case["cell"], case["one_in"], case["seed"]) in varied and case["clean"]]
     columns = sorted(grouped(cases, "cell", "one_in"), key=lambda column: found_order(((*column, True), None)))
@@ -202,7 +205,9 @@ def compared() -> Iterator[str]:
 
 def attack_of(case: dict[str, Any]) -> str:
     """Name what was done to a set of the matrix."""
-    return f"{case['attack']} {float(case['rate']):.0%}".replace("%", " %") if case["rate"] else str(case["attack"])
+    return (
+        f"{case['attack']} {float(case['rate']):.0%}".replace("%", " %") if case["rate"] else case["attack"] or "none"
+    )
 
 
 def inspected() -> Iterator[str]:
