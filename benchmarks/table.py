@@ -117,9 +117,10 @@ def found() -> Iterator[str]:
     for (cell, one_in, clean), rows in sorted(grouped(cases, "cell", "one_in", "clean").items(), key=found_order):
         data, attack = cell.split("-", 1)
         rates = [row["tpr"] for row in rows]
+        worst = f" ({share(min(rates))})" if len(rows) > 1 else ""
         yield (
             f"| {part(data, one_in)} | {attack} | {rows[0]['n']:,}, {rows[0]['poison']:,} | {500 if clean else 'none'} "
-            f"| {len(rows)} | {share(mean(rates))}{f' ({share(min(rates))})' if len(rows) > 1 else ''} | {min(row['auroc'] for row in rows):.4f} "
+            f"| {len(rows)} | {share(mean(rates))}{worst} | {min(row['auroc'] for row in rows):.4f} "
             f"| {sum(row['natural_flagged'] for row in rows)} "
             f"| {sum(row['cover_flagged'] for row in rows) if rows[0]['cover'] else '–'} "
             f"| {mean(row['cpu_seconds'] for row in rows):.0f} s |"
