@@ -23,10 +23,10 @@ from foretaste import io
 from foretaste.attacks import BadNets, poison_training_set
 from foretaste.io import atomic_json
 from foretaste.io.signs import draw_signs
+from foretaste.report.results import FILES
 
 RESULT = RESULTS / "resume.json"
 POISON_FOUND = 1
-LEFT_BEHIND = {"verdicts.parquet", "cleansed.parquet", "quarantine.parquet", "report.html", "summary.json"}
 
 
 def main() -> int:
@@ -91,7 +91,7 @@ def kill_and_resume(command: list[str], out: Path, moment: float, expected: byte
     phase = phase_reached(out)
     began = time.perf_counter()
     finish(command)
-    left = sorted({path.name for path in out.iterdir()} - LEFT_BEHIND)
+    left = sorted({path.name for path in out.iterdir()} - set(FILES))
     kill = {
         "killed_after_seconds": round(moment, 2),
         "killed": killed,
