@@ -17,18 +17,18 @@ import gzip
 import json
 import multiprocessing
 import os
-import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.random import Generator
-from record import RESULTS, head
+from record import RESULTS, git, head
 
 import foretaste
 from foretaste.attacks import (
@@ -92,10 +92,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no tolerance": {"tolerance": 1.0},
     "no noise in the base model": {"base_noise": 0.0},
     "short base model": {"base_steps": 100, "fewest_passes": 1},
+    "base model without a bound on passes": {"most_passes": 1000},
     "two folds": {"folds": 2},
     "short views": {"view_steps": 80, "network_steps": 40},
     "little confusion": {"lambda_": 1.1},
-    "no bound on its passes": {"most_passes": 1000},
     "no shift": {"shift": 0},
     "no calibration map": {"ridge": 1e6},
     "all passes of the shape view": {"network_passes": 1000},
@@ -166,6 +166,7 @@ def fashion(part: str) -> Samples:
     return Samples.from_arrays(images.reshape(-1, 28, 28, 1), labels.astype(np.int64), GARMENTS)
 
 
+@lru_cache(maxsize=1)  # some attacks train an encoder, and all variants take the same set
 def cell(name: str, seed: int, share: int) -> tuple[Samples, Samples, Mask, Mask]:
     """Return the set of a cell, the clean set, the poison and the cover."""
     data, kind = name.split("-", 1)
@@ -233,13 +234,10 @@ def version() -> str:
     Raises:
         SystemExit: something of it is not committed.
     """
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
-
-    if git("status", "--porcelain", "--", *DEPENDS_ON):
+    commit = git("log", "-1", "--format=%h", "--", *DEPENDS_ON)
+    if not commit or git("status", "--porcelain", "--", *DEPENDS_ON):
         raise SystemExit("commit first: a result says which version it is of")
-    return git("log", "-1", "--format=%h", "--", *DEPENDS_ON)
+    return commit
 
 
 def main() -> None:

@@ -217,7 +217,7 @@ def learn(url: str) -> None:
 
 def overhead(n: int, backdoored: Backdoored, folder: Path) -> dict[str, Any]:
     """Time the model server with and without the gateway, in turns, once the trigger is known."""
-    with both(backdoored, folder) as (guarded, _):
+    with both(backdoored, folder) as (_, guarded, _):
         learn(guarded)
     return {
         "servers": [overhead_before(n, backdoored, folder, longer) for longer in LONGER],
@@ -228,14 +228,8 @@ def overhead(n: int, backdoored: Backdoored, folder: Path) -> dict[str, Any]:
 def overhead_before(n: int, backdoored: Backdoored, folder: Path, longer: float) -> dict[str, Any]:
     """Time a model server whose answers take so many seconds longer, with and without the gateway, in turns."""
     rows = []
-    model_port, port = free_port(), free_port()
-    direct, guarded = (f"http://127.0.0.1:{one}/v2/models/signs" for one in (model_port, port))
-    ready = f"http://127.0.0.1:{port}/v2/health/ready"
-    with (
-        process(model_server(backdoored, model_port, longer), f"{direct}/ready", folder / "log"),
-        # The search is given what it may cost on a busy server: a query per input.
-        process(gateway(backdoored, direct, port, folder, "--search-budget", "1"), ready, folder / "log"),
-    ):
+    # The search is given what it may cost on a busy server: a query per input.
+    with both(backdoored, folder, "--search-budget", "1", longer=longer) as (direct, guarded, _):
         for batch, clients, share in itertools.product((1, 32), (1, 8), (0.0, 0.01, 0.1)):
             bodies, _, _ = traffic(max(n // batch, 24), batch, share, seed=batch + clients)
             measured: dict[str, dict[str, float]] = {}
@@ -259,7 +253,7 @@ def overhead_before(n: int, backdoored: Backdoored, folder: Path, longer: float)
                 }
             )
             print(longer, rows[-1], flush=True)
-        parts = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        parts = httpx.get(httpx.URL(guarded).join("/metrics")).text
     spent = {
         part: round(
             1000
@@ -291,25 +285,27 @@ def fsync_ms(folder: Path) -> float:
 
 
 @contextmanager
-def both(backdoored: Backdoored, folder: Path, *more: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Run a model server and a gateway in front of it."""
+def both(
+    backdoored: Backdoored, folder: Path, *more: str, longer: float = 0.0
+) -> Iterator[tuple[str, str, subprocess.Popen[bytes]]]:
+    """Run a model server and a gateway in front of it; give the model's address at either, and the gateway."""
     model_port, port = free_port(), free_port()
     direct, guarded = (f"http://127.0.0.1:{one}/v2/models/signs" for one in (model_port, port))
     with (
-        process(model_server(backdoored, model_port), f"{direct}/ready", folder / "log"),
+        process(model_server(backdoored, model_port, longer), f"{direct}/ready", folder / "log"),
         process(
             gateway(backdoored, direct, port, folder, *more),
             f"http://127.0.0.1:{port}/v2/health/ready",
             folder / "log",
         ) as running,
     ):
-        yield guarded, running
+        yield direct, guarded, running
 
 
 def load(n: int, backdoored: Backdoored, folder: Path) -> dict[str, Any]:
     """Send many requests from 32 clients; look at memory, errors and records."""
     bodies, _, _ = traffic(2000, 1, 0.01, seed=5)
-    with both(backdoored, folder, "--search-budget", "1") as (url, running):
+    with both(backdoored, folder, "--search-budget", "1") as (_, url, running):
         resident, statuses, ids = [], [], []
         start = time.perf_counter()
         for part in range(10):
@@ -340,7 +336,7 @@ def fuzz(n: int, backdoored: Backdoored, folder: Path) -> dict[str, Any]:
     text, plain = encode({"images": image}, "inputs", binary=False)
     seeds = [(body, headers), (text, plain)]
     statuses: dict[str, int] = {}
-    with both(backdoored, folder, "--search-budget", "0") as (url, running):
+    with both(backdoored, folder, "--search-budget", "0") as (_, url, running):
         address = httpx.URL(url)
 
         def damaged() -> bytes:
@@ -391,7 +387,7 @@ def protection(n: int, backdoored: Backdoored, folder: Path) -> dict[str, Any]:
     direct = f"http://127.0.0.1:{model_port}/v2/models/signs"
     with process(model_server(backdoored, model_port), f"{direct}/ready", folder / "log"):
         bare = {one.row: one.labels[0] for one in send(direct, bodies, range(n), 4)}
-    with both(backdoored, folder) as (url, _):
+    with both(backdoored, folder) as (_, url, _):
         start = time.perf_counter()
         sent = send(url, bodies, range(n), 1)
         seconds = time.perf_counter() - start

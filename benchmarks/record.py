@@ -16,13 +16,18 @@ import torch
 RESULTS = Path(__file__).parent / "results"
 
 
+def git(*arguments: str) -> str:
+    """Return what a git command prints; "" if it fails."""
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout.strip()
+
+
 def head() -> dict[str, Any]:
-    """Say by which command, on what, where and when this was measured."""
+    """Say by which command, on what, where and when this was measured; of paths of this machine the last part alone."""
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv]
     return {
-        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
-        "commit": git.stdout.strip(),
+        "command": shlex.join(["python", f"benchmarks/{Path(words[0]).name}", *words[1:]]),
+        "commit": git("rev-parse", "--short", "HEAD"),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, Python {platform.python_version()}{gpu}",
     }

@@ -173,8 +173,7 @@ class Store:
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
         except sa.exc.SQLAlchemyError as error:
-            cause = getattr(error, "orig", None) or error
-            raise StoreError(f"the records cannot be set up: {str(cause).splitlines()[0]}") from error
+            raise unusable(error, "set up") from error
 
     def close(self) -> None:
         """Close all connections."""
@@ -442,10 +441,10 @@ class Snapshot:
     passed: frozenset[str]
 
 
-def unusable(error: Exception) -> StoreError:
-    """Return what an error of the database or its driver comes to."""
+def unusable(error: Exception, done: str = "used") -> StoreError:
+    """Return what an error of the database or its driver comes to; ``done`` is what the records cannot be."""
     cause = getattr(error, "orig", None) or error
-    return StoreError(f"the records cannot be used: {str(cause).splitlines()[0]}")
+    return StoreError(f"the records cannot be {done}: {str(cause).splitlines()[0]}")
 
 
 def set_up_sqlite(connection: Any, _: Any) -> None:
