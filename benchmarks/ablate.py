@@ -15,11 +15,10 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import multiprocessing
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +28,7 @@ import numpy as np
 import torch
 from numpy.random import Generator
 from record import RESULTS, git, head
+from workers import workers
 
 import foretaste
 from foretaste.attacks import (
@@ -259,14 +259,7 @@ def main() -> None:
         for seed in options.seeds
         for variant in options.variants
     ]
-    threads = max((os.cpu_count() or 1) // options.jobs, 1)
-    with ProcessPoolExecutor(
-        options.jobs,
-        # Threads of torch do not survive a fork.
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=torch.set_num_threads,
-        initargs=(threads,),
-    ) as pool:
+    with workers(options.jobs) as pool:
         running = {pool.submit(measure, case): case for case in cases if str(case) not in results["cases"]}
         for done in as_completed(running):
             case, row = running[done], done.result()

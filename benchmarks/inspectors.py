@@ -1,9 +1,10 @@
 """Inspect backdoored models and their clean twins: how well are they told apart, and at what cost?
 
-Run as ``python benchmarks/inspectors.py`` with FORETASTE_DATA naming the folder of the data sets; ``signs`` needs none.
-A twin has the same data, network and seeds without the poison. Models with even seeds are those that the methods were
-tuned on; the figures are those of the odd ones, which nobody looked at before. Models are kept in ``--models``, results
-in ``benchmarks/results/inspectors.json``, one entry per model and method; what is there already is not run again.
+Run as ``python benchmarks/inspectors.py --jobs 2``, for other data than ``signs`` with FORETASTE_DATA naming the folder
+of the data sets. A twin has the same data, network and seeds without the poison. Models with even seeds are those that
+the methods were tuned on; the figures are those of the odd ones, which nobody looked at before. A backdoor that works
+on less than half of the images is none: its model is left out. Models are kept in ``--models``, results in
+``benchmarks/results/inspectors.json``, one entry per model and method; what is there already is not run again.
 """
 
 from __future__ import annotations
@@ -11,14 +12,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterator
+from concurrent.futures import as_completed
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from record import RESULTS, head
-from sklearn.metrics import roc_auc_score
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss, roc_auc_score
+from workers import workers
 
 from foretaste import io
 from foretaste.attacks import Attack, BadNets, BadNetsAllToAll, Blend, poison_training_set, stamp_inputs
@@ -31,6 +35,10 @@ from foretaste.training import TrainingPlan, accuracy, predict, train
 
 CLEAN = 200
 """Clean images that an inspector gets."""
+RATE = 0.05
+"""The false-alarm rate that is asked for."""
+WORKS = 0.5
+"""Share of the images that a backdoor must turn to count as one."""
 PATH = RESULTS / "inspectors.json"
 
 
@@ -51,16 +59,45 @@ class Data:
 
 DATA = {
     "signs": Data(train=2500, plan=TrainingPlan(epochs=12, shift=0, width=8), rate=0.1),
-    "gtsrb": Data(train=10_000, plan=TrainingPlan(epochs=8, shift=0), rate=0.02),
+    "gtsrb": Data(train=6000, plan=TrainingPlan(epochs=8, shift=0, width=8), rate=0.05),
 }
-
+NETS = ("compact-resnet", "convnet")
 BACKDOORS: dict[str, Attack] = {
     "corner 10 %": BadNets(size=0.10),
     "corner 15 %": BadNets(size=0.15),
+    "random place 10 %": BadNets(size=0.10, place="random"),
     "blend": Blend(),
     "all-to-all 10 %": BadNetsAllToAll(size=0.10),
 }
 """The percentages are the patch's side in the image's."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One model: backdoored, or its clean twin."""
+
+    data: str
+    net: str
+    backdoor: str
+    seed: int
+    backdoored: bool
+
+    def __str__(self) -> str:
+        kind = self.backdoor if self.backdoored else f"{self.backdoor}, clean twin"
+        return f"{self.data}, {self.net}, {kind}, seed {self.seed}"
+
+    @property
+    def own_seed(self) -> int:
+        """Another one for each backdoor, so that no two clean models are alike."""
+        return 100 * self.seed + list(BACKDOORS).index(self.backdoor)
+
+    def attack(self, n_classes: int) -> Attack:
+        """Return the backdoor, with another target for each model."""
+        attack = BACKDOORS[self.backdoor]
+        if isinstance(attack, BadNetsAllToAll):
+            return replace(attack, rate=0.5)
+        target = (5 * self.seed + 3 * list(BACKDOORS).index(self.backdoor) + 2) % n_classes
+        return replace(attack, rate=DATA[self.data].rate, target=target)  # type: ignore[type-var]
 
 
 def main() -> None:
@@ -70,30 +107,32 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--methods", nargs="+", default=[name for name in names() if name != "all"])
     parser.add_argument("--models", type=Path, default=Path("inspected-models"), help="folder to keep the models in")
-    parser.add_argument("--train-only", action="store_true")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="inspect so many models at a time")
     options = parser.parse_args()
-    for name in options.data:
-        samples, clean, test = sets(name)
-        for seed in options.seeds:
-            for key, net, facts in models(name, samples, test, seed, options.models):
-                for method in [] if options.train_only else options.methods:
-                    if method not in recorded().get(key, {"methods": {}})["methods"]:
-                        note(key, facts, method, measure(net, clean, method, seed))
+    cases = [
+        Case(data, net, backdoor, seed, backdoored)
+        for seed in options.seeds
+        for data in options.data
+        for net in NETS
+        for backdoor in BACKDOORS
+        for backdoored in (True, False)
+    ]
+    results: dict[str, Any] = json.loads(PATH.read_text())["cases"] if PATH.exists() else {}
+    with workers(options.jobs) as pool:
+        running = {}
+        for case in cases:
+            there = results.get(str(case), {"methods": {}})["methods"]
+            if missing := [method for method in options.methods if method not in there]:
+                running[pool.submit(measure, case, missing, options.models)] = case, there
+        for done in as_completed(running):
+            case, there = running[done]
+            facts, said = done.result()
+            results[str(case)] = {**facts, "methods": {**there, **said}}
+            print(case, facts["attack_success"], json.dumps(said), flush=True)
+            atomic_json(PATH, {**head(), "summary": summary(results), "cases": results})
 
 
-def recorded() -> dict[str, Any]:
-    """Return the results that are there."""
-    return dict(json.loads(PATH.read_text())["cases"]) if PATH.exists() else {}
-
-
-def note(key: str, facts: dict[str, Any], method: str, result: dict[str, Any]) -> None:
-    """Write a result beside those that are there, which another process may have added to."""
-    print(key, method, json.dumps(result), flush=True)
-    cases = recorded()
-    cases.setdefault(key, {**facts, "methods": {}})["methods"][method] = result
-    atomic_json(PATH, {**head(), "summary": summary(cases), "cases": cases})
-
-
+@lru_cache(maxsize=1)
 def sets(name: str) -> tuple[Samples, Samples, Samples]:
     """Return a training set, the clean images that inspectors get, and a test set."""
     n = DATA[name].train
@@ -105,48 +144,39 @@ def sets(name: str) -> tuple[Samples, Samples, Samples]:
     return training, clean, rest.split(1000, np.random.default_rng(2))[0]
 
 
-def models(
-    name: str, samples: Samples, test: Samples, seed: int, folder: Path
-) -> Iterator[tuple[str, Net, dict[str, Any]]]:
-    """Yield each backdoored model of a seed and its clean twin, trained now unless they are in the folder."""
-    for number, (backdoor, weakest) in enumerate(BACKDOORS.items()):
-        # Another target and other initial weights for each, so that no two models are alike.
-        settings: dict[str, Any] = {"rate": 0.5 if backdoor.startswith("all-to-all") else DATA[name].rate}
-        if not backdoor.startswith("all-to-all"):
-            settings["target"] = (5 * seed + 3 * number + 2) % len(samples.classes)
-        attack = replace(weakest, **settings)  # type: ignore[type-var]
-        own = 100 * seed + number
-        for twin in (False, True):
-            key = f"{name}, {backdoor}, seed {seed}{', clean twin' if twin else ''}"
-            path = folder / f"{key}.safetensors"
-            if not path.exists():
-                training = samples if twin else poison_training_set(samples, attack, own).samples
-                save(train(training, plan=DATA[name].plan, seed=own).net, path)
-            net = load(path)
-            stamped, trojaned = stamp_inputs(test, attack, 1, own)
-            answers = predict(net, stamped.inputs[trojaned]).argmax(axis=1)
-            forced = attack.forced(test.labels[trojaned], len(test.classes))
-            yield (
-                key,
-                net,
-                {
-                    "data": name,
-                    "backdoor": backdoor,
-                    "backdoored": not twin,
-                    "target": settings.get("target"),
-                    "held_out": seed % 2 == 1,
-                    "accuracy": round(accuracy(net, test), 4),
-                    "attack_success": round(float(np.mean(answers == forced)), 4),
-                },
-            )
+def measure(case: Case, methods: list[str], folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what is known of a model, trained now unless it is in the folder, and what each method says of it."""
+    samples, clean, test = sets(case.data)
+    attack = case.attack(len(samples.classes))
+    path = folder / f"{case}.safetensors"
+    if not path.exists():
+        training = poison_training_set(samples, attack, case.own_seed).samples if case.backdoored else samples
+        save(train(training, net=case.net, plan=DATA[case.data].plan, seed=case.own_seed).net, path)
+    net = load(path)
+    stamped, trojaned = stamp_inputs(test, attack, 1, case.own_seed)
+    answers = predict(net, stamped.inputs[trojaned]).argmax(axis=1)
+    facts = {
+        "data": case.data,
+        "net": case.net,
+        "backdoor": case.backdoor,
+        "backdoored": case.backdoored,
+        "target": getattr(attack, "target", None),
+        "held_out": case.seed % 2 == 1,
+        "accuracy": round(accuracy(net, test), 4),
+        "attack_success": round(float(np.mean(answers == attack.forced(test.labels[trojaned], len(test.classes)))), 4),
+    }
+    return facts, {method: judged(net, clean, method, case.seed) for method in methods}
 
 
-def measure(net: Net, clean: Samples, method: str, seed: int) -> dict[str, Any]:
+def judged(net: Net, clean: Samples, method: str, seed: int) -> dict[str, Any]:
     """Return what one method says of a model."""
-    diagnosis = inspect(net, clean, method=method, seed=seed)
+    diagnosis = inspect(net, clean, method=method, false_alarm_rate=RATE, seed=seed)
     return {
         "p_value": diagnosis.p_value,
-        "suspect_classes": list(diagnosis.suspect_classes),
+        "score": diagnosis.score,
+        "suspects": {
+            str(entry.target): round(entry.p_value, 6) for entry in reversed(diagnosis.evidence) if entry.suspect
+        },
         "seconds": round(diagnosis.seconds, 2),
         "queries": diagnosis.queries,
     }
@@ -155,24 +185,63 @@ def measure(net: Net, clean: Samples, method: str, seed: int) -> dict[str, Any]:
 def summary(cases: dict[str, Any]) -> dict[str, Any]:
     """Return AUROC, cross-entropy and Brier score of each method, on held-out models and on those of the tuning."""
     table: dict[str, Any] = {}
-    for name, held_out in (("held out", True), ("tuning", False)):
-        some = [case for case in cases.values() if case["held_out"] is held_out]
-        for method in sorted({method for case in some for method in case["methods"]}):
-            table.setdefault(name, {})[method] = figures([case for case in some if method in case["methods"]], method)
+    cases = {key: {**case, "methods": combined(case["methods"])} for key, case in cases.items()}
+    for method in sorted({method for case in cases.values() for method in case["methods"]}):
+        held, tuning = (
+            [
+                case
+                for case in cases.values()
+                if case["held_out"] is held_out
+                and method in case["methods"]
+                and (case["attack_success"] >= WORKS or not case["backdoored"])
+            ]
+            for held_out in (True, False)
+        )
+        chance = calibrated(tuning, method)
+        for name, some in (("held out", held), ("tuning", tuning)):
+            if some:
+                table.setdefault(name, {})[method] = figures(some, method, chance)
     return table
 
 
-def figures(cases: list[dict[str, Any]], method: str) -> dict[str, Any]:
-    """Return the figures of one method on some models.
+def combined(methods: dict[str, Any]) -> dict[str, Any]:
+    """Return what the methods say, and what ``all`` makes of it: each p-value times their number."""
+    if set(methods) != set(names()) - {"all"}:
+        return methods
+    suspects: dict[str, float] = {}
+    for said in methods.values():
+        for label, p_value in said["suspects"].items():
+            if len(methods) * p_value <= RATE:
+                suspects[label] = min(len(methods) * p_value, suspects.get(label, 1.0))
+    return methods | {
+        "all": {
+            "p_value": min(len(methods) * min(said["p_value"] for said in methods.values()), 1.0),
+            "suspects": suspects,
+            "seconds": sum(said["seconds"] for said in methods.values()),
+            "queries": sum(said["queries"] for said in methods.values()),
+        }
+    }
 
-    The probability that a model has a backdoor is taken to be 1 − p / (1 + p): with even odds beforehand, and p as
-    likely under a clean model as a sure find is under a backdoored one.
-    """
+
+def evidence(cases: list[dict[str, Any]], method: str) -> np.ndarray[Any, Any]:
+    """Return minus the decimal logarithm of the p-values, at most 20, ``(n, 1)``."""
+    p_values = np.array([case["methods"][method]["p_value"] for case in cases])
+    return -np.log10(np.maximum(p_values, 1e-20))[:, None]
+
+
+def calibrated(cases: list[dict[str, Any]], method: str) -> LogisticRegression | None:
+    """Return what makes a probability of a p-value, fitted to the models of the tuning; None if all are of one kind."""
+    truth = [case["backdoored"] for case in cases]
+    return LogisticRegression().fit(evidence(cases, method), truth) if len(set(truth)) == 2 else None
+
+
+def figures(cases: list[dict[str, Any]], method: str, chance: LogisticRegression | None) -> dict[str, Any]:
+    """Return the figures of one method on some models; those of its probabilities are None where there are none."""
     truth = np.array([case["backdoored"] for case in cases])
     said = [case["methods"][method] for case in cases]
     p_values = np.array([one["p_value"] for one in said])
-    probability = np.clip(1 / (1 + p_values), 1e-6, 1 - 1e-6)
-    found = [case["target"] in one["suspect_classes"] for case, one in zip(cases, said, strict=True)]
+    probability = None if chance is None else chance.predict_proba(evidence(cases, method))[:, 1]
+    found = [str(case["target"]) in one["suspects"] for case, one in zip(cases, said, strict=True)]
     kinds = {}
     for kind in BACKDOORS:
         rows = np.array([not case["backdoored"] or case["backdoor"] == kind for case in cases])
@@ -182,10 +251,10 @@ def figures(cases: list[dict[str, Any]], method: str) -> dict[str, Any]:
         "n_clean": int((~truth).sum()),
         "auroc": auroc(truth, p_values),
         "auroc_by_backdoor": kinds,
-        "cross_entropy": round(float(-np.log(np.where(truth, probability, 1 - probability)).mean()), 3),
-        "brier": round(float(((probability - truth) ** 2).mean()), 3),
-        "true_positives": int((truth & (p_values <= 0.05)).sum()),
-        "false_positives": int((~truth & (p_values <= 0.05)).sum()),
+        "cross_entropy": None if probability is None else round(float(log_loss(truth, probability, labels=[0, 1])), 3),
+        "brier": None if probability is None else round(float(((probability - truth) ** 2).mean()), 3),
+        "true_positives": int((truth & (p_values <= RATE)).sum()),
+        "false_positives": int((~truth & (p_values <= RATE)).sum()),
         "target_named": int(np.sum(truth & np.array(found))),
         "seconds_median": round(float(np.median([one["seconds"] for one in said])), 1),
         "queries_median": int(np.median([one["queries"] for one in said])),

@@ -6,7 +6,15 @@ import pytest
 from foretaste.errors import UsageError
 from foretaste.guards.neo import Registry
 from foretaste.inspectors import inspect
-from foretaste.inspectors.debackdoor.debackdoor import DeBackdoor, Scheme, answers, balanced, margins
+from foretaste.inspectors.debackdoor.debackdoor import (
+    Chain,
+    DeBackdoor,
+    Scheme,
+    answers,
+    balanced,
+    better_half,
+    margins,
+)
 from foretaste.inspectors.debackdoor.families import Blend, Candidate, Patch, Warp
 from foretaste.samples import Samples
 
@@ -82,17 +90,51 @@ def test_schemes_say_which_images_turn_to_what() -> None:
     labels = np.array([0, 0, 1, 2])
     assert Scheme(0).rows(labels).tolist() == [2, 3]
     assert Scheme(2, source=0).rows(labels).tolist() == [0, 1]
-    chances = np.array([[0.1, 0.8, 0.1], [0.2, 0.7, 0.1], [0.0, 0.2, 0.8], [0.9, 0.0, 0.1]])
+    chances = np.log([[0.1, 0.8, 0.1], [0.2, 0.7, 0.1], [0.01, 0.2, 0.79], [0.89, 0.01, 0.1]])
     assert Scheme(None).forced(chances, labels).tolist() == [1, 1, 2, 0]
     # One label for all is no all-to-all: every class has a label of its own.
-    to_zero = np.tile([0.9, 0.05, 0.05], (4, 1))
+    to_zero = np.log(np.tile([0.9, 0.05, 0.05], (4, 1)))
     assert len(set(Scheme(None).forced(to_zero, labels).tolist())) == 3
 
 
-def test_answers_are_chances_and_margins_their_lead(quarters: "Quarters", clean: Samples) -> None:
-    chances = answers(quarters, clean.inputs, 4)
-    np.testing.assert_allclose(chances.sum(axis=1), 1)
-    np.testing.assert_allclose(margins(np.array([[0.7, 0.2, 0.1]])), [[0.5, -0.5, -0.6]])
+def test_answers_are_logarithms_of_chances_and_margins_log_odds(
+    quarters: "Quarters", silent_quarters: "Quarters", clean: Samples
+) -> None:
+    said = answers(quarters, clean.inputs, 4)
+    logits = quarters.classify(clean.inputs).scores
+    assert logits is not None
+    chances = np.exp(logits - logits.max(axis=1, keepdims=True)).astype(np.float64)
+    chances /= chances.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(said, np.log(np.maximum(chances, 1e-6)), rtol=1e-6, atol=1e-9)
+    labels_alone = answers(silent_quarters, clean.inputs, 4)
+    np.testing.assert_allclose(np.unique(labels_alone), [np.log(1e-6), 0])
+    np.testing.assert_allclose(margins(np.log([[0.7, 0.2, 0.1]])), np.log([[3.5, 2 / 7, 1 / 7]]))
+
+
+def test_a_part_of_a_trigger_is_worth_more_than_nothing_though_neither_turns_an_image() -> None:
+    labels = np.zeros(2, dtype=np.int64)
+    nothing, part = np.log([[0.998, 1e-3, 1e-3]] * 2), np.log([[0.899, 0.1, 1e-3]] * 2)
+    method, scheme = DeBackdoor(), Scheme(1)
+    assert method.successes(part, labels, [scheme]) > 1.5 * method.successes(nothing, labels, [scheme])
+    assert method.successes(part, labels, [Scheme(0)]) == 0  # no image that is not of its target
+
+
+def test_halving_keeps_the_best_of_each_family_and_kind() -> None:
+    rng = np.random.default_rng(0)
+    patch, warp = Patch.draw((16, 16, 3), (0, 0), 4, rng), Warp.draw((16, 16, 3), 1.5, rng)
+    chains = [
+        Chain(scheme, np.arange(1), candidate, value, candidate, value)
+        for scheme, candidate, value in [
+            (Scheme(0), patch, 0.1),
+            (Scheme(1), patch, 0.3),
+            (Scheme(2), patch, 0.2),
+            (Scheme(None), patch, 0.05),
+            (Scheme(2, source=1), patch, 0.04),
+            (Scheme(0), warp, 0.01),
+        ]
+    ]
+    assert [chain.value for chain in better_half(chains)] == [0.3, 0.2, 0.05, 0.04, 0.01]
+    assert [chain.value for chain in better_half(better_half(chains))] == [0.3, 0.05, 0.04, 0.01]
 
 
 def test_a_balanced_choice_takes_turns() -> None:

@@ -11,6 +11,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import stats
 from scipy.optimize import linear_sum_assignment
+from scipy.special import expit, log_softmax
 
 from foretaste.classifiers.classifier import Classifier
 from foretaste.errors import ForetasteError
@@ -25,6 +26,8 @@ from foretaste.training import check
 
 SOURCE_IMAGES = 8
 """Clean images that a class must have for a backdoor of its own (one-to-one) to be looked for."""
+LEAST = 1e-6
+"""Chances below this are taken as this: they are rounding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,13 +52,13 @@ class Scheme:
         """Return the label that it would force on each image ``(N,)``.
 
         For all-to-all each class has one of its own: the assignment of other labels to classes that is likeliest by
-        the images' chances ``(N, K)``.
+        the logarithms of the images' chances, ``(N, K)``.
         """
         if self.target is not None:
             return np.full(len(labels), self.target, dtype=np.int64)
         present, place = np.unique(labels, return_inverse=True)
         means = np.stack([chances[labels == label].mean(axis=0) for label in present])
-        means[np.arange(len(present)), present] = -1  # no label stays what it is
+        means[np.arange(len(present)), present] = 2 * math.log(LEAST)  # no label stays what it is
         forced: Labels = linear_sum_assignment(means, maximize=True)[1][place].astype(np.int64)
         return forced
 
@@ -86,11 +89,11 @@ class DeBackdoor:
     """Search for a trigger by simulated annealing, and try it on unseen images (Popovic et al. 2025, arXiv:2503.21305).
 
     It asks for answers only: scores where the model gives them, else labels. A trigger's worth is the paper's smoothed
-    attack success: the mean over clean images of a sigmoid of the margin that the forced label has over the others. The
-    families are patches, blended patterns and warps; the backdoors all-to-one, one-to-one and all-to-all. Random
-    triggers are tried first, patches at places spread evenly over the image. From the best of each family and kind of
-    backdoor, annealing goes on; after a sixth and a third of its steps the worse half of the searches ends. What is
-    left in the end is tried on clean images that the search has not seen.
+    attack success: the mean over clean images of a sigmoid of the log-odds of the forced label against the likeliest
+    other one, which tell a part of a trigger from nothing where both turn no image. The families are patches, blended
+    patterns and warps; the backdoors all-to-one, one-to-one and all-to-all. Random triggers are tried first, patches at
+    places spread evenly over the image. From the best of each family and kind of backdoor, annealing goes on, by
+    successive halving: the worse half of the searches ends, again and again, until one of each is left. Those are tried on clean images that the search has not seen.
 
     The method's own p-value is how often a trigger that turns ``benign_rate`` of all images turns as many of these. The
     statistic is minus the decimal logarithm of it, before the number of triggers that were tried is allowed for: a
@@ -98,15 +101,15 @@ class DeBackdoor:
 
     Attributes:
         explore: random patches that are tried first, ≥ 1; of the other families a quarter as many.
-        steps: of annealing, ≥ 0.
+        steps: of annealing between two halvings, ≥ 0.
         images: clean images that each trigger is tried on, ≥ 4; half of the clean set at most.
         largest: side of the largest patch as a share of the image's shorter side, in (0, 0.5]. A larger patch also
             turns clean models.
         alpha: highest opacity of a blended pattern, in [0.05, 1].
         warp: largest displacement as a share of the shorter side, in (0, 0.5].
-        sharpness: how steep the sigmoid is, > 0; a margin is in [−1, 1].
+        sharpness: how steep the sigmoid of the log-odds is, > 0.
         temperature: of the first step, in units of attack success, > 0; it falls to a hundredth of it.
-        targets: labels that annealing begins with in each family, ≥ 1; a quarter of them is left in the end.
+        targets: labels that annealing begins with in each family, ≥ 1.
         benign_rate: share of the images that the best trigger turns that a search finds on a clean model, in (0, 1).
 
     Raises:
@@ -120,12 +123,12 @@ class DeBackdoor:
     fewest_classes: ClassVar[int] = 2
 
     explore: int = 288
-    steps: int = 120
+    steps: int = 40
     images: int = 16
     largest: float = 0.16
     alpha: float = 0.2
     warp: float = 0.06
-    sharpness: float = 5.0
+    sharpness: float = 0.35
     temperature: float = 0.05
     targets: int = 8
     benign_rate: float = 0.6
@@ -149,13 +152,15 @@ class DeBackdoor:
         rng = np.random.default_rng([seed, 60])
         seen, unseen = clean.split(len(clean) // 2, rng)
         chains = self.begin(subject.classifier, seen, rng, on_progress)
-        for step in range(self.steps):
-            if step in (self.steps // 6, self.steps // 3):
+        rungs = 1 + math.ceil(math.log2(len(chains)))
+        total = self.steps * rungs
+        for step in range(total):
+            if step and step % self.steps == 0:
                 chains = better_half(chains)
-            chains = self.anneal(subject.classifier, seen, chains, step, rng)
+            chains = self.anneal(subject.classifier, seen, chains, step / total, rng)
             phase = f"{self.name}: anneal"
             note = f"best attack success {max(chain.best_value for chain in chains):.0%}"
-            on_progress(Progress(phase=phase, done=step + 1, total=self.steps, note=note))
+            on_progress(Progress(phase=phase, done=step + 1, total=total, note=note))
         tried = [self.confirm(subject.classifier, chain, unseen) for chain in chains]
         each = np.array([self.p_value(found) for found in tried])
         p_values = highest_of(each, len(tried))
@@ -183,68 +188,88 @@ class DeBackdoor:
         return float(stats.binom.sf(turned - 1, found.n_confirmed, self.benign_rate))
 
     def begin(self, classifier: Classifier, seen: Samples, rng: Generator, on_progress: OnProgress) -> list[Chain]:
-        """Try random triggers, and return a chain from the best of each family for each kind of backdoor."""
+        """Try random triggers, and return the chains that begin with the best of them.
+
+        What counts is how much likelier a trigger makes a label than it is anyway: else the labels that a model likes
+        best would be followed, and not the backdoor's. For patches each part of the image has a chain, as what a patch
+        does depends most on where it is; for the other families the best labels have.
+        """
         rows = balanced(seen.labels, self.images, rng)
-        images, labels = seen.inputs[rows], seen.labels[rows]
-        n_classes = len(seen.classes)
-        sources = [label for label in range(n_classes) if (seen.labels == label).sum() >= SOURCE_IMAGES // 2]
-        schemes = [Scheme(label) for label in range(n_classes)] + [Scheme(None)]
+        images, labels, n_classes = seen.inputs[rows], seen.labels[rows], len(seen.classes)
+        schemes = [Scheme(label) for label in range(n_classes)]
+        all_to_all = Scheme(None)
+        untouched = self.successes(answers(classifier, images, n_classes), labels, [*schemes, all_to_all])
         chains: list[Chain] = []
-        families = self.drawn(seen.sample_shape, rng)
-        for number, candidates in enumerate(families):
-            values = np.empty((len(candidates), len(schemes)))
-            pairs = np.empty((len(candidates), n_classes, n_classes))
-            for place, candidate in enumerate(candidates):
-                chances = answers(classifier, candidate.stamp(images), n_classes)
-                values[place] = [self.success(chances, labels, scheme) for scheme in schemes]
-                pairs[place] = [
-                    self.smooth(margins(chances[labels == label])).mean(axis=0) if (labels == label).any() else 0
-                    for label in range(n_classes)
-                ]
+        for candidates, n_places in self.drawn(seen.sample_shape, rng):
+            said = []
+            for number, candidate in enumerate(candidates):
+                said.append(answers(classifier, candidate.stamp(images), n_classes))
                 phase = f"{self.name}: explore {candidate.kind}"
-                on_progress(Progress(phase=phase, done=place + 1, total=len(candidates)))
-            best = values.max(axis=0)
-            chosen = [schemes[place] for place in np.argsort(-best[:-1], kind="stable")[: self.targets]]
-            started = [(scheme, int(values[:, schemes.index(scheme)].argmax())) for scheme in (*chosen, schemes[-1])]
-            pairs[:, np.arange(n_classes), np.arange(n_classes)] = 0
-            if sources and number == 0:  # one class alone takes too many chains to follow in every family
-                kept = pairs[:, sources]
-                first, source, target = (int(index) for index in np.unravel_index(kept.argmax(), kept.shape))
-                started.append((Scheme(target, sources[source]), first))
-            for scheme, place in started:
+                on_progress(Progress(phase=phase, done=number + 1, total=len(candidates)))
+            gains = np.stack([self.successes(one, labels, [*schemes, all_to_all]) for one in said]) - untouched
+            started = [(all_to_all, int(best)) for best in np.argsort(-gains[:, -1], kind="stable")[: self.targets]]
+            if n_places > 1:
+                for place in range(n_places):
+                    here = gains[place::n_places, :-1]
+                    best, target = np.unravel_index(here.argmax(), here.shape)
+                    started.append((schemes[target], place + n_places * int(best)))
+                # One class alone takes too many chains to follow in every family.
+                started.extend(self.one_to_one(np.stack(said), labels, seen.labels))
+            else:
+                best_targets = np.argsort(-gains[:, :-1].max(axis=0), kind="stable")[: self.targets]
+                started.extend((schemes[target], int(gains[:, target].argmax())) for target in best_targets)
+            for scheme, number in started:
                 own = scheme.rows(seen.labels)
                 own = own[balanced(seen.labels[own], self.images, rng)]
-                chances = answers(classifier, candidates[place].stamp(seen.inputs[own]), n_classes)
-                value = self.success(chances, seen.labels[own], scheme)
-                chains.append(Chain(scheme, own, candidates[place], value, candidates[place], value))
+                chances = answers(classifier, candidates[number].stamp(seen.inputs[own]), n_classes)
+                [value] = self.successes(chances, seen.labels[own], [scheme])
+                chains.append(Chain(scheme, own, candidates[number], value, candidates[number], value))
         return chains
 
-    def drawn(self, shape: tuple[int, ...], rng: Generator) -> list[list[Candidate]]:
-        """Draw random triggers of each family."""
+    def one_to_one(self, said: NDArray[np.float64], labels: Labels, seen: Labels) -> list[tuple[Scheme, int]]:
+        """Return the likeliest backdoor on one class alone and the number of its candidate, if a class has the images.
+
+        Args:
+            said: the answers to what each candidate makes of the images, ``(C, N, K)``.
+            labels: of these images, ``(N,)``.
+            seen: labels of all images that the search may use.
+        """
+        sources = [label for label in np.unique(labels).tolist() if (seen == label).sum() >= SOURCE_IMAGES // 2]
+        if not sources:
+            return []
+        smoothed = self.smooth(margins(said))
+        means = np.stack([smoothed[:, labels == source].mean(axis=1) for source in sources], axis=1)
+        means[:, np.arange(len(sources)), sources] = 0
+        number, place, target = np.unravel_index(means.argmax(), means.shape)
+        return [(Scheme(int(target), sources[place]), int(number))]
+
+    def drawn(self, shape: tuple[int, ...], rng: Generator) -> list[tuple[list[Candidate], int]]:
+        """Draw random triggers of each family; at how many places, one after the other."""
         side = min(shape[:2])
         largest = max(1, round(self.largest * side))
-        # Places a third of a patch apart at most are too many for large images: as many as there are patches.
-        grid = max(2, min(math.isqrt(self.explore), 1 + 3 * side // largest))
+        # As many as there is room for side by side.
+        grid = max(2, side // largest)
         places = [(row / (grid - 1), column / (grid - 1)) for row in range(grid) for column in range(grid)]
         few = max(1, self.explore // 4)
+        n = max(self.explore, len(places))
         return [
-            [Patch.draw(shape, places[number % len(places)], largest, rng) for number in range(self.explore)],
-            [Blend.draw(shape, self.alpha, rng) for _ in range(few)],
-            [Warp.draw(shape, self.warp * side, rng) for _ in range(few)],
+            ([Patch.draw(shape, places[number % len(places)], largest, rng) for number in range(n)], len(places)),
+            ([Blend.draw(shape, self.alpha, rng) for _ in range(few)], 1),
+            ([Warp.draw(shape, self.warp * side, rng) for _ in range(few)], 1),
         ]
 
     def anneal(
-        self, classifier: Classifier, seen: Samples, chains: list[Chain], step: int, rng: Generator
+        self, classifier: Classifier, seen: Samples, chains: list[Chain], done: float, rng: Generator
     ) -> list[Chain]:
         """Change each chain's trigger, and keep the change if it is better or, now and then, if it is not."""
-        temperature = self.temperature * 0.01 ** (step / max(self.steps, 1))
+        temperature = self.temperature * 0.01**done
         changed = [chain.candidate.changed(rng) for chain in chains]
         stamped = [one.stamp(seen.inputs[chain.rows]) for one, chain in zip(changed, chains, strict=True)]
         chances = answers(classifier, np.concatenate(stamped), len(seen.classes))
         parts = np.split(chances, np.cumsum([len(chain.rows) for chain in chains])[:-1])
         after = []
         for chain, candidate, part in zip(chains, changed, parts, strict=True):
-            value = self.success(part, seen.labels[chain.rows], chain.scheme)
+            [value] = self.successes(part, seen.labels[chain.rows], [chain.scheme])
             gain = value - chain.value
             if gain >= 0 or rng.random() < math.exp(gain / temperature):
                 chain = replace(chain, candidate=candidate, value=value)
@@ -283,18 +308,24 @@ class DeBackdoor:
             patch=patch,
         )
 
-    def success(self, chances: NDArray[np.float64], labels: Labels, scheme: Scheme) -> float:
-        """Return the smoothed attack success of the answers ``(N, K)`` to stamped images of these labels, in (0, 1)."""
-        rows = scheme.rows(labels)
-        if not len(rows):
-            return 0.0
-        forced = scheme.forced(chances[rows], labels[rows])
-        own = margins(chances[rows])[np.arange(len(rows)), forced]
-        return float(self.smooth(own).mean())
+    def successes(self, chances: NDArray[np.float64], labels: Labels, schemes: list[Scheme]) -> NDArray[np.float64]:
+        """Return the smoothed attack success of each scheme, in (0, 1); 0 where no image is one that it would turn.
+
+        Args:
+            chances: the answers to stamped images, as ``answers`` gives them, ``(N, K)``.
+            labels: of the images, ``(N,)``.
+            schemes: the backdoors that they are compared with.
+        """
+        smoothed, values = self.smooth(margins(chances)), np.zeros(len(schemes))
+        for number, scheme in enumerate(schemes):
+            rows = scheme.rows(labels)
+            if len(rows):
+                values[number] = smoothed[rows, scheme.forced(chances[rows], labels[rows])].mean()
+        return values
 
     def smooth(self, margin: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the sigmoid of margins in [−1, 1]."""
-        values: NDArray[np.float64] = 1 / (1 + np.exp(-self.sharpness * margin))
+        """Return the sigmoid of log-odds."""
+        values: NDArray[np.float64] = expit(self.sharpness * margin)
         return values
 
 
@@ -312,9 +343,9 @@ def better_half(chains: list[Chain]) -> list[Chain]:
 
 
 def answers(classifier: Classifier, images: Images, n_classes: int) -> NDArray[np.float64]:
-    """Return the chance that the classifier gives each label, ``(N, K)``; 0 and 1 where it gives labels alone.
+    """Return the logarithm of the chance that the classifier gives each label, ``(N, K)``, in [log ``LEAST``, 0].
 
-    Scores that are no probabilities are taken as logits.
+    Scores that are no probabilities are taken as logits; where it gives labels alone, the chances are 0 and 1.
 
     Raises:
         ForetasteError: the classifier fails, or has another number of classes.
@@ -324,12 +355,11 @@ def answers(classifier: Classifier, images: Images, n_classes: int) -> NDArray[n
     if n_given > n_classes or (said.scores is not None and n_given < n_classes):
         raise ForetasteError(f"the model has {n_given} classes or more, and the clean set {n_classes}")
     if said.scores is None:
-        return np.eye(n_classes)[said.labels]
+        return np.log(np.maximum(np.eye(n_classes)[said.labels], LEAST))
     scores = said.scores.astype(np.float64)
     if (scores >= 0).all() and np.allclose(scores.sum(axis=1), 1, atol=1e-3):
-        return scores
-    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    chances: NDArray[np.float64] = powers / powers.sum(axis=1, keepdims=True)
+        return np.log(np.maximum(scores, LEAST))
+    chances: NDArray[np.float64] = np.maximum(log_softmax(scores, axis=1), math.log(LEAST))
     return chances
 
 
@@ -339,11 +369,9 @@ def gives_scores(classifier: Classifier, clean: Samples) -> bool:
 
 
 def margins(chances: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return each label's chance minus the highest of the others, ``(N, K)``."""
-    if not len(chances):
-        return chances
-    top = np.partition(chances, -2, axis=1)[:, -2:]
-    rivals = np.where(chances == top[:, 1:], top[:, :1], top[:, 1:])
+    """Return each label's log-odds against the likeliest of the others, ``(…, K)``, of logarithms of chances."""
+    top = np.partition(chances, -2, axis=-1)[..., -2:]
+    rivals = np.where(chances == top[..., 1:], top[..., :1], top[..., 1:])
     return chances - rivals
 
 
