@@ -226,7 +226,8 @@ def combined(methods: dict[str, Any]) -> dict[str, Any]:
 def evidence(cases: list[dict[str, Any]], method: str) -> np.ndarray[Any, Any]:
     """Return minus the decimal logarithm of the p-values, at most 20, ``(n, 1)``."""
     p_values = np.array([case["methods"][method]["p_value"] for case in cases])
-    return -np.log10(np.maximum(p_values, 1e-20))[:, None]
+    logarithms: np.ndarray[Any, Any] = -np.log10(np.maximum(p_values, 1e-20))
+    return logarithms[:, None]
 
 
 def calibrated(cases: list[dict[str, Any]], method: str) -> LogisticRegression | None:

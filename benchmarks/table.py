@@ -229,12 +229,20 @@ def inspected() -> Iterator[str]:
 
 
 def repaired() -> Iterator[str]:
-    """Yield the table of the repairs: accuracy and attack success of one model before and after each."""
-    yield "| method | accuracy | attack success | time |"
-    yield "|---|---|---|---|"
-    for method, row in json.loads((HERE / "results" / "repairs.json").read_text())["cases"].items():
-        seconds = f"{row['seconds']:.0f} s" if "seconds" in row else "–"
-        yield f"| {method} | {share(row['accuracy'])} | {share(row['attack_success'])} | {seconds} |"
+    """Yield the table of the repairs: accuracy and attack success of each model before and after each."""
+    cases = json.loads((HERE / "results" / "repairs.json").read_text())["cases"]
+    yield f"| method | {' | '.join(cases)} | mean time |"
+    yield "|---" * (len(cases) + 2) + "|"
+    yield f"| before | {' | '.join(kept(case['before']) for case in cases.values())} | – |"
+    for method in next(iter(cases.values()))["methods"]:
+        rows = [case["methods"].get(method) for case in cases.values()]
+        seconds = mean(row["seconds"] for row in rows if row)
+        yield f"| {method} | {' | '.join(kept(row) for row in rows)} | {seconds:.0f} s |"
+
+
+def kept(row: dict[str, Any] | None) -> str:
+    """Return accuracy and attack success of a model as text."""
+    return f"{share(row['accuracy'])}, {share(row['attack_success'])}" if row else "–"
 
 
 PAPERS = {"blend": "> 90 %", "wanet": "99 %", "dynamic": "99 %", "refool": "≥ 75 %", "trojan-nn": "≈ 100 %"}

@@ -11,6 +11,7 @@ from foretaste.repairs import REPAIRS, Repair, find, names, repair
 from foretaste.repairs.anp import Neurons, prunable
 from foretaste.repairs.i_bau import IBAU
 from foretaste.repairs.nad import attended, attention
+from foretaste.repairs.tuning import prune_most
 from foretaste.samples import Samples
 
 
@@ -77,8 +78,42 @@ def test_masked_and_changed_neurons_give_what_they_should(net: Net) -> None:
     torch.testing.assert_close(changed[:, 0], 0.1 * (plain[:, 0] - 0.5) + 0.5)
     torch.testing.assert_close(changed[:, 1], plain[:, 1] + 0.5)
     neurons.hook.remove()
-    assert neurons.prune(0.2) == 1
-    torch.testing.assert_close(layer(inputs)[:, 0], torch.full((2, 3, 3), 0.5))
+    torch.testing.assert_close(layer(inputs), plain)
+
+
+def test_as_much_is_pruned_as_accuracy_allows() -> None:
+    # Each of ten classes has a feature of its own: what is pruned costs a tenth each.
+    head = nn.Linear(10, 10, bias=False)
+    labels = np.arange(10)
+    clean = Samples.from_arrays(np.eye(10, dtype=np.float32), labels, [str(label) for label in labels])
+
+    def prune(count: int) -> None:
+        with torch.no_grad():
+            head.weight.copy_(torch.eye(10))
+            head.weight[:, 10 - count :] = 0
+
+    prune(0)
+    # A sample of a pruned class ties, and the first label wins: that of class 0.
+    assert prune_most(head, clean, prune, 9, 0.35) == 3
+    assert int((head.weight == 0).all(dim=0).sum()) == 3
+    prune(0)
+    assert prune_most(head, clean, prune, 9, 0) == 0
+    assert prune_most(head, clean, prune, 0, 0.5) == 0
+
+
+def test_i_bau_minds_the_samples_as_they_are(net: Net, samples: Samples) -> None:
+    inputs, labels = torch.from_numpy(samples.inputs).float(), torch.from_numpy(samples.labels)
+
+    def loss(perturbation: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(net(inputs + perturbation), labels)
+
+    weights = list(net.head.parameters())[:1]
+    perturbation = torch.full_like(inputs[0], 20.0).requires_grad_()
+    plain, under = (
+        torch.autograd.grad(loss(some), weights)[0] for some in (torch.zeros_like(perturbation), perturbation)
+    )
+    [mixed] = IBAU(share=0.25, iterations=0).gradient(loss, perturbation, weights)
+    torch.testing.assert_close(mixed, 0.75 * plain + 0.25 * under)
 
 
 def test_attention_is_where_channels_are_strong(net: Net, samples: Samples) -> None:

@@ -19,7 +19,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "fine-tuning": {"epochs": 2},
     "fine-pruning": {"epochs": 2},
     "nad": {"teacher_epochs": 1, "epochs": 1},
-    "anp": {"steps": 10, "threshold": 0.95},
+    "anp": {"steps": 10},
     "i-bau": {"epochs": 1},
     "abl": {"isolate_epochs": 1, "epochs": 1, "unlearn_epochs": 1},
 }

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from foretaste.errors import UsageError
 from foretaste.progress import OnProgress, Progress
 from foretaste.repairs.repaired import Mended
-from foretaste.repairs.tuning import batch_of
+from foretaste.repairs.tuning import batch_of, prune_most
 from foretaste.samples import Samples
 from foretaste.training import Batches, check, draws
 
@@ -38,29 +38,24 @@ class Neurons:
         factor = (self.mask + self.changes[0]).reshape(shape)
         return factor * (output - bias) + (1 + self.changes[1]).reshape(shape) * bias
 
-    @torch.no_grad()
-    def prune(self, threshold: float) -> int:
-        """Set the weights of channels with a mask below the threshold to 0; return how many."""
-        cut = self.mask < threshold
-        self.layer.weight[cut] = 0
-        return int(cut.sum())
-
 
 @dataclass(frozen=True, kw_only=True)
 class ANP:
     """Adversarial Neuron Pruning (Wu and Wang 2021, arXiv:2110.14430).
 
     An adversary changes each neuron's weight and bias by a share of up to ``strength`` so that clean samples get wrong
-    labels; a mask per neuron is trained to withstand it. Neurons whose mask falls below ``threshold`` are pruned. The
+    labels; a mask per neuron is trained to withstand it. Neurons are pruned in the order of their masks, as many as the
+    accuracy on the clean samples allows; which threshold of the mask parts them depends on network and data. The
     neurons are the channels of batch normalisation, or of the convolutions where a model has none.
 
     Attributes:
         steps: of the mask, ≥ 1.
         batch_size: samples per step, ≥ 2.
-        learning_rate: of the mask, > 0.
+        learning_rate: of the mask, > 0; the paper's 0.2.
+        momentum: of the mask, in [0, 1); the paper's 0.9.
         strength: of the adversary, in (0, 1]; the paper's 0.4.
-        trade_off: weight of the loss without the adversary, in [0, 1]; the paper's 0.2.
-        threshold: in (0, 1); the paper's 0.2.
+        trade_off: weight of the loss without the adversary, in [0, 1]; the paper's 0.2 costs more accuracy.
+        most_loss: accuracy on the clean samples that pruning may cost, in [0, 1).
 
     Raises:
         UsageError: a field is out of range.
@@ -71,20 +66,22 @@ class ANP:
     needs_training_set: ClassVar[bool] = False
     fewest_clean: ClassVar[int] = 20
 
-    steps: int = 150
+    steps: int = 300
     batch_size: int = 32
     learning_rate: float = 0.2
+    momentum: float = 0.9
     strength: float = 0.4
-    trade_off: float = 0.2
-    threshold: float = 0.2
+    trade_off: float = 0.5
+    most_loss: float = 0.02
 
     def __post_init__(self) -> None:
         check(self.steps >= 1, "steps must be 1 or more")
         check(self.batch_size >= 2, "batch_size must be 2 or more")
         check(self.learning_rate > 0, "learning_rate must be above 0")
+        check(0 <= self.momentum < 1, "momentum must be in [0, 1)")
         check(0 < self.strength <= 1, "strength must be in (0, 1]")
         check(0 <= self.trade_off <= 1, "trade_off must be in [0, 1]")
-        check(0 < self.threshold < 1, "threshold must be in (0, 1)")
+        check(0 <= self.most_loss < 1, "most_loss must be in [0, 1)")
 
     def mend(
         self, net: nn.Module, *, train: Samples | None, clean: Samples | None, seed: int, on_progress: OnProgress
@@ -97,14 +94,29 @@ class ANP:
         finally:
             for one in neurons:
                 one.hook.remove()
-        pruned = sum(one.prune(self.threshold) for one in neurons)
-        return Mended(net=net, facts={"neurons": sum(len(one.mask) for one in neurons), "pruned": pruned})
+        masks = torch.cat([one.mask.detach() for one in neurons])
+        order = masks.argsort(stable=True)
+        whole = [one.layer.weight.detach().clone() for one in neurons]
+
+        def prune(count: int) -> None:
+            cut = torch.zeros(len(masks), dtype=torch.bool)
+            cut[order[:count]] = True
+            parts = torch.split(cut, [len(one.mask) for one in neurons])
+            with torch.no_grad():
+                for one, weight, part in zip(neurons, whole, parts, strict=True):
+                    one.layer.weight.copy_(weight)
+                    one.layer.weight[part] = 0
+
+        # What no adversary can use keeps its mask of 1, and is no candidate.
+        pruned = prune_most(net, clean, prune, int((masks < 1).sum()), self.most_loss)
+        return Mended(net=net, facts={"neurons": len(masks), "pruned": pruned})
 
     def train_masks(
         self, net: nn.Module, neurons: list[Neurons], clean: Samples, seed: int, on_progress: OnProgress
     ) -> None:
         """Let the adversary change the neurons, then the masks withstand it, step by step."""
         masks, changes = [one.mask for one in neurons], [one.changes for one in neurons]
+        optimizer = torch.optim.SGD(masks, lr=self.learning_rate, momentum=self.momentum)
         batches = Batches(len(clean), self.batch_size, seed)
         for step in range(self.steps):
             images, labels = batch_of(clean, batches(step))
@@ -126,9 +138,12 @@ class ANP:
                 for change, gradient in zip(changes, uphill, strict=True):
                     change.copy_(self.strength * gradient.sign())
             attacked = torch.autograd.grad((1 - self.trade_off) * loss(), masks)
+            for mask, first, second in zip(masks, plain, attacked, strict=True):
+                mask.grad = first + second
+            optimizer.step()
             with torch.no_grad():
-                for mask, first, second in zip(masks, plain, attacked, strict=True):
-                    mask.sub_(self.learning_rate * (first + second)).clamp_(0, 1)
+                for mask in masks:
+                    mask.clamp_(0, 1)
             on_progress(Progress(phase=self.name, done=step + 1, total=self.steps))
         with torch.no_grad():
             for change in changes:

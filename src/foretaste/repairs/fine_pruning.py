@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from foretaste.errors import UsageError
 from foretaste.progress import OnProgress
 from foretaste.repairs.repaired import Mended
-from foretaste.repairs.tuning import accuracy_of, batch_of, tune
+from foretaste.repairs.tuning import batch_of, prune_most, tune
 from foretaste.samples import Samples
 from foretaste.training import check
 
@@ -58,7 +58,6 @@ class FinePruning:
         assert clean is not None
         head = last_linear(net, len(clean.classes))
         order = np.argsort(activity(net, head, clean), kind="stable")
-        least = accuracy_of(net, clean) - self.most_loss
         whole = head.weight.detach().clone()
 
         def cut(count: int) -> None:
@@ -66,13 +65,7 @@ class FinePruning:
                 head.weight.copy_(whole)
                 head.weight[:, order[:count].copy()] = 0
 
-        # Accuracy falls as more is cut, but for noise: halving finds the count in few passes.
-        low, high = 0, len(order) - 1
-        while low < high:
-            middle = (low + high + 1) // 2
-            cut(middle)
-            low, high = (middle, high) if accuracy_of(net, clean) >= least else (low, middle - 1)
-        cut(low)
+        low = prune_most(net, clean, cut, len(order) - 1, self.most_loss)
         pruned = torch.from_numpy(order[:low].copy())
 
         def stay_cut() -> None:

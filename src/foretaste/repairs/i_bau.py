@@ -33,6 +33,7 @@ class IBAU:
         batch_size: samples per step, ≥ 2.
         learning_rate: of Adam on the weights, > 0.
         inner_steps: of the perturbation, ≥ 1.
+        share: weight of the loss under the perturbation, in (0, 1]; the rest is that of the samples as they are.
         radius: largest root mean square of the perturbation as a share of the full range of a pixel, in (0, 1].
         iterations: of the fixed point, ≥ 0; 0 leaves the implicit part out.
 
@@ -49,7 +50,8 @@ class IBAU:
     batch_size: int = 50
     learning_rate: float = 1e-3
     inner_steps: int = 5
-    radius: float = 0.15
+    share: float = 0.2
+    radius: float = 0.04
     iterations: int = 3
 
     def __post_init__(self) -> None:
@@ -57,6 +59,7 @@ class IBAU:
         check(self.batch_size >= 2, "batch_size must be 2 or more")
         check(self.learning_rate > 0, "learning_rate must be above 0")
         check(self.inner_steps >= 1, "inner_steps must be 1 or more")
+        check(0 < self.share <= 1, "share must be in (0, 1]")
         check(0 < self.radius <= 1, "radius must be in (0, 1]")
         check(self.iterations >= 0, "iterations must be 0 or more")
 
@@ -99,11 +102,16 @@ class IBAU:
 
     def gradient(self, loss: Loss, perturbation: Tensor, weights: list[nn.Parameter]) -> list[Tensor]:
         """Return the gradient of the loss in the weights, the perturbation's answer to them included."""
-        value = loss(perturbation)
-        direct = torch.autograd.grad(value, [perturbation, *weights], create_graph=self.iterations > 0)
+        plain = torch.autograd.grad(loss(torch.zeros_like(perturbation)), weights)
+        uphill, *attacked = torch.autograd.grad(
+            loss(perturbation), [perturbation, *weights], create_graph=self.iterations > 0
+        )
+        direct = [
+            (1 - self.share) * without + self.share * under.detach()
+            for without, under in zip(plain, attacked, strict=True)
+        ]
         if not self.iterations:
-            return list(direct[1:])
-        uphill = direct[0]
+            return direct
         # A step of this length along the gradient is the map whose fixed point the perturbation is.
         step = 0.1 * float(perturbation.norm().detach() / uphill.norm().detach().clamp_min(1e-12))
         vector = uphill.detach()
@@ -114,6 +122,6 @@ class IBAU:
             vector = following * (uphill.detach().norm() * 2 / following.norm().clamp_min(1e-12)).clamp_max(1.0)
         mixed = torch.autograd.grad(uphill, weights, grad_outputs=step * vector, allow_unused=True)
         return [
-            first.detach() if second is None else first.detach() + second
-            for first, second in zip(direct[1:], mixed, strict=True)
+            first if second is None else first + self.share * second
+            for first, second in zip(direct, mixed, strict=True)
         ]

@@ -84,6 +84,27 @@ def accuracy_of(net: nn.Module, samples: Samples) -> float:
     return float((logits_of(net, samples).argmax(axis=1) == samples.labels).mean())
 
 
+def prune_most(net: nn.Module, clean: Samples, prune: Callable[[int], None], count: int, most_loss: float) -> int:
+    """Prune as much of a model as its accuracy on clean samples allows, and return how much.
+
+    Args:
+        net: the model, pruned in place.
+        clean: clean samples.
+        prune: prunes the first so many, and nothing else.
+        count: the most that may be pruned, ≥ 0.
+        most_loss: accuracy that may be lost, in [0, 1).
+    """
+    least = accuracy_of(net, clean) - most_loss
+    # Accuracy falls as more is pruned, but for noise: halving finds the count in few passes.
+    low, high = 0, count
+    while low < high:
+        middle = (low + high + 1) // 2
+        prune(middle)
+        low, high = (middle, high) if accuracy_of(net, clean) >= least else (low, middle - 1)
+    prune(low)
+    return low
+
+
 def batch_of(samples: Samples, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return inputs as ``float32`` and labels at CPU indices ``int64 (B,)``."""
     numbers = rows.numpy()

@@ -91,9 +91,10 @@ class DeBackdoor:
     It asks for answers only: scores where the model gives them, else labels. A trigger's worth is the paper's smoothed
     attack success: the mean over clean images of a sigmoid of the log-odds of the forced label against the likeliest
     other one, which tell a part of a trigger from nothing where both turn no image. The families are patches, blended
-    patterns and warps; the backdoors all-to-one, one-to-one and all-to-all. Random triggers are tried first, patches at
-    places spread evenly over the image. From the best of each family and kind of backdoor, annealing goes on, by
-    successive halving: the worse half of the searches ends, again and again, until one of each is left. Those are tried on clean images that the search has not seen.
+    patterns and warps; the backdoors all-to-one, one-to-one and all-to-all. Random triggers are tried first, patches in
+    each part of the image. From the best of each family, kind of backdoor and part, annealing goes on, by successive
+    halving: the worse half of the searches ends, again and again, until one of each family and kind is left. Those are
+    tried on clean images that the search has not seen.
 
     The method's own p-value is how often a trigger that turns ``benign_rate`` of all images turns as many of these. The
     statistic is minus the decimal logarithm of it, before the number of triggers that were tried is allowed for: a
