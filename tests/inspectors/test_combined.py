@@ -22,7 +22,7 @@ def test_those_that_apply_are_asked_under_one_rate(
     assert together.suspect_classes == alone.suspect_classes
     assert together.p_value == alone.p_value  # one method applies, so there is nothing to share
     assert together.evidence[0].reason == f"debackdoor: {alone.evidence[0].reason}"
-    assert [note.split(" was ")[0] for note in together.notes] == ["final-layer", "mm-bd", "neural-cleanse"]
+    assert [note.split(" was ")[0] for note in together.notes] == ["mm-bd", "neural-cleanse"]
 
 
 def test_without_weights_and_clean_images_none_applies(quarters: "Quarters") -> None:

@@ -96,7 +96,7 @@ class DeBackdoor:
     halving: the worse half of the searches ends, again and again, until one of each family and kind is left. Those are
     tried on clean images that the search has not seen.
 
-    The method's own p-value is how often a trigger that turns ``benign_rate`` of all images turns as many of these. The
+    The method's own p-value is how often a trigger that turns the benign rate of all images turns as many of these. The
     statistic is minus the decimal logarithm of it, before the number of triggers that were tried is allowed for: a
     share alone would make much of the few images that a single class has.
 
@@ -111,7 +111,9 @@ class DeBackdoor:
         sharpness: how steep the sigmoid of the log-odds is, > 0.
         temperature: of the first step, in units of attack success, > 0; it falls to a hundredth of it.
         targets: labels that annealing begins with in each family, ≥ 1.
-        benign_rate: share of the images that the best trigger turns that a search finds on a clean model, in (0, 1).
+        benign_rate: share of the images that the best trigger turns to one label that a search finds on a clean model,
+            in (0, 1).
+        benign_all_to_all: the same of the best trigger that turns each label to another one, in (0, 1).
 
     Raises:
         UsageError: a field is out of range.
@@ -130,9 +132,10 @@ class DeBackdoor:
     alpha: float = 0.2
     warp: float = 0.06
     sharpness: float = 0.35
-    temperature: float = 0.05
+    temperature: float = 0.01
     targets: int = 8
-    benign_rate: float = 0.6
+    benign_rate: float = 0.7
+    benign_all_to_all: float = 0.4
 
     def __post_init__(self) -> None:
         check(self.explore >= 1, "explore must be 1 or more")
@@ -145,6 +148,7 @@ class DeBackdoor:
         check(self.temperature > 0, "temperature must be above 0")
         check(self.targets >= 1, "targets must be 1 or more")
         check(0 < self.benign_rate < 1, "benign_rate must be in (0, 1)")
+        check(0 < self.benign_all_to_all < 1, "benign_all_to_all must be in (0, 1)")
 
     def look(self, subject: Subject, clean: Samples | None, *, seed: int, on_progress: OnProgress) -> Finding:
         """Search for triggers, and try those that were found on unseen images; see ``Inspector``."""
@@ -186,7 +190,8 @@ class DeBackdoor:
     def p_value(self, found: Reconstruction) -> float:
         """Return how often a trigger of the benign rate turns as many images."""
         turned = round(found.flip_rate * found.n_confirmed)
-        return float(stats.binom.sf(turned - 1, found.n_confirmed, self.benign_rate))
+        benign = self.benign_all_to_all if found.target is None else self.benign_rate
+        return float(stats.binom.sf(turned - 1, found.n_confirmed, benign))
 
     def begin(self, classifier: Classifier, seen: Samples, rng: Generator, on_progress: OnProgress) -> list[Chain]:
         """Try random triggers, and return the chains that begin with the best of them.

@@ -60,7 +60,7 @@ class Patch:
 
     def changed(self, rng: Generator) -> Patch:
         """Change a pixel or some, move it by a pixel, or take off or add a row or a column."""
-        move = rng.choice(["pixel", "pixels", "place", "side"], p=[0.45, 0.25, 0.15, 0.15])
+        move = rng.choice(["pixel", "pixels", "place", "side"], p=[0.7, 0.1, 0.1, 0.1])
         height, width, channels = self.pixels.shape
         if move == "place":
             down, right = rng.integers(-1, 2, 2).tolist()
@@ -69,7 +69,7 @@ class Patch:
         if move == "side":
             return self._resized(int(rng.integers(4)), bool(rng.integers(2)), rng)
         pixels = self.pixels.copy()
-        mask = rng.random((height, width)) < 0.3 if move == "pixels" else np.zeros((height, width), dtype=np.bool_)
+        mask = rng.random((height, width)) < 0.2 if move == "pixels" else np.zeros((height, width), dtype=np.bool_)
         mask[rng.integers(height), rng.integers(width)] = True
         pixels[mask] = extremes((int(mask.sum()), channels), rng)
         return replace(self, pixels=pixels)
