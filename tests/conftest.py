@@ -16,6 +16,8 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 
+import foretaste  # noqa: F401 (before torch, whose waiting threads it lets sleep soon)
+
 if TYPE_CHECKING:
     from foretaste.attacks import BadNets
     from foretaste.nets import Net

@@ -1,5 +1,8 @@
 import importlib.metadata
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -51,3 +54,16 @@ def test_the_method_of_the_docs_works() -> None:
 def test_the_docs_name_every_attack() -> None:
     page = (ROOT / "docs" / "attacks.md").read_text(encoding="utf-8")
     assert [name for name in foretaste.ATTACKS if f"| `{name}` |" not in page] == []
+
+
+@pytest.mark.parametrize(
+    ("own", "spins"),
+    [({}, foretaste.SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")],
+    ids=str,
+)
+def test_waiting_threads_sleep_soon_unless_told_otherwise(own: dict[str, str], spins: str) -> None:
+    """OpenMP reads it when torch is imported, so it must be there before."""
+    code = "import os, sys, foretaste; print('torch' in sys.modules, os.environ.get('GOMP_SPINCOUNT'))"
+    kept = {name: value for name, value in os.environ.items() if name not in {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}}
+    run = subprocess.run([sys.executable, "-c", code], env={**kept, **own}, capture_output=True, text=True, check=True)
+    assert run.stdout == f"False {spins}\n"

@@ -8,6 +8,7 @@
 Importing this package is quick: what each name needs (torch above all) is loaded when the name is first used.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,13 @@ if TYPE_CHECKING:
     from foretaste.training import train
 
 __version__ = "0.1.0"
+
+SPINS = "1000"
+"""Turns that OpenMP's threads spin for while they wait for each other, before they sleep. By default it is 300,000:
+beside other work, which has their core meanwhile, a training of two threads then takes ten times as long and more."""
+
+if "OMP_WAIT_POLICY" not in os.environ:  # before torch is imported, which reads it then
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 __all__ = [
     "ATTACKS",

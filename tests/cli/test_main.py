@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -137,17 +136,3 @@ def test_an_output_folder_that_cannot_be_made_is_refused_before_the_work(
 def test_the_installed_command_gives_the_exit_code() -> None:
     command = Path(sys.executable).with_name("foretaste")
     assert subprocess.run([command, "cleanse"], capture_output=True, check=False).returncode == 4
-
-
-@pytest.mark.parametrize(
-    ("own", "spins"),
-    [({}, cli.SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")],
-    ids=str,
-)
-def test_waiting_threads_sleep_soon_unless_told_otherwise(own: dict[str, str], spins: str) -> None:
-    """OpenMP reads it when torch is imported, so it must be there before."""
-    code = "import os, sys; from foretaste import cli; early = 'torch' not in sys.modules; "
-    code += "cli.main(['cleanse', '--list']); print(early, os.environ.get('GOMP_SPINCOUNT'), file=sys.stderr)"
-    kept = {name: value for name, value in os.environ.items() if name not in {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}}
-    run = subprocess.run([sys.executable, "-c", code], env={**kept, **own}, capture_output=True, text=True, check=True)
-    assert run.stderr == f"True {spins}\n"

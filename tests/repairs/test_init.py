@@ -8,6 +8,7 @@ from torch import nn
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.nets import Net, build
 from foretaste.repairs import REPAIRS, Repair, find, names, repair
+from foretaste.repairs.abl import not_own
 from foretaste.repairs.anp import Neurons, prunable
 from foretaste.repairs.i_bau import IBAU
 from foretaste.repairs.nad import attended, attention
@@ -114,6 +115,15 @@ def test_i_bau_minds_the_samples_as_they_are(net: Net, samples: Samples) -> None
     )
     [mixed] = IBAU(share=0.25, iterations=0).gradient(loss, perturbation, weights)
     torch.testing.assert_close(mixed, 0.75 * plain + 0.25 * under)
+
+
+def test_unlearning_has_a_slope_where_the_model_is_certain_and_ends_at_nothing() -> None:
+    logits = torch.tensor([[30.0, 0.0, 0.0]], requires_grad=True)
+    loss = not_own(logits, torch.tensor([0]))
+    [slope] = torch.autograd.grad(loss, [logits])
+    torch.testing.assert_close(loss.detach(), torch.tensor(30 - np.log(2), dtype=torch.float32))
+    torch.testing.assert_close(slope, torch.tensor([[1.0, -0.5, -0.5]]))
+    assert float(not_own(torch.tensor([[-30.0, 0.0, 0.0]]), torch.tensor([0]))) < 1e-6
 
 
 def test_attention_is_where_channels_are_strong(net: Net, samples: Samples) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -26,10 +25,6 @@ from foretaste.errors import ForetasteError, UsageError
 
 INTERRUPTED = 130
 """What shells expect of a program that Ctrl-C stopped."""
-
-SPINS = "1000"
-"""Turns that OpenMP's threads spin for while they wait for each other, before they sleep. By default it is 300,000:
-beside other work, which has their core meanwhile, a training of two threads then takes ten times as long and more."""
 
 app = typer.Typer(
     help="Keep backdoors out of image classifiers: cleanse training data, inspect and repair models, guard inputs.",
@@ -80,8 +75,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 nothing found, 1 poison, a backdoor or trojaned inputs found, 2 the run failed, 4 bad usage, 130 interrupted.
     """
-    if "OMP_WAIT_POLICY" not in os.environ:  # before torch is imported, which reads it then
-        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     session = Session()
     try:
         status: int | None = get_command(app).main(

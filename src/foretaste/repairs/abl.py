@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from foretaste.progress import OnProgress
+from foretaste.progress import OnProgress, Progress
 from foretaste.repairs.repaired import Mended
 from foretaste.repairs.tuning import Loss, batch_of, fresh_like, logits_of, tune
 from foretaste.samples import Samples
-from foretaste.training import check, draws
+from foretaste.training import Batches, check
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class ABL:
 
     A fresh model is trained for a few epochs with a loss that is turned round below ``floor``, so that only what is
     learnt at once gets a lower one: the samples of lowest loss are taken for poison. The model then goes on with the
-    others, and at the end with the taken ones' loss subtracted.
+    others, and at the end unlearns the taken ones.
 
     Attributes:
         isolate_epochs: passes until the poison is isolated, ≥ 1; the paper's 20 of 100, here as many as a short
@@ -30,9 +30,9 @@ class ABL:
         floor: loss in nats below which it is turned round, ≥ 0; the paper's 0.5.
         isolated: share of the training set that is taken for poison, in (0, 1); the paper's 0.01.
         epochs: passes over the others, ≥ 0.
-        unlearn_epochs: passes with the poison's loss subtracted, ≥ 0.
+        unlearn_epochs: passes over the isolated samples that unlearn them, ≥ 0; the paper's 20.
         learning_rate: the highest until then, > 0.
-        unlearn_rate: the highest from then on, > 0.
+        unlearn_rate: of those passes, > 0; the paper's 5e-4.
         batch_size: samples per step, ≥ 2.
         shift: images are moved by up to this many pixels each way while the others are learnt, ≥ 0.
 
@@ -49,9 +49,9 @@ class ABL:
     floor: float = 0.5
     isolated: float = 0.01
     epochs: int = 10
-    unlearn_epochs: int = 2
+    unlearn_epochs: int = 20
     learning_rate: float = 0.2
-    unlearn_rate: float = 0.01
+    unlearn_rate: float = 5e-4
     batch_size: int = 128
     shift: int = 2
 
@@ -80,34 +80,32 @@ class ABL:
 
             return loss_of_step
 
-        def unlearning(taken: Samples) -> object:
-            def subtracting(plain: Loss) -> Loss:
-                def loss_of_step(wrapped: nn.Module, step: int) -> Tensor:
-                    rows = torch.randperm(len(taken), generator=draws(seed, 72, step))[: self.batch_size // 2]
-                    inputs, labels = batch_of(taken, rows)
-                    loss = plain(wrapped, step)
-                    # In evaluation mode, lest the statistics of the normalisation become those of the poison.
-                    wrapped.eval()
-                    device = loss.device
-                    lost = nn.functional.cross_entropy(wrapped(inputs.to(device)), labels.to(device))
-                    wrapped.train()
-                    # What is worse than a guess is unlearned, and there is no lowest value to go for.
-                    return loss - lost.clamp_max(float(np.log(len(taken.classes))))
-
-                return loss_of_step
-
-            return subtracting
-
         self._tune(fresh, train, self.isolate_epochs, self.learning_rate, "isolate", seed, on_progress, turned_round)
         logits = torch.from_numpy(logits_of(fresh, train))
         losses = nn.functional.cross_entropy(logits, torch.from_numpy(train.labels), reduction="none").numpy()
         taken = np.zeros(len(train), dtype=np.bool_)
         taken[np.argsort(losses, kind="stable")[: max(1, round(self.isolated * len(train)))]] = True
-        rest = train[~taken]
-        self._tune(fresh, rest, self.epochs, self.learning_rate, "train", seed + 1, on_progress, lambda plain: plain)
-        subtract = unlearning(train[taken])
-        self._tune(fresh, rest, self.unlearn_epochs, self.unlearn_rate, "unlearn", seed + 2, on_progress, subtract)
+        self._tune(fresh, train[~taken], self.epochs, self.learning_rate, "train", seed + 1, on_progress, unchanged)
+        self.unlearn(fresh, train[taken], seed, on_progress)
         return Mended(net=fresh, facts={"isolated": int(taken.sum())})
+
+    def unlearn(self, net: nn.Module, taken: Samples, seed: int, on_progress: OnProgress) -> None:
+        """Train the model to give these samples any label but theirs.
+
+        In evaluation mode, lest the statistics of the normalisation become those of the poison.
+        """
+        net.eval()
+        weights = list(net.parameters())
+        optimizer = torch.optim.SGD(weights, lr=self.unlearn_rate, momentum=0.9)
+        batches = Batches(len(taken), self.batch_size, seed)
+        steps = self.unlearn_epochs * batches.per_epoch
+        for step in range(steps):
+            inputs, labels = batch_of(taken, batches(step))
+            gradients = torch.autograd.grad(not_own(net(inputs), labels), weights)
+            for weight, gradient in zip(weights, gradients, strict=True):
+                weight.grad = gradient
+            optimizer.step()
+            on_progress(Progress(phase=f"{self.name}: unlearn", done=step + 1, total=steps))
 
     def _tune(
         self,
@@ -132,3 +130,18 @@ class ABL:
             shift=self.shift if phase == "train" else 0,
             loss=loss,  # type: ignore[arg-type]
         )
+
+
+def unchanged(loss: Loss) -> Loss:
+    """Return the loss as it is."""
+    return loss
+
+
+def not_own(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean of −log(1 − p), where p is the chance of the sample's own label.
+
+    A subtracted cross-entropy has a gradient of about 0 where the model is certain, as it is of poison, and no lowest
+    value.
+    """
+    own = nn.functional.one_hot(labels, logits.shape[1]).bool()
+    return (logits.logsumexp(dim=1) - logits.masked_fill(own, -torch.inf).logsumexp(dim=1)).mean()
