@@ -26,8 +26,9 @@ def test_p_values_of_outliers_keep_their_rate_on_normal_values(k: int) -> None:
 
 def test_margins_of_one_kind_are_seldom_called_outliers_and_a_large_one_is() -> None:
     rng = np.random.default_rng(0)
-    lowest = np.array([margin_p_values(rng.gamma(20, 1, size=16)).min() for _ in range(500)])
-    assert (lowest <= 0.05).mean() <= 0.2  # the paper leaves the highest out of the fit, which makes it bolder than 5 %
+    lowest = np.array([margin_p_values(rng.gamma(20, 1, size=16)).min() for _ in range(200)])
+    # Of 200, 5 % are 10; three standard deviations of the count are 9. Without the draws it is a fifth of them.
+    assert (lowest <= 0.05).sum() <= 19
     margins = rng.gamma(20, 1, size=16)
     margins[3] = 60
     p_values = margin_p_values(margins)

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from foretaste.inspectors.diagnosis import Evidence, Finding, Subject
-from foretaste.inspectors.nulls import highest_of
 from foretaste.progress import OnProgress, Progress
 from foretaste.samples import Samples
 from foretaste.training import check, draws
+
+SIMULATED = 10_000
+"""Clean models whose margins are drawn for the p-values, the lowest of which is 1 / 10,001."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +24,8 @@ class MMBD:
     """Maximise each label's margin over all inputs; the target's stands out (Wang et al. 2024, arXiv:2205.06900).
 
     The margin is a label's logit minus the highest of the others. A gamma distribution is fitted to the largest margins
-    of all labels but the highest one, as the paper does it; a p-value is how often the highest of K such margins is as
-    high. It needs no image.
+    of all labels but the highest one, as the paper does it; a p-value is how often the highest of K margins that are
+    drawn from it, and judged in the same way, stands out as much. It needs no image.
 
     Attributes:
         starts: random images per label that are optimised, ≥ 1; the largest margin counts.
@@ -53,7 +55,7 @@ class MMBD:
         """Compare the labels' largest margins; see ``Inspector``."""
         margins = self.margins(subject, seed, on_progress)
         p_values = margin_p_values(margins)
-        # A p-value far out is 0 in floating point, and the margin's own scale is each model's: their ratio compares.
+        # P-values have a lowest one, and the margin's own scale is each model's: their ratio compares.
         middle = float(np.median(margins))
         statistics = margins / middle
         return Finding(
@@ -90,9 +92,23 @@ class MMBD:
 
 
 def margin_p_values(margins: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return how often the highest of K margins is as high, by a gamma distribution fitted to all but the highest."""
-    rest = np.sort(margins)[:-1]
+    """Return how often the highest of K margins of a clean model stands out as much as each, ``(K,)``.
+
+    Leaving the highest out of the fit makes it stand out of what is left, whatever it is: margins drawn from the fitted
+    distribution, and judged in the same way, say how much.
+    """
+    said, shape = outlying(margins)
+    drawn = np.random.default_rng(0).gamma(shape, size=(SIMULATED, len(margins)))
+    usual = np.sort(outlying(drawn)[0].min(axis=-1))
+    p_values: NDArray[np.float64] = (1 + np.searchsorted(usual, said, side="right")) / (SIMULATED + 1)
+    return p_values
+
+
+def outlying(margins: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return how rare each margin is, ``(…, K)``, by a gamma fit to all but the highest, and the shape of that fit."""
+    rest = np.sort(margins, axis=-1)[..., :-1]
     # By the moments: a likelihood fit of a dozen values runs away now and then.
-    mean, variance = float(rest.mean()), max(float(rest.var(ddof=1)), 1e-12)
-    each = stats.gamma.sf(margins, a=mean**2 / variance, scale=variance / mean)
-    return highest_of(np.asarray(each, dtype=np.float64), len(margins))
+    mean, variance = rest.mean(axis=-1), np.maximum(rest.var(axis=-1, ddof=1), 1e-12)
+    shape = mean**2 / variance
+    rare = stats.gamma.sf(margins, a=shape[..., None], scale=(variance / mean)[..., None])
+    return np.asarray(rare, dtype=np.float64), shape
