@@ -246,15 +246,15 @@ def figures(cases: list[dict[str, Any]], method: str, chance: LogisticRegression
     p_values = np.array([one["p_value"] for one in said])
     probability = None if chance is None else chance.predict_proba(evidence(cases, method))[:, 1]
     found = [str(case["target"]) in one["suspects"] for case, one in zip(cases, said, strict=True)]
-    kinds = {}
-    for kind in BACKDOORS:
-        rows = np.array([not case["backdoored"] or case["backdoor"] == kind for case in cases])
-        kinds[kind] = auroc(truth[rows], p_values[rows])
+    kinds, sets_ = np.array([case["backdoor"] for case in cases]), np.array([case["data"] for case in cases])
     return {
         "n_backdoored": int(truth.sum()),
         "n_clean": int((~truth).sum()),
         "auroc": auroc(truth, p_values),
-        "auroc_by_backdoor": kinds,
+        "auroc_by_data": {name: auroc(truth[sets_ == name], p_values[sets_ == name]) for name in DATA},
+        "auroc_by_backdoor": {
+            kind: auroc(truth[rows], p_values[rows]) for kind in BACKDOORS for rows in [~truth | (kinds == kind)]
+        },
         "cross_entropy": None if probability is None else round(float(log_loss(truth, probability, labels=[0, 1])), 3),
         "brier": None if probability is None else round(float(((probability - truth) ** 2).mean()), 3),
         "true_positives": int((truth & (p_values <= RATE)).sum()),

@@ -35,6 +35,7 @@ from foretaste.training import TrainingPlan, train
 PATH = RESULTS / "repairs.json"
 ATTACKS: dict[str, Attack] = {
     "badnets": BadNets(rate=0.02),
+    "badnets 10 %": BadNets(rate=0.1),
     "blend": Blend(rate=0.05),
     "all-to-all": BadNetsAllToAll(rate=0.2),
 }

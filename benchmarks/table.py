@@ -213,15 +213,20 @@ def attack_of(case: dict[str, Any]) -> str:
 
 def inspected() -> Iterator[str]:
     """Yield the table of the inspectors: how well each tells backdoored models from clean ones."""
+    parts = json.loads((HERE / "results" / "inspectors.json").read_text())["summary"]
+    [some, *_] = parts["held out"].values()
+    by = [("auroc_by_data", name) for name in some["auroc_by_data"]]
+    by += [("auroc_by_backdoor", name) for name in some["auroc_by_backdoor"]]
     yield (
-        "| models | method | backdoored, clean | AUROC | cross-entropy | Brier | found, target named | false alarms "
-        "| time | queries |"
+        f"| models | method | backdoored, clean | AUROC | {' | '.join(GUARDED.get(name, name) for _, name in by)} "
+        "| cross-entropy | Brier | found, target named | false alarms | time | queries |"
     )
-    yield "|---|---|---|---|---|---|---|---|---|---|"
-    for part_, methods in json.loads((HERE / "results" / "inspectors.json").read_text())["summary"].items():
+    yield "|---" * (len(by) + 10) + "|"
+    for part_, methods in parts.items():
         for method, row in methods.items():
             yield (
                 f"| {part_} | {method} | {row['n_backdoored']}, {row['n_clean']} | {number(row['auroc'], 2)} "
+                f"| {' | '.join(number(row[what][name], 2) for what, name in by)} "
                 f"| {number(row['cross_entropy'], 2)} | {number(row['brier'], 2)} "
                 f"| {row['true_positives']}, {row['target_named']} | {row['false_positives']} "
                 f"| {row['seconds_median']:.0f} s | {row['queries_median']:,} |"
