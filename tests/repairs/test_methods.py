@@ -66,6 +66,19 @@ def test_abl_isolates_poison(trojaned_signs: "TrojanedSigns") -> None:
     assert repaired.facts["isolated"] == 9
 
 
+def test_abl_unlearns_nothing_that_costs_the_classes(trojaned_signs: "TrojanedSigns") -> None:
+    """Of so short a training, the easiest samples are no poison."""
+    settings: dict[str, Any] = {"epochs": 1, "unlearn_rate": 1.0}
+    repaired = repair(
+        trojaned_signs.net, method="abl", train=trojaned_signs.training, seed=0, most_loss=0.01, **settings
+    )
+    assert repaired.facts["unlearnt"] == 0
+    assert "no poison" in repaired.notes[0]
+    anyway = repair(trojaned_signs.net, method="abl", train=trojaned_signs.training, seed=0, most_loss=1.0, **settings)
+    assert anyway.facts["unlearnt"] == anyway.facts["isolated"] == 9
+    assert accuracy_of(anyway.net, trojaned_signs.clean) < accuracy_of(repaired.net, trojaned_signs.clean)
+
+
 def test_retrain_trains_on_what_passed(trojaned_signs: "TrojanedSigns", monkeypatch: pytest.MonkeyPatch) -> None:
     poison = trojaned_signs.poison
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from foretaste.progress import OnProgress, Progress
 from foretaste.repairs.repaired import Mended
-from foretaste.repairs.tuning import Loss, batch_of, fresh_like, logits_of, tune
+from foretaste.repairs.tuning import Loss, accuracy_of, batch_of, fresh_like, logits_of, tune
 from foretaste.samples import Samples
 from foretaste.training import Batches, check
 
@@ -33,6 +34,8 @@ class ABL:
         unlearn_epochs: passes over the isolated samples that unlearn them, ≥ 0; the paper's 20.
         learning_rate: the highest until then, > 0.
         unlearn_rate: of those passes, > 0; the paper's 5e-4.
+        most_loss: accuracy on the others that unlearning may cost, in (0, 1]; where it costs more, what was isolated is
+            no poison, and nothing is unlearnt.
         batch_size: samples per step, ≥ 2.
         shift: images are moved by up to this many pixels each way while the others are learnt, ≥ 0.
 
@@ -52,6 +55,7 @@ class ABL:
     unlearn_epochs: int = 20
     learning_rate: float = 0.2
     unlearn_rate: float = 5e-4
+    most_loss: float = 0.1
     batch_size: int = 128
     shift: int = 2
 
@@ -63,6 +67,7 @@ class ABL:
         check(self.unlearn_epochs >= 0, "unlearn_epochs must be 0 or more")
         check(self.learning_rate > 0, "learning_rate must be above 0")
         check(self.unlearn_rate > 0, "unlearn_rate must be above 0")
+        check(0 < self.most_loss <= 1, "most_loss must be in (0, 1]")
         check(self.batch_size >= 2, "batch_size must be 2 or more")
         check(self.shift >= 0, "shift must be 0 or more")
 
@@ -85,9 +90,16 @@ class ABL:
         losses = nn.functional.cross_entropy(logits, torch.from_numpy(train.labels), reduction="none").numpy()
         taken = np.zeros(len(train), dtype=np.bool_)
         taken[np.argsort(losses, kind="stable")[: max(1, round(self.isolated * len(train)))]] = True
-        self._tune(fresh, train[~taken], self.epochs, self.learning_rate, "train", seed + 1, on_progress, unchanged)
-        self.unlearn(fresh, train[taken], seed, on_progress)
-        return Mended(net=fresh, facts={"isolated": int(taken.sum())})
+        rest = train[~taken]
+        self._tune(fresh, rest, self.epochs, self.learning_rate, "train", seed + 1, on_progress, unchanged)
+        unlearnt = copy.deepcopy(fresh)
+        self.unlearn(unlearnt, train[taken], seed, on_progress)
+        facts = {"isolated": int(taken.sum())}
+        # What goes with poison is the backdoor; what goes with clean samples is their classes.
+        if accuracy_of(unlearnt, rest) < accuracy_of(fresh, rest) - self.most_loss:
+            note = "nothing was unlearnt: with the isolated samples the model forgets others, so they are no poison"
+            return Mended(net=fresh, facts={**facts, "unlearnt": 0}, notes=(note,))
+        return Mended(net=unlearnt, facts={**facts, "unlearnt": facts["isolated"]})
 
     def unlearn(self, net: nn.Module, taken: Samples, seed: int, on_progress: OnProgress) -> None:
         """Train the model to give these samples any label but theirs.
