@@ -122,17 +122,15 @@ def test_a_part_of_a_trigger_is_worth_more_than_nothing_though_neither_turns_an_
 def test_halving_keeps_the_best_of_each_family_and_kind() -> None:
     rng = np.random.default_rng(0)
     patch, warp = Patch.draw((16, 16, 3), (0, 0), 4, rng), Warp.draw((16, 16, 3), 1.5, rng)
-    chains = [
-        Chain(scheme, np.arange(1), candidate, value, candidate, value)
-        for scheme, candidate, value in [
-            (Scheme(0), patch, 0.1),
-            (Scheme(1), patch, 0.3),
-            (Scheme(2), patch, 0.2),
-            (Scheme(None), patch, 0.05),
-            (Scheme(2, source=1), patch, 0.04),
-            (Scheme(0), warp, 0.01),
-        ]
+    drawn: list[tuple[Scheme, Candidate, float]] = [
+        (Scheme(0), patch, 0.1),
+        (Scheme(1), patch, 0.3),
+        (Scheme(2), patch, 0.2),
+        (Scheme(None), patch, 0.05),
+        (Scheme(2, source=1), patch, 0.04),
+        (Scheme(0), warp, 0.01),
     ]
+    chains = [Chain(scheme, np.arange(1), candidate, value, candidate, value) for scheme, candidate, value in drawn]
     assert [chain.value for chain in better_half(chains)] == [0.3, 0.2, 0.05, 0.04, 0.01]
     assert [chain.value for chain in better_half(better_half(chains))] == [0.3, 0.05, 0.04, 0.01]
 
