@@ -72,6 +72,7 @@ BACKDOORS: dict[str, Attack] = {
     "all-to-all 10 %": BadNetsAllToAll(size=0.10),
 }
 """The percentages are the patch's side in the image's."""
+PATCHES = [name for name, attack in BACKDOORS.items() if isinstance(attack, BadNets)]
 
 
 @dataclass(frozen=True)
@@ -253,7 +254,9 @@ def figures(cases: list[dict[str, Any]], method: str, chance: LogisticRegression
         "auroc": auroc(truth, p_values),
         "auroc_by_data": {name: auroc(truth[sets_ == name], p_values[sets_ == name]) for name in DATA},
         "auroc_by_backdoor": {
-            kind: auroc(truth[rows], p_values[rows]) for kind in BACKDOORS for rows in [~truth | (kinds == kind)]
+            name: auroc(truth[rows], p_values[rows])
+            for name, some in {"patches": PATCHES, **{kind: [kind] for kind in BACKDOORS}}.items()
+            for rows in [~truth | np.isin(kinds, some)]
         },
         "cross_entropy": None if probability is None else round(float(log_loss(truth, probability, labels=[0, 1])), 3),
         "brier": None if probability is None else round(float(((probability - truth) ** 2).mean()), 3),
