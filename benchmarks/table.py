@@ -239,7 +239,7 @@ def repaired() -> Iterator[str]:
     yield f"| method | {' | '.join(cases)} | mean time |"
     yield "|---" * (len(cases) + 2) + "|"
     yield f"| before | {' | '.join(kept(case['before']) for case in cases.values())} | – |"
-    for method in next(iter(cases.values()))["methods"]:
+    for method in sorted({method for case in cases.values() for method in case["methods"]}):
         rows = [case["methods"].get(method) for case in cases.values()]
         seconds = mean(row["seconds"] for row in rows if row)
         yield f"| {method} | {' | '.join(kept(row) for row in rows)} | {seconds:.0f} s |"
