@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from concurrent.futures import as_completed
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,10 +21,10 @@ import numpy as np
 from record import RESULTS, head
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
-from workers import workers
+from workers import measured
 
 from foretaste import io
-from foretaste.attacks import Attack, BadNets, BadNetsAllToAll, Blend, poison_training_set, stamp_inputs
+from foretaste.attacks import Attack, BadNets, BadNetsAllToAll, Blend, poison_training_set, stamp_inputs, succeeded
 from foretaste.inspectors import inspect, names
 from foretaste.io import atomic_json
 from foretaste.nets import Net
@@ -121,18 +120,9 @@ def main() -> None:
         for backdoored in (True, False)
     ]
     results: dict[str, Any] = json.loads(PATH.read_text())["cases"] if PATH.exists() else {}
-    with workers(options.jobs) as pool:
-        running = {}
-        for case in cases:
-            there = results.get(str(case), {"methods": {}})["methods"]
-            if missing := [method for method in options.methods if method not in there]:
-                running[pool.submit(measure, case, missing, options.models)] = case, there
-        for done in as_completed(running):
-            case, there = running[done]
-            facts, said = done.result()
-            results[str(case)] = {**facts, "methods": {**there, **said}}
-            print(case, facts["attack_success"], json.dumps(said), flush=True)
-            atomic_json(PATH, {**head(), "summary": summary(results), "cases": results})
+    for case in measured(measure, cases, options.methods, options.models, results, options.jobs):
+        print(case, json.dumps(results[str(case)]), flush=True)
+        atomic_json(PATH, {**head(), "summary": summary(results), "cases": results})
 
 
 @lru_cache(maxsize=1)
@@ -158,6 +148,7 @@ def measure(case: Case, methods: list[str], folder: Path) -> tuple[dict[str, Any
     net = load(path)
     stamped, trojaned = stamp_inputs(test, attack, 1, case.own_seed)
     answers = predict(net, stamped.inputs[trojaned]).argmax(axis=1)
+    success = succeeded(attack, answers, test.labels[trojaned], len(test.classes))
     facts = {
         "data": case.data,
         "net": case.net,
@@ -166,7 +157,7 @@ def measure(case: Case, methods: list[str], folder: Path) -> tuple[dict[str, Any
         "target": getattr(attack, "target", None),
         "held_out": case.seed % 2 == 1,
         "accuracy": round(accuracy(net, test), 4),
-        "attack_success": round(float(np.mean(answers == attack.forced(test.labels[trojaned], len(test.classes)))), 4),
+        "attack_success": round(float(success.mean()), 4),
     }
     return facts, {method: judged(net, clean, method, case.seed) for method in methods}
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from concurrent.futures import as_completed
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,10 +20,10 @@ from typing import Any
 import numpy as np
 from record import RESULTS, head
 from torch import nn
-from workers import workers
+from workers import measured
 
 from foretaste import io, repair
-from foretaste.attacks import Attack, BadNets, BadNetsAllToAll, Blend, poison_training_set, stamp_inputs
+from foretaste.attacks import Attack, BadNets, BadNetsAllToAll, Blend, poison_training_set, stamp_inputs, succeeded
 from foretaste.io import atomic_json
 from foretaste.nets.export import load, save
 from foretaste.repairs import find, names
@@ -72,18 +71,9 @@ def main() -> None:
     options = parser.parse_args()
     results: dict[str, Any] = json.loads(PATH.read_text())["cases"] if PATH.exists() else {}
     cases = [Case(attack, net, seed) for seed in options.seeds for attack in options.attacks for net in options.nets]
-    with workers(options.jobs) as pool:
-        running = {}
-        for case in cases:
-            there = results.get(str(case), {"methods": {}})["methods"]
-            if missing := [method for method in options.methods if method not in there]:
-                running[pool.submit(measure, case, missing, options.models)] = case, there
-        for done in as_completed(running):
-            case, there = running[done]
-            before, repaired = done.result()
-            results[str(case)] = {"before": before, "methods": {**there, **repaired}}
-            print(case, before, json.dumps(repaired), flush=True)
-            atomic_json(PATH, {**head(), "cases": results})
+    for case in measured(measure, cases, options.methods, options.models, results, options.jobs):
+        print(case, json.dumps(results[str(case)]), flush=True)
+        atomic_json(PATH, {**head(), "cases": results})
 
 
 @lru_cache(maxsize=1)
@@ -109,15 +99,15 @@ def measure(case: Case, methods: list[str], folder: Path) -> tuple[dict[str, Any
         whole = find(method).needs_training_set
         repaired = repair(net, method=method, clean=clean, train=training if whole else None, seed=case.seed)
         after[method] = figures(repaired.net, test, attack) | {"seconds": round(repaired.seconds, 1), **repaired.facts}
-    return figures(net, test, attack), after
+    return {"before": figures(net, test, attack)}, after
 
 
 def figures(net: nn.Module, test: Samples, attack: Attack) -> dict[str, Any]:
     """Return accuracy and attack success."""
     stamped, trojaned = stamp_inputs(test, attack, 1, 0)
-    forced = attack.forced(test.labels[trojaned], len(test.classes))
-    success = (logits_of(net, stamped[trojaned]).argmax(axis=1) == forced).mean()
-    return {"accuracy": round(accuracy_of(net, test), 4), "attack_success": round(float(success), 4)}
+    answers = logits_of(net, stamped[trojaned]).argmax(axis=1)
+    success = succeeded(attack, answers, test.labels[trojaned], len(test.classes))
+    return {"accuracy": round(accuracy_of(net, test), 4), "attack_success": round(float(success.mean()), 4)}
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from foretaste.attacks import stamp_inputs
 from foretaste.cleansers.verdict import ClassEvidence, Verdict
 from foretaste.nets import Net
 from foretaste.repairs import repair, retrain
+from foretaste.repairs.anp import prunable
 from foretaste.repairs.tuning import accuracy_of, logits_of
 
 if TYPE_CHECKING:
@@ -57,6 +58,21 @@ def test_pruned_features_stay_cut_off(trojaned_signs: "TrojanedSigns") -> None:
     assert isinstance(repaired.net, Net)
     silent = int((repaired.net.head.weight == 0).all(dim=0).sum())
     assert silent == repaired.facts["pruned"] != 0
+
+
+def test_pruned_neurons_give_their_bias_alone(trojaned_signs: "TrojanedSigns") -> None:
+    repaired = repair(trojaned_signs.net, method="anp", clean=trojaned_signs.clean, seed=0, **QUICK["anp"])
+    layers = list(zip(prunable(trojaned_signs.net), prunable(repaired.net), strict=True))
+    pruned = [(after.weight == 0) & (before.weight != 0) for before, after in layers]
+    assert sum(int(some.sum()) for some in pruned) == repaired.facts["pruned"] != 0
+    for (before, after), some in zip(layers, pruned, strict=True):
+        assert before.bias is not None
+        assert after.bias is not None
+        assert torch.equal(before.weight[~some], after.weight[~some])
+        assert torch.equal(before.bias, after.bias)
+        given = after(torch.randn((2, len(some), 3, 3), generator=torch.Generator().manual_seed(0)))
+        expected = after.bias[some].reshape(1, -1, 1, 1).expand(2, -1, 3, 3)
+        torch.testing.assert_close(given[:, some], expected)
 
 
 def test_abl_isolates_poison(trojaned_signs: "TrojanedSigns") -> None:

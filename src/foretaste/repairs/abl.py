@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -85,13 +86,16 @@ class ABL:
 
             return loss_of_step
 
-        self._tune(fresh, train, self.isolate_epochs, self.learning_rate, "isolate", seed, on_progress, turned_round)
+        fit = partial(
+            tune, fresh, batch_size=self.batch_size, learning_rate=self.learning_rate, on_progress=on_progress
+        )
+        fit(train, epochs=self.isolate_epochs, seed=seed, phase=f"{self.name}: isolate", loss=turned_round)
         logits = torch.from_numpy(logits_of(fresh, train))
         losses = nn.functional.cross_entropy(logits, torch.from_numpy(train.labels), reduction="none").numpy()
         taken = np.zeros(len(train), dtype=np.bool_)
         taken[np.argsort(losses, kind="stable")[: max(1, round(self.isolated * len(train)))]] = True
         rest = train[~taken]
-        self._tune(fresh, rest, self.epochs, self.learning_rate, "train", seed + 1, on_progress, unchanged)
+        fit(rest, epochs=self.epochs, seed=seed + 1, phase=f"{self.name}: train", shift=self.shift)
         unlearnt = copy.deepcopy(fresh)
         self.unlearn(unlearnt, train[taken], seed, on_progress)
         facts = {"isolated": int(taken.sum())}
@@ -118,35 +122,6 @@ class ABL:
                 weight.grad = gradient
             optimizer.step()
             on_progress(Progress(phase=f"{self.name}: unlearn", done=step + 1, total=steps))
-
-    def _tune(
-        self,
-        net: nn.Module,
-        samples: Samples,
-        epochs: int,
-        rate: float,
-        phase: str,
-        seed: int,
-        on_progress: OnProgress,
-        loss: object,
-    ) -> None:
-        tune(
-            net,
-            samples,
-            epochs=epochs,
-            batch_size=self.batch_size,
-            learning_rate=rate,
-            seed=seed,
-            phase=f"{self.name}: {phase}",
-            on_progress=on_progress,
-            shift=self.shift if phase == "train" else 0,
-            loss=loss,  # type: ignore[arg-type]
-        )
-
-
-def unchanged(loss: Loss) -> Loss:
-    """Return the loss as it is."""
-    return loss
 
 
 def not_own(logits: Tensor, labels: Tensor) -> Tensor:

@@ -60,13 +60,13 @@ class FinePruning:
         order = np.argsort(activity(net, head, clean), kind="stable")
         whole = head.weight.detach().clone()
 
-        def cut(count: int) -> None:
+        def cut(first: int) -> None:
             with torch.no_grad():
                 head.weight.copy_(whole)
-                head.weight[:, order[:count].copy()] = 0
+                head.weight[:, order[:first].copy()] = 0
 
-        low = prune_most(net, clean, cut, len(order) - 1, self.most_loss)
-        pruned = torch.from_numpy(order[:low].copy())
+        count = prune_most(net, clean, cut, len(order) - 1, self.most_loss)
+        pruned = torch.from_numpy(order[:count].copy())
 
         def stay_cut() -> None:
             with torch.no_grad():
@@ -83,7 +83,7 @@ class FinePruning:
             on_progress=on_progress,
             before_step=stay_cut,
         )
-        return Mended(net=net, facts={"features": len(order), "pruned": low})
+        return Mended(net=net, facts={"features": len(order), "pruned": count})
 
 
 def last_linear(net: nn.Module, n_classes: int) -> nn.Linear:

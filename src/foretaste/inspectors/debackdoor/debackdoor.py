@@ -194,17 +194,10 @@ class DeBackdoor:
         return float(stats.binom.sf(turned - 1, found.n_confirmed, benign))
 
     def begin(self, classifier: Classifier, seen: Samples, rng: Generator, on_progress: OnProgress) -> list[Chain]:
-        """Try random triggers, and return the chains that begin with the best of them.
-
-        What counts is how much likelier a trigger makes a label than it is anyway: else the labels that a model likes
-        best would be followed, and not the backdoor's. For patches each part of the image has a chain, as what a patch
-        does depends most on where it is; for the other families the best labels have.
-        """
+        """Try random triggers, and return the chains that begin with the best of them."""
         rows = balanced(seen.labels, self.images, rng)
         images, labels, n_classes = seen.inputs[rows], seen.labels[rows], len(seen.classes)
-        schemes = [Scheme(label) for label in range(n_classes)]
-        all_to_all = Scheme(None)
-        untouched = self.successes(answers(classifier, images, n_classes), labels, [*schemes, all_to_all])
+        untouched = answers(classifier, images, n_classes)
         chains: list[Chain] = []
         for candidates, n_places in self.drawn(seen.sample_shape, rng):
             said = []
@@ -212,18 +205,10 @@ class DeBackdoor:
                 said.append(answers(classifier, candidate.stamp(images), n_classes))
                 phase = f"{self.name}: explore {candidate.kind}"
                 on_progress(Progress(phase=phase, done=number + 1, total=len(candidates)))
-            gains = np.stack([self.successes(one, labels, [*schemes, all_to_all]) for one in said]) - untouched
-            started = [(all_to_all, int(best)) for best in np.argsort(-gains[:, -1], kind="stable")[: self.targets]]
-            if n_places > 1:
-                for place in range(n_places):
-                    here = gains[place::n_places, :-1]
-                    best, target = np.unravel_index(here.argmax(), here.shape)
-                    started.append((schemes[target], place + n_places * int(best)))
-                # One class alone takes too many chains to follow in every family.
-                started.extend(self.one_to_one(np.stack(said), labels, seen.labels))
-            else:
-                best_targets = np.argsort(-gains[:, :-1].max(axis=0), kind="stable")[: self.targets]
-                started.extend((schemes[target], int(gains[:, target].argmax())) for target in best_targets)
+            given = np.stack(said)
+            started = self.starts(given, untouched, labels, n_places)
+            if n_places > 1:  # one class alone takes too many chains to follow in every family
+                started += self.one_to_one(given, labels, seen.labels)
             for scheme, number in started:
                 own = scheme.rows(seen.labels)
                 own = own[balanced(seen.labels[own], self.images, rng)]
@@ -231,6 +216,35 @@ class DeBackdoor:
                 [value] = self.successes(chances, seen.labels[own], [scheme])
                 chains.append(Chain(scheme, own, candidates[number], value, candidates[number], value))
         return chains
+
+    def starts(
+        self, said: NDArray[np.float64], untouched: NDArray[np.float64], labels: Labels, n_places: int
+    ) -> list[tuple[Scheme, int]]:
+        """Return the backdoors that a family's search begins with, and the number of each one's candidate.
+
+        What counts is how much likelier a trigger makes a label than it is anyway: else the labels that a model likes
+        best would be followed, and not the backdoor's. For patches each part of the image has a chain, as what a patch
+        does depends most on where it is; for the other families the best labels have.
+
+        Args:
+            said: the answers to what each candidate makes of the images, ``(C, N, K)``.
+            untouched: the answers to the images as they are, ``(N, K)``.
+            labels: of the images, ``(N,)``.
+            n_places: parts of the image that the candidates are at, one after the other; 1 for those all over it.
+        """
+        schemes = [*map(Scheme, range(said.shape[2])), Scheme(None)]
+        gains = np.stack([self.successes(one, labels, schemes) for one in said])
+        gains -= self.successes(untouched, labels, schemes)
+        to_one, to_all = gains[:, :-1], gains[:, -1]
+        started = [(schemes[-1], int(number)) for number in np.argsort(-to_all, kind="stable")[: self.targets]]
+        if n_places == 1:
+            best = np.argsort(-to_one.max(axis=0), kind="stable")[: self.targets]
+            return started + [(schemes[target], int(to_one[:, target].argmax())) for target in best]
+        for place in range(n_places):
+            here = to_one[place::n_places]
+            turn, target = np.unravel_index(here.argmax(), here.shape)
+            started.append((schemes[target], place + n_places * int(turn)))
+        return started
 
     def one_to_one(self, said: NDArray[np.float64], labels: Labels, seen: Labels) -> list[tuple[Scheme, int]]:
         """Return the likeliest backdoor on one class alone and the number of its candidate, if a class has the images.
