@@ -86,6 +86,15 @@ def test_a_warp_of_nothing_changes_nothing() -> None:
     np.testing.assert_array_equal(warp.stamp(images), images)
 
 
+def test_a_warp_moves_pixels_and_repeats_the_edge() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 12, 16, 3), dtype=np.uint8)
+    points = np.zeros((2, 6, 6), dtype=np.float32)
+    points[0], points[1] = -1, 2  # each pixel is taken from one row above and two columns to the right
+    expected = images[:, np.arange(-1, 11).clip(0)][:, :, np.arange(2, 18).clip(max=15)]
+    stamped = Warp(points, 2.0, (12, 16, 3)).stamp(images).astype(int)
+    assert np.abs(stamped - expected).max() <= 1
+
+
 def test_schemes_say_which_images_turn_to_what() -> None:
     labels = np.array([0, 0, 1, 2])
     assert Scheme(0).rows(labels).tolist() == [2, 3]

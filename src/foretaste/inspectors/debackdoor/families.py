@@ -8,8 +8,9 @@ from typing import ClassVar, Protocol
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates, zoom
+from scipy.ndimage import zoom
 
+from foretaste.attacks.wanet import warp
 from foretaste.samples import Images
 
 GRID = 6
@@ -176,13 +177,8 @@ class Warp:
         height, width = self.shape[:2]
         moved = zoom(self.points, (1, height / GRID, width / GRID), order=1)
         rows, columns = np.mgrid[:height, :width] + moved
-        places = np.stack([rows, columns])
-        warped = np.empty_like(images)
-        for image, result in zip(images, warped, strict=True):
-            for channel in range(self.shape[2]):
-                values = map_coordinates(image[..., channel].astype(np.float32), places, order=1, mode="nearest")
-                result[..., channel] = np.rint(values)
-        return warped
+        field = np.stack([2 * columns / max(width - 1, 1) - 1, 2 * rows / max(height - 1, 1) - 1], axis=-1)
+        return warp(images, field.clip(-1, 1).astype(np.float32))
 
 
 def extremes(shape: tuple[int, ...], rng: Generator) -> Images:
