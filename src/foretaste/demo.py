@@ -27,8 +27,6 @@ from foretaste.samples import Samples
 
 N_TRAINING, N_TEST, N_CLEAN, N_INPUTS = 3000, 800, 320, 200
 RATE = 0.02
-INSPECTOR = "debackdoor"
-"""Shows the trigger, and needs nothing of a model but its answers."""
 # Unshifted images and many epochs are what a small trigger needs to be learnt: the attacker's case, not ours.
 PLAN = training.TrainingPlan(epochs=20, shift=0)
 
@@ -190,9 +188,8 @@ def outcome_of(
     answers = training.predict(net, test.inputs).argmax(axis=1)
     fooled = training.predict(net, stamped.inputs[trojaned]).argmax(axis=1)
     success = succeeded(attack, fooled, test.labels[trojaned], len(test.classes))
-    diagnosis = inspect(
-        net, trusted, method=INSPECTOR, seed=seed, on_progress=named(f"inspect {out.name}", on_progress)
-    )
+    asked = open_classifier(out / "model.onnx")
+    diagnosis = inspect(asked, trusted, weights=net, seed=seed, on_progress=named(f"inspect {out.name}", on_progress))
     return Outcome(
         accuracy=float(np.mean(answers == test.labels)), attack_success=float(np.mean(success)), diagnosis=diagnosis
     )
