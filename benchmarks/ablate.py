@@ -13,7 +13,6 @@ method depends on. What is there of this version is not measured again; what is 
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import os
 import time
@@ -26,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from fashion_mnist import fashion_mnist
 from numpy.random import Generator
 from record import RESULTS, git, head
 from workers import workers
@@ -56,8 +56,6 @@ SHARE = 4
 """Of the sets that are not drawn by the project, one sample in so many is taken, unless told otherwise."""
 CLEAN = 500
 TARGETS = {"signs": 3, "gtsrb": 2, "cifar10": 0, "fmnist": 5}
-FASHION = Path("/usr/share/datasets/fashion-mnist")
-GARMENTS = "top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"
 
 DEPENDS_ON = tuple(
     f"src/foretaste/{part}"
@@ -157,15 +155,6 @@ QUIET: dict[str, Callable[[Samples, int, Generator], Samples]] = {
 }
 
 
-def fashion(part: str) -> Samples:
-    """Read the images and labels of Fashion-MNIST, "train" or "t10k"."""
-    images, labels = (
-        np.frombuffer(gzip.decompress((FASHION / f"{part}-{name}-ubyte.gz").read_bytes()), np.uint8, offset=offset)
-        for name, offset in (("images-idx3", 16), ("labels-idx1", 8))
-    )
-    return Samples.from_arrays(images.reshape(-1, 28, 28, 1), labels.astype(np.int64), GARMENTS)
-
-
 @lru_cache(maxsize=1)  # some attacks train an encoder, and all variants take the same set
 def cell(name: str, seed: int, share: int) -> tuple[Samples, Samples, Mask, Mask]:
     """Return the set of a cell, the clean set, the poison and the cover."""
@@ -176,7 +165,7 @@ def cell(name: str, seed: int, share: int) -> tuple[Samples, Samples, Mask, Mask
         samples = samples[: len(samples) * SHARE // max(share, SHARE)]
     else:
         if data == "fmnist":
-            whole, test = fashion("train"), fashion("t10k")
+            whole, test = fashion_mnist("train"), fashion_mnist("t10k")
         else:
             folder = Path(os.environ["FORETASTE_DATA"])
             whole, test = (foretaste.load(folder / f"{data}-{part}.parquet") for part in ("train", "test"))

@@ -1,10 +1,11 @@
 """Inspect backdoored models and their clean twins: how well are they told apart, and at what cost?
 
 Run as ``python benchmarks/inspectors.py --jobs 2``, for other data than ``signs`` with FORETASTE_DATA naming the folder
-of the data sets. A twin has the same data, network and seeds without the poison. Models with even seeds are those that
-the methods were tuned on; the figures are those of the odd ones, which nobody looked at before. A backdoor that works
-on less than half of the images is none: its model is left out. Models are kept in ``--models``, results in
-``benchmarks/results/inspectors.json``, one entry per model and method; what is there already is not run again.
+of the data sets, and Debian's ``dataset-fashion-mnist`` installed. A twin has the same data, network and seeds without
+the poison. Models with even seeds are those that the methods were tuned on; the figures are those of the odd ones,
+which nobody looked at before. A backdoor that works on less than half of the images is none: its model is left out.
+Models are asked as ONNX, and kept in ``--models``; results are in ``benchmarks/results/inspectors.json``, one entry per
+model and method, and what is there already is not run again.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fashion_mnist import fashion_mnist
 from record import RESULTS, head
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
@@ -25,10 +27,11 @@ from workers import measured
 
 from foretaste import io
 from foretaste.attacks import Attack, BadNets, BadNetsAllToAll, Blend, poison_training_set, stamp_inputs, succeeded
+from foretaste.classifiers import Classifier, open_classifier
 from foretaste.inspectors import inspect, names
 from foretaste.io import atomic_json
 from foretaste.nets import Net
-from foretaste.nets.export import load, save
+from foretaste.nets.export import export_onnx, load, save
 from foretaste.samples import Samples
 from foretaste.training import TrainingPlan, accuracy, predict, train
 
@@ -61,6 +64,8 @@ class Data:
 DATA = {
     "signs": Data(train=2500, plan=TrainingPlan(epochs=12, shift=0, width=8), rate=0.1),
     "gtsrb": Data(train=6000, plan=TrainingPlan(epochs=8, shift=0, width=8), rate=0.05),
+    "cifar10": Data(train=8000, plan=TrainingPlan(epochs=8, shift=0, width=8), rate=0.05),
+    "fmnist": Data(train=6000, plan=TrainingPlan(epochs=6, shift=0, width=8), rate=0.05),
 }
 NETS = ("compact-resnet", "convnet")
 BACKDOORS: dict[str, Attack] = {
@@ -131,10 +136,13 @@ def sets(name: str) -> tuple[Samples, Samples, Samples]:
     n = DATA[name].train
     if name == "signs":
         return io.draw_signs(n, seed=100), io.draw_signs(CLEAN, seed=300), io.draw_signs(500, seed=200)
-    folder = Path(os.environ["FORETASTE_DATA"])
-    training, _ = io.load(folder / f"{name}-train.parquet").split(n, np.random.default_rng(0))
-    clean, rest = io.load(folder / f"{name}-test.parquet").split(CLEAN, np.random.default_rng(1))
-    return training, clean, rest.split(1000, np.random.default_rng(2))[0]
+    if name == "fmnist":
+        whole, test = fashion_mnist("train"), fashion_mnist("t10k")
+    else:
+        folder = Path(os.environ["FORETASTE_DATA"])
+        whole, test = (io.load(folder / f"{name}-{part}.parquet") for part in ("train", "test"))
+    clean, rest = test.split(CLEAN, np.random.default_rng(1))
+    return whole.split(n, np.random.default_rng(0))[0], clean, rest.split(1000, np.random.default_rng(2))[0]
 
 
 def measure(case: Case, methods: list[str], folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -144,8 +152,10 @@ def measure(case: Case, methods: list[str], folder: Path) -> tuple[dict[str, Any
     path = folder / f"{case}.safetensors"
     if not path.exists():
         training = poison_training_set(samples, attack, case.own_seed).samples if case.backdoored else samples
-        save(train(training, net=case.net, plan=DATA[case.data].plan, seed=case.own_seed).net, path)
-    net = load(path)
+        net = train(training, net=case.net, plan=DATA[case.data].plan, seed=case.own_seed).net
+        export_onnx(net, path.with_suffix(".onnx"))
+        save(net, path)
+    net, classifier = load(path), open_classifier(path.with_suffix(".onnx"))
     stamped, trojaned = stamp_inputs(test, attack, 1, case.own_seed)
     answers = predict(net, stamped.inputs[trojaned]).argmax(axis=1)
     success = succeeded(attack, answers, test.labels[trojaned], len(test.classes))
@@ -159,12 +169,12 @@ def measure(case: Case, methods: list[str], folder: Path) -> tuple[dict[str, Any
         "accuracy": round(accuracy(net, test), 4),
         "attack_success": round(float(success.mean()), 4),
     }
-    return facts, {method: judged(net, clean, method, case.seed) for method in methods}
+    return facts, {method: judged(classifier, net, clean, method, case.seed) for method in methods}
 
 
-def judged(net: Net, clean: Samples, method: str, seed: int) -> dict[str, Any]:
+def judged(classifier: Classifier, net: Net, clean: Samples, method: str, seed: int) -> dict[str, Any]:
     """Return what one method says of a model."""
-    diagnosis = inspect(net, clean, method=method, false_alarm_rate=RATE, seed=seed)
+    diagnosis = inspect(classifier, clean, method=method, weights=net, false_alarm_rate=RATE, seed=seed)
     return {
         "p_value": diagnosis.p_value,
         "score": diagnosis.score,

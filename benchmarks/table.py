@@ -16,11 +16,12 @@ from scipy.stats import binomtest
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "results.md"
-GUARDED = {
+TITLES = {
     "gtsrb": "GTSRB",
     "cifar10": "CIFAR-10 (JPEG)",
     "signs": "signs",
     "orl": "ORL faces",
+    "fmnist": "Fashion-MNIST",
     "digits": "digits on black",
 }
 DATA = "gtsrb", "cifar10", "fmnist", "signs"
@@ -38,13 +39,13 @@ def guarding(file: str) -> Iterator[str]:
     for key, case in json.loads((HERE / "results" / file).read_text())["cases"].items():
         data, _, backdoor, _ = key.split(", ")
         groups.setdefault((data, backdoor), []).append(case)
-    order = list(GUARDED)
+    order = list(TITLES)
     for (data, backdoor), cases in sorted(groups.items(), key=lambda group: order.index(group[0][0])):
         streams = [stream for case in cases for stream in case["streams"].values()]
         before, after = (mean(stream[f"attack_success_{when}"] for stream in streams) for when in ("before", "after"))
         first, calm = ([case[f"first_search_{kind}"] for case in cases] for kind in ("trojaned", "clean"))
         yield (
-            f"| {GUARDED[data]} | {backdoor} | {len(cases)} | {share(before)} → {share(after)} "
+            f"| {TITLES[data]} | {backdoor} | {len(cases)} | {share(before)} → {share(after)} "
             f"| {middle_and_worst(streams, 'detected', min)} | {middle_and_worst(streams, 'false_alarms', max)} "
             f"| {middle_and_worst(streams, 'corrected_accuracy', min)} | {number(typical(streams, 'iou'), 2)} "
             f"| {number(typical(first, 'median'), 0)}, {number(typical(calm, 'median'), 0)} "
@@ -136,7 +137,7 @@ def found_order(group: tuple[tuple[Any, ...], Any]) -> tuple[Any, ...]:
 
 def part(data: str, one_in: int) -> str:
     """Name a data set, or the part of it that is taken."""
-    name = GUARDED.get(data, "Fashion-MNIST")
+    name = TITLES[data]
     return name if one_in == 1 else f"{name}, one in {one_in if data != 'signs' else max(one_in // 4, 1)}"
 
 
@@ -216,9 +217,9 @@ def inspected() -> Iterator[str]:
     parts = json.loads((HERE / "results" / "inspectors.json").read_text())["summary"]
     [some, *_] = parts["held out"].values()
     by = [("auroc_by_data", name) for name in some["auroc_by_data"]]
-    by += [("auroc_by_backdoor", name) for name in some["auroc_by_backdoor"]]
+    by += [("auroc_by_backdoor", name) for name in ("patches", "blend", "all-to-all 10 %")]
     yield (
-        f"| models | method | backdoored, clean | AUROC | {' | '.join(GUARDED.get(name, name) for _, name in by)} "
+        f"| models | method | backdoored, clean | AUROC | {' | '.join(TITLES.get(name, name) for _, name in by)} "
         "| cross-entropy | Brier | found, target named | false alarms | time | queries |"
     )
     yield "|---" * (len(by) + 10) + "|"
@@ -258,7 +259,7 @@ def attacks() -> Iterator[str]:
     """Yield the table of how often each attack succeeds, on the small network and at rates that are usual."""
     cases = json.loads((HERE / "results" / "attacks.json").read_text())["cases"]
     settings = [(data, strong) for data in ("gtsrb", "cifar10") for strong in (False, True)]
-    titles = [f"{GUARDED[data]}{', stronger' if strong else ''}" for data, strong in settings]
+    titles = [f"{TITLES[data]}{', stronger' if strong else ''}" for data, strong in settings]
     yield f"| attack | {' | '.join(titles)} | in its paper |"
     yield "|---" * (len(titles) + 2) + "|"
     for (attack,), rows in grouped([case for case in cases if case["net"] == "compact-resnet"], "attack").items():
