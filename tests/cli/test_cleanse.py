@@ -486,11 +486,11 @@ def test_names_in_the_set_cannot_control_the_terminal(
 
 
 def test_two_processes_come_to_the_verdict_of_one(launch: "Launch", small_signs: "SmallSigns", tmp_path: Path) -> None:
-    poisoned = poison_training_set(small_signs(800, 0), BadNets(rate=0.04, target=3, size=0.2), seed=0)
-    clean = small_signs(200, 9)
+    poisoned = poison_training_set(small_signs(500, 0), BadNets(rate=0.05, target=3, size=0.2), seed=0)
+    clean = small_signs(100, 9)
     for name, samples in (("set", poisoned.samples), ("clean", clean)):
         np.savez(tmp_path / f"{name}.npz", x=samples.inputs, y=samples.labels)
-    quick = {"folds": 2, "base_steps": 150, "view_steps": 150, "network_steps": 40, "detector_steps": 60}
+    quick = {"folds": 2, "base_steps": 60, "view_steps": 80, "network_steps": 30, "detector_steps": 40}
     settings = [f"--set={name}={value}" for name, value in quick.items()]
     out = tmp_path / "out"
     run = launch(
