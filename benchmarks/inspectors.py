@@ -64,7 +64,7 @@ class Data:
 DATA = {
     "signs": Data(train=2500, plan=TrainingPlan(epochs=12, shift=0, width=8), rate=0.1),
     "gtsrb": Data(train=6000, plan=TrainingPlan(epochs=8, shift=0, width=8), rate=0.05),
-    "cifar10": Data(train=8000, plan=TrainingPlan(epochs=8, shift=0, width=8), rate=0.05),
+    "cifar10": Data(train=20000, plan=TrainingPlan(epochs=8, shift=0, width=8), rate=0.05),
     "fmnist": Data(train=6000, plan=TrainingPlan(epochs=6, shift=0, width=8), rate=0.05),
 }
 NETS = ("compact-resnet", "convnet")

@@ -27,6 +27,8 @@ from foretaste.samples import Samples
 
 N_TRAINING, N_TEST, N_CLEAN, N_INPUTS = 3000, 800, 320, 200
 RATE = 0.02
+INSPECTOR = "debackdoor"
+"""Shows the trigger, and needs nothing of a model but its answers."""
 # Unshifted images and many epochs are what a small trigger needs to be learnt: the attacker's case, not ours.
 PLAN = training.TrainingPlan(epochs=20, shift=0)
 

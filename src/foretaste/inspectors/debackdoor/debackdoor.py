@@ -125,8 +125,8 @@ class DeBackdoor:
     fewest_clean: ClassVar[int] = 40
     fewest_classes: ClassVar[int] = 2
 
-    explore: int = 288
-    steps: int = 40
+    explore: int = 1152
+    steps: int = 80
     images: int = 16
     largest: float = 0.16
     alpha: float = 0.2
@@ -134,7 +134,7 @@ class DeBackdoor:
     sharpness: float = 0.35
     temperature: float = 0.01
     targets: int = 8
-    benign_rate: float = 0.7
+    benign_rate: float = 0.8
     benign_all_to_all: float = 0.4
 
     def __post_init__(self) -> None:
