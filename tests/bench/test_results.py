@@ -52,6 +52,16 @@ def test_rows_are_means_over_the_seeds_and_the_best_is_marked(place: Path, finis
     assert len(gathered.missing) == 6
 
 
+def test_what_all_share_is_best_of_none(place: Path) -> None:
+    for path in (place / "out/cells").glob("*.json"):
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"figures": {**record["figures"], "fpr": 0.25}}))
+    [_, attacked] = results.gather(Store("out")).sections[0].trials
+    corner, rated, *_ = attacked.rows
+    assert corner.figures["fpr"] == rated.figures["fpr"] == Figure(mean=0.25, deviation=None, best=False)
+    assert corner.figures["tpr"].best
+
+
 def test_figures_of_several_commits_are_not_mixed_unless_told_and_then_marked(place: Path) -> None:
     other_commit(place)
     with pytest.raises(UsageError, match="figures of 2 commits"):

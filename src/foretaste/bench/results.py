@@ -22,7 +22,7 @@ class Figure:
     Attributes:
         mean: its mean.
         deviation: the standard deviation over the seeds; None of a single one.
-        best: whether no other method of the table is better, oracles left aside.
+        best: whether no other method of the table is better and one is worse, oracles left aside.
     """
 
     mean: float
@@ -233,7 +233,7 @@ def compared(door: Door, rows: Sequence[Row]) -> tuple[Row, ...]:
     best = {}
     for column in door.columns:
         values = [row.figures[column.key].mean for row in rows if column.key in row.figures and not row.oracle]
-        if column.best is not None and len(values) > 1:
+        if column.best is not None and len(set(values)) > 1:  # where all are alike none is best
             best[column.key] = max(values) if column.best == "high" else min(values)
 
     def marked(row: Row) -> Row:
