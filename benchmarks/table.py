@@ -188,12 +188,15 @@ def ablation() -> Iterator[str]:
 
 
 def compared() -> Iterator[str]:
-    """Yield the matrix of the cleansers: TPR and, in brackets, FPR, one line per method, one column per attack."""
+    """Yield the matrix of the cleansers: TPR and, in brackets, FPR, one line per method, one column per attack.
+
+    The mean AUROC, over the attacks, is of the ranking, which a threshold may not do justice to.
+    """
     with (HERE / "results" / "comparison.csv").open(newline="") as file:
         cases = [case for case in csv.DictReader(file) if not case["failed"]]
     attacks = list(dict.fromkeys(attack_of(case) for case in cases))
-    yield f"| method | {' | '.join(attacks)} | mean time |"
-    yield "|---" * (len(attacks) + 2) + "|"
+    yield f"| method | {' | '.join(attacks)} | mean AUROC | mean time |"
+    yield "|---" * (len(attacks) + 3) + "|"
     for (method, oracle), rows in grouped(cases, "method", "oracle").items():
         by_attack = {attack_of(row): row for row in rows}
         entries = []
@@ -201,8 +204,9 @@ def compared() -> Iterator[str]:
             row = by_attack.get(attack)
             false = "" if row is None else f"({share(float(row['fpr']))})"
             entries.append("–" if row is None else f"{share(float(row['tpr']))} {false}" if row["tpr"] else false)
-        seconds = mean(float(row["seconds"]) for row in rows)
-        yield f"| {method}{' (oracle)' if oracle == 'yes' else ''} | {' | '.join(entries)} | {seconds:.0f} s |"
+        auroc, seconds = (mean(float(row[key]) for row in rows if row[key]) for key in ("auroc", "seconds"))
+        name = f"{method}{' (oracle)' if oracle == 'yes' else ''}"
+        yield f"| {name} | {' | '.join(entries)} | {number(auroc, 3)} | {seconds:.0f} s |"
 
 
 def attack_of(case: dict[str, Any]) -> str:
