@@ -25,7 +25,7 @@ from foretaste.cleansers.verdict import ClassEvidence, Round, Verdict
 from foretaste.errors import UsageError
 from foretaste.nets import CompactResNet, Net, ResNet18, build
 from foretaste.progress import OnProgress, silent
-from foretaste.samples import Labels, Mask, Samples
+from foretaste.samples import Labels, Mask, Samples, listed
 from foretaste.training import (
     SGD,
     Batches,
@@ -461,7 +461,7 @@ def notes(
         told.append(f"the clean set holds {len(clean):,} samples, the paper's {plan.clean_size:,}")
     lacking = np.setdiff1d(samples.labels, clean.labels).tolist()
     if lacking:
-        names = ", ".join(samples.classes[label] for label in lacking)
+        names = listed([samples.classes[label] for label in lacking])
         told.append(f"the clean set holds no sample of {names}: what these classes look like is not confused")
     if plan.flagged_share is not None:
         told.append(

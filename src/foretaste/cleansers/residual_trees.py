@@ -22,7 +22,7 @@ from foretaste.cleansers.confusion_training.scored import Scored, class_evidence
 from foretaste.cleansers.verdict import Round, Verdict
 from foretaste.errors import UsageError
 from foretaste.progress import OnProgress, Progress, silent
-from foretaste.samples import Features, Mask, Samples
+from foretaste.samples import Features, Mask, Samples, listed
 from foretaste.training import check
 
 VIEWS = "values", "leanings"
@@ -191,7 +191,7 @@ class ResidualTrees:
             return ("no clean set was given: what is natural was learnt from the set itself alone",)
         if not lacking:
             return ()
-        few = ", ".join(samples.classes[label] for label in lacking)
+        few = listed([samples.classes[label] for label in lacking])
         return (
             f"the clean set holds fewer than {self.fewest_clean} samples of {few}; some of the set itself were added",
         )
