@@ -2,10 +2,10 @@
 
 Run as ``python benchmarks/inspectors.py --jobs 2``, for other data than ``signs`` with FORETASTE_DATA naming the folder
 of the data sets, and Debian's ``dataset-fashion-mnist`` installed. A twin has the same data, network and seeds without
-the poison. Models with even seeds are those that the methods were tuned on; the figures are those of the odd ones,
-which nobody looked at before. A backdoor that works on less than half of the images is none: its model is left out.
-Models are asked as ONNX, and kept in ``--models``; results are in ``benchmarks/results/inspectors.json``, one entry per
-model and method, and what is there already is not run again.
+the poison. Models with even seeds are for tuning the methods; the figures are those of the odd ones, which are not. A
+backdoor that works on less than half of the images is none: its model is left out. Models are asked as ONNX, and kept
+in ``--models``; results are in ``benchmarks/results/inspectors.json``, one entry per model and method, and what is
+there already is not run again.
 """
 
 from __future__ import annotations
