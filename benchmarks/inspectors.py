@@ -1,7 +1,7 @@
 """Inspect backdoored models and their clean twins: how well are they told apart, and at what cost?
 
-Run as ``python benchmarks/inspectors.py --jobs 2``, for other data than ``signs`` with FORETASTE_DATA naming the folder
-of the data sets, and Debian's ``dataset-fashion-mnist`` installed. A twin has the same data, network and seeds without
+Run as ``python benchmarks/inspectors.py --jobs 2``, with FORETASTE_DATA naming the folder of the data sets but for
+``--data signs``, and Debian's ``dataset-fashion-mnist`` installed. A twin has the same data, network and seeds without
 the poison. Models with even seeds are for tuning the methods; the figures are those of the odd ones, which are not. A
 backdoor that works on less than half of the images is none: its model is left out. Models are asked as ONNX, and kept
 in ``--models``; results are in ``benchmarks/results/inspectors.json``, one entry per model and method, and what is
@@ -54,18 +54,20 @@ class Data:
         train: training images.
         plan: how to train.
         rate: poison rate; small sets need more of it for the backdoor to be learnt.
+        seeds: so many models of each network and backdoor, and as many twins.
     """
 
     train: int
     plan: TrainingPlan
     rate: float
+    seeds: int
 
 
 DATA = {
-    "signs": Data(train=2500, plan=TrainingPlan(epochs=12, shift=0, width=8), rate=0.1),
-    "gtsrb": Data(train=6000, plan=TrainingPlan(epochs=8, shift=0, width=8), rate=0.05),
-    "cifar10": Data(train=20000, plan=TrainingPlan(epochs=8, shift=0, width=8), rate=0.05),
-    "fmnist": Data(train=6000, plan=TrainingPlan(epochs=6, shift=0, width=8), rate=0.05),
+    "signs": Data(train=2500, plan=TrainingPlan(epochs=12, shift=0, width=8), rate=0.1, seeds=4),
+    "gtsrb": Data(train=6000, plan=TrainingPlan(epochs=8, shift=0, width=8), rate=0.05, seeds=4),
+    "cifar10": Data(train=20000, plan=TrainingPlan(epochs=8, shift=0, width=8), rate=0.05, seeds=2),
+    "fmnist": Data(train=6000, plan=TrainingPlan(epochs=6, shift=0, width=8), rate=0.05, seeds=2),
 }
 NETS = ("compact-resnet", "convnet")
 BACKDOORS: dict[str, Attack] = {
@@ -110,16 +112,16 @@ class Case:
 def main() -> None:
     """Inspect the models that have no result yet, and sum up."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", default=["signs"], choices=list(DATA))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--data", nargs="+", default=list(DATA), choices=list(DATA))
+    parser.add_argument("--seeds", type=int, nargs="+", help="instead of all that the data set has")
     parser.add_argument("--methods", nargs="+", default=[name for name in names() if name != "all"])
     parser.add_argument("--models", type=Path, default=Path("inspected-models"), help="folder to keep the models in")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="inspect so many models at a time")
     options = parser.parse_args()
     cases = [
         Case(data, net, backdoor, seed, backdoored)
-        for seed in options.seeds
         for data in options.data
+        for seed in options.seeds or range(DATA[data].seeds)
         for net in NETS
         for backdoor in BACKDOORS
         for backdoored in (True, False)

@@ -49,12 +49,12 @@ class ANP:
     neurons are the channels of batch normalisation, or of the convolutions where a model has none.
 
     Attributes:
-        steps: of the mask, ≥ 1.
-        batch_size: samples per step, ≥ 2.
+        steps: of the mask, ≥ 1; the paper takes 2,000.
+        batch_size: samples per step, ≥ 2; the paper's 128.
         learning_rate: of the mask, > 0; the paper's 0.2.
         momentum: of the mask, in [0, 1); the paper's 0.9.
         strength: of the adversary, in (0, 1]; the paper's 0.4.
-        trade_off: weight of the loss without the adversary, in [0, 1]; the paper's 0.2 costs more accuracy.
+        trade_off: weight of the loss without the adversary, in [0, 1]; the paper's 0.2.
         most_loss: accuracy on the clean samples that pruning may cost, in [0, 1).
 
     Raises:
@@ -66,12 +66,12 @@ class ANP:
     needs_training_set: ClassVar[bool] = False
     fewest_clean: ClassVar[int] = 20
 
-    steps: int = 300
-    batch_size: int = 32
+    steps: int = 1000
+    batch_size: int = 128
     learning_rate: float = 0.2
     momentum: float = 0.9
     strength: float = 0.4
-    trade_off: float = 0.5
+    trade_off: float = 0.2
     most_loss: float = 0.02
 
     def __post_init__(self) -> None:
