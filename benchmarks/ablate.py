@@ -14,18 +14,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from fashion_mnist import fashion_mnist
+from data_sets import train_and_test
 from numpy.random import Generator
 from record import RESULTS, git, head
 from workers import workers
@@ -164,11 +162,7 @@ def cell(name: str, seed: int, share: int) -> tuple[Samples, Samples, Mask, Mask
         clean, samples = foretaste.load("signs").split(CLEAN, rng)
         samples = samples[: len(samples) * SHARE // max(share, SHARE)]
     else:
-        if data == "fmnist":
-            whole, test = fashion_mnist("train"), fashion_mnist("t10k")
-        else:
-            folder = Path(os.environ["FORETASTE_DATA"])
-            whole, test = (foretaste.load(folder / f"{data}-{part}.parquet") for part in ("train", "test"))
+        whole, test = train_and_test(data)
         samples = whole[np.sort(rng.permutation(len(whole))[: len(whole) // share])]
         clean = test[rng.permutation(len(test))[:CLEAN]]
     if kind in QUIET:

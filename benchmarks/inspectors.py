@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fashion_mnist import fashion_mnist
+from data_sets import train_and_test
 from record import RESULTS, head
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
@@ -138,11 +137,7 @@ def sets(name: str) -> tuple[Samples, Samples, Samples]:
     n = DATA[name].train
     if name == "signs":
         return io.draw_signs(n, seed=100), io.draw_signs(CLEAN, seed=300), io.draw_signs(500, seed=200)
-    if name == "fmnist":
-        whole, test = fashion_mnist("train"), fashion_mnist("t10k")
-    else:
-        folder = Path(os.environ["FORETASTE_DATA"])
-        whole, test = (io.load(folder / f"{name}-{part}.parquet") for part in ("train", "test"))
+    whole, test = train_and_test(name)
     clean, rest = test.split(CLEAN, np.random.default_rng(1))
     return whole.split(n, np.random.default_rng(0))[0], clean, rest.split(1000, np.random.default_rng(2))[0]
 

@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from data_sets import train_and_test
 from record import RESULTS, head
 from torch import nn
 from workers import measured
 
-from foretaste import io, repair
+from foretaste import repair
 from foretaste.attacks import Attack, BadNets, BadNetsAllToAll, Blend, poison_training_set, stamp_inputs, succeeded
 from foretaste.io import atomic_json
 from foretaste.nets.export import load, save
@@ -79,9 +79,9 @@ def main() -> None:
 @lru_cache(maxsize=1)
 def sets() -> tuple[Samples, Samples, Samples]:
     """Return a training set, the clean images that repairs get, and a test set."""
-    folder = Path(os.environ["FORETASTE_DATA"])
-    training, _ = io.load(folder / "gtsrb-train.parquet").split(TRAINING, np.random.default_rng(0))
-    clean, rest = io.load(folder / "gtsrb-test.parquet").split(CLEAN, np.random.default_rng(1))
+    whole, test = train_and_test("gtsrb")
+    training, _ = whole.split(TRAINING, np.random.default_rng(0))
+    clean, rest = test.split(CLEAN, np.random.default_rng(1))
     return training, clean, rest.split(TEST, np.random.default_rng(2))[0]
 
 

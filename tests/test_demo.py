@@ -5,19 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from foretaste import demo
-from foretaste.attacks import BadNets, poison_training_set
+from foretaste.attacks import poison_training_set
 from foretaste.cli.demo import said
 from foretaste.io.signs import draw_signs
 from foretaste.progress import silent
 
 
 def test_the_demo_says_which_class_its_backdoor_forces_and_by_what(tmp_path: Path) -> None:
-    attack = BadNets(rate=demo.RATE, target=0, size=0.15)
     clean, test, trusted = (
         draw_signs(n, seed=seed) for seed, n in enumerate((demo.N_TRAINING, demo.N_TEST, demo.N_CLEAN))
     )
-    poisoned = poison_training_set(clean, attack, 0).samples
-    outcome = demo.outcome_of(poisoned, test, trusted, attack, 0, tmp_path, silent)
+    poisoned = poison_training_set(clean, demo.ATTACK, 0).samples
+    outcome = demo.outcome_of(poisoned, test, trusted, demo.ATTACK, 0, tmp_path, silent)
     assert outcome.accuracy > 0.9
     assert outcome.attack_success > 0.9
     assert outcome.diagnosis.suspect_classes == (0,)

@@ -27,6 +27,7 @@ from foretaste.samples import Samples
 
 N_TRAINING, N_TEST, N_CLEAN, N_INPUTS = 3000, 800, 320, 200
 RATE = 0.02
+ATTACK = BadNets(rate=RATE, target=0, size=0.15)
 INSPECTOR = "debackdoor"
 """Shows the trigger, and needs nothing of a model but its answers."""
 # Unshifted images and many epochs are what a small trigger needs to be learnt: the attacker's case, not ours.
@@ -117,13 +118,12 @@ def tell(out: Path, *, seed: int = 0, on_progress: OnProgress = silent) -> Story
     trusted = draw_signs(N_CLEAN, seed=3 * seed + 2)
     on_progress(Progress(phase=phase, done=3, total=3))
 
-    attack = BadNets(rate=RATE, target=0, size=0.15)
-    poisoned = poison_training_set(clean, attack, seed)
+    poisoned = poison_training_set(clean, ATTACK, seed)
     write_parquet(poisoned.samples, out / "train.parquet")
     truth = Truth.of_training_set(poisoned.samples, poisoned.poison, poisoned.cover, poisoned.original_labels)
     write_truth(truth, out / "truth.json")
 
-    before = outcome_of(poisoned.samples, test, trusted, attack, seed, out / "before", on_progress)
+    before = outcome_of(poisoned.samples, test, trusted, ATTACK, seed, out / "before", on_progress)
     verdict = cleanse(poisoned.samples, trusted, seed=seed, on_progress=on_progress)
     backdoored = open_classifier(out / "before" / "model.onnx")
     registry = learn(poisoned.samples[verdict.flagged], backdoored, trusted, seed=seed, on_progress=on_progress)
@@ -138,9 +138,9 @@ def tell(out: Path, *, seed: int = 0, on_progress: OnProgress = silent) -> Story
         truth_cover=poisoned.cover,
         registry=registry,
     )
-    guarded = guard(backdoored, registry, trusted, test[:N_INPUTS], attack, seed, on_progress)
+    guarded = guard(backdoored, registry, trusted, test[:N_INPUTS], ATTACK, seed, on_progress)
     safe = poisoned.samples[~verdict.flagged]
-    after = outcome_of(safe, test, trusted, attack, seed, out / "after", on_progress)
+    after = outcome_of(safe, test, trusted, ATTACK, seed, out / "after", on_progress)
     return Story(
         before=before,
         after=after,
