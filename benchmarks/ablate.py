@@ -96,9 +96,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no calibration map": {"ridge": 1e6},
     "all passes of the shape view": {"network_passes": 1000},
     "small distilled set": {"smallest_distilled": 200},
+    "no distillation": {"smallest_distilled": 1_000_000},
+    "no label noise": {"label_noise": 0.0001},
     "excluded from the cut on": {"excluded": 1.0},
     "no detectors": {"turns": 0},
     "one turn of the detectors": {"turns": 1},
+    "longer detectors": {"detector_steps": 150},
     "detectors unscaled": {"detector_scale": 1.0},
 }
 
