@@ -16,7 +16,8 @@ def test_the_demo_says_which_class_its_backdoor_forces_and_by_what(tmp_path: Pat
         draw_signs(n, seed=seed) for seed, n in enumerate((demo.N_TRAINING, demo.N_TEST, demo.N_CLEAN))
     )
     poisoned = poison_training_set(clean, demo.ATTACK, 0).samples
-    outcome = demo.outcome_of(poisoned, test, trusted, demo.ATTACK, 0, tmp_path, silent)
+    backdoored = demo.trained(poisoned, 0, tmp_path, silent)
+    outcome = demo.outcome_of(backdoored, test, trusted, demo.ATTACK, 0, silent)
     assert outcome.accuracy > 0.9
     assert outcome.attack_success > 0.9
     assert outcome.diagnosis.suspect_classes == (0,)

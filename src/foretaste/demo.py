@@ -123,9 +123,8 @@ def tell(out: Path, *, seed: int = 0, on_progress: OnProgress = silent) -> Story
     truth = Truth.of_training_set(poisoned.samples, poisoned.poison, poisoned.cover, poisoned.original_labels)
     write_truth(truth, out / "truth.json")
 
-    before = outcome_of(poisoned.samples, test, trusted, ATTACK, seed, out / "before", on_progress)
+    backdoored = trained(poisoned.samples, seed, out / "before", on_progress)
     verdict = cleanse(poisoned.samples, trusted, seed=seed, on_progress=on_progress)
-    backdoored = open_classifier(out / "before" / "model.onnx")
     registry = learn(poisoned.samples[verdict.flagged], backdoored, trusted, seed=seed, on_progress=on_progress)
     save_cleanse(
         out,
@@ -139,8 +138,11 @@ def tell(out: Path, *, seed: int = 0, on_progress: OnProgress = silent) -> Story
         registry=registry,
     )
     guarded = guard(backdoored, registry, trusted, test[:N_INPUTS], ATTACK, seed, on_progress)
-    safe = poisoned.samples[~verdict.flagged]
-    after = outcome_of(safe, test, trusted, ATTACK, seed, out / "after", on_progress)
+    safe = trained(poisoned.samples[~verdict.flagged], seed, out / "after", on_progress)
+    before, after = (
+        outcome_of(model, test, trusted, ATTACK, seed, named(f"inspect {name}", on_progress))
+        for name, model in (("before", backdoored), ("after", safe))
+    )
     return Story(
         before=before,
         after=after,
@@ -179,21 +181,25 @@ def guard(
     )
 
 
-def outcome_of(
-    samples: Samples, test: Samples, trusted: Samples, attack: Attack, seed: int, out: Path, on_progress: OnProgress
-) -> Outcome:
-    """Train a model on the samples, write it to ``out``, try the attack on it, and inspect it."""
+def trained(samples: Samples, seed: int, out: Path, on_progress: OnProgress) -> Classifier:
+    """Train a model on the samples, write it to ``out``, and open its ONNX file."""
     net = training.train(samples, plan=PLAN, seed=seed, on_progress=named(f"train {out.name}", on_progress)).net
     save(net, out / "model.safetensors")
     export_onnx(net, out / "model.onnx")
+    return open_classifier(out / "model.onnx")
+
+
+def outcome_of(
+    model: Classifier, test: Samples, trusted: Samples, attack: Attack, seed: int, on_progress: OnProgress
+) -> Outcome:
+    """Try the attack on a model, and inspect it."""
     stamped, trojaned = stamp_inputs(test, attack, rate=1, seed=seed)
-    answers = training.predict(net, test.inputs).argmax(axis=1)
-    fooled = training.predict(net, stamped.inputs[trojaned]).argmax(axis=1)
+    fooled = model.classify(stamped.inputs[trojaned]).labels
     success = succeeded(attack, fooled, test.labels[trojaned], len(test.classes))
-    asked = open_classifier(out / "model.onnx")
-    diagnosis = inspect(asked, trusted, weights=net, seed=seed, on_progress=named(f"inspect {out.name}", on_progress))
     return Outcome(
-        accuracy=float(np.mean(answers == test.labels)), attack_success=float(np.mean(success)), diagnosis=diagnosis
+        accuracy=float(np.mean(model.classify(test.inputs).labels == test.labels)),
+        attack_success=float(np.mean(success)),
+        diagnosis=inspect(model, trusted, method=INSPECTOR, seed=seed, on_progress=on_progress),
     )
 
 
