@@ -14,16 +14,14 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-import threading
 import time
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+from memory import gigabytes, status, watched
 from record import RESULTS, head
 
 from foretaste import io, training
@@ -35,8 +33,6 @@ RESULT = RESULTS / "out_of_core.json"
 SIDE, CLASSES, PIECE = 64, 10, 1000
 STEPS = 20
 """Training steps of each model."""
-SAMPLED_EVERY = 0.01
-"""Seconds between two looks at the memory."""
 
 
 def main() -> None:
@@ -98,35 +94,6 @@ def score(samples: Samples) -> None:
         verdict = method.inspect(samples, None)
     if not np.isfinite(verdict.scores).all():
         raise SystemExit("some scores are not finite")
-
-
-@contextmanager
-def watched() -> Iterator[dict[str, int]]:
-    """Note the peak of the process's anonymous memory, in bytes, while the block runs."""
-    memory, over = {"peak": 0}, threading.Event()
-
-    def look() -> None:
-        while not over.wait(SAMPLED_EVERY):
-            memory["peak"] = max(memory["peak"], status("RssAnon"))
-
-    watcher = threading.Thread(target=look, daemon=True)
-    watcher.start()
-    try:
-        yield memory
-    finally:
-        over.set()
-        watcher.join()
-
-
-def status(field: str) -> int:
-    """Return a field of ``/proc/self/status`` in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
-
-
-def gigabytes(size: int) -> float:
-    """Return bytes as GB, 10⁹ bytes."""
-    return round(size / 1e9, 3)
 
 
 if __name__ == "__main__":
