@@ -87,6 +87,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "one round": {"rounds": 1},
     "no tolerance": {"tolerance": 1.0},
     "no noise in the base model": {"base_noise": 0.0},
+    "half of the base model": {"base_steps": 200, "fewest_passes": 2},
     "short base model": {"base_steps": 100, "fewest_passes": 1},
     "base model without a bound on passes": {"most_passes": 1000},
     "two folds": {"folds": 2},
