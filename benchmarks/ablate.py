@@ -87,8 +87,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "one round": {"rounds": 1},
     "no tolerance": {"tolerance": 1.0},
     "no noise in the base model": {"base_noise": 0.0},
-    "half of the base model": {"base_steps": 200, "fewest_passes": 2},
-    "short base model": {"base_steps": 100, "fewest_passes": 1},
+    "half of the base model": {"base_steps": 200, "passes": 2},
+    "short base model": {"base_steps": 100, "passes": 1},
     "base model without a bound on passes": {"most_passes": 1000},
     "two folds": {"folds": 2},
     "short views": {"view_steps": 80, "network_steps": 40},
@@ -99,11 +99,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "small distilled set": {"smallest_distilled": 200},
     "no distillation": {"smallest_distilled": 1_000_000},
     "no label noise": {"label_noise": 0.0001},
-    "excluded from the cut on": {"excluded": 1.0},
     "no detectors": {"turns": 0},
     "one turn of the detectors": {"turns": 1},
-    "longer detectors": {"detector_steps": 150},
-    "detectors unscaled": {"detector_scale": 1.0},
 }
 
 

@@ -85,7 +85,7 @@ def measure(source: Path) -> dict[str, Any]:
 
 def score(samples: Samples) -> None:
     """Run one round, its trainings cut short."""
-    method = ConfusionTraining(rounds=1, base_steps=STEPS, view_steps=STEPS, network_steps=STEPS, detector_steps=STEPS)
+    method = ConfusionTraining(rounds=1, base_steps=STEPS, view_steps=STEPS, network_steps=STEPS)
 
     def shortened(*arguments: Any, steps: int, **options: Any) -> None:
         training.optimise(*arguments, steps=min(steps, STEPS), **options)

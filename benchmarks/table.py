@@ -187,6 +187,22 @@ def ablation() -> Iterator[str]:
         yield f"| {'nothing' if variant == 'default' else variant} | {' | '.join(entries)} | {spent:.2f} × |"
 
 
+def grown() -> Iterator[str]:
+    """Yield the table of how the time and the memory of Confusion Training grow with samples and classes."""
+    file = HERE / "results" / "growth.json"
+    if not file.exists():
+        yield "Not measured."
+        return
+    yield "| samples | classes | TPR | clean flagged | time | processor time, per sample | memory | the set alone |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for row in json.loads(file.read_text())["sets"].values():
+        yield (
+            f"| {row['n']:,} | {row['classes']:,} | {share(row['tpr'])} | {row['natural_flagged']} "
+            f"| {row['seconds']:,.0f} s | {row['cpu_seconds']:,.0f} s, {1000 * row['cpu_seconds'] / row['n']:.1f} ms "
+            f"| {row['peak_anonymous_gb']:.1f} GB | {row['set_gb']:.1f} GB |"
+        )
+
+
 def compared() -> Iterator[str]:
     """Yield the matrix of the cleansers: TPR and, in brackets, FPR, one line per method, one column per attack.
 
@@ -279,6 +295,7 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "found": found,
     "quiet": quiet,
     "ablation": ablation,
+    "growth": grown,
     "compared": compared,
     "attacks": attacks,
     "inspectors": inspected,

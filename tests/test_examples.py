@@ -49,7 +49,7 @@ def train_briefly(set_item: Callable[[dict[str, object], str, object], None]) ->
     from foretaste.inspectors.debackdoor import DeBackdoor
     from foretaste.inspectors.neural_cleanse import NeuralCleanse
 
-    confusion = {"base_steps": 4, "view_steps": 4, "network_steps": 4, "detector_steps": 4, "batch_size": 64}
+    confusion = {"base_steps": 4, "view_steps": 4, "network_steps": 4, "batch_size": 64}
     for method, fields in (
         (ConfusionTraining, confusion),
         (NeuralCleanse, {"steps": 5}),

@@ -8,7 +8,6 @@ from functools import partial
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import softmax
 from torch import Tensor, nn
 
 from foretaste.cleansers.confusion_training.evidence import Probabilities, calibrate
@@ -30,7 +29,7 @@ from foretaste.training import (
 
 
 def natural(run: Run, number: int, excluded: Mask) -> Probabilities:
-    """Return how likely each label is by nature, for every sample and then every clean one, ``float64 (N + C, K)``.
+    """Return how likely each label is by nature, for every sample and then every clean one, ``float32 (N + C, K)``.
 
     The base model is two networks, trained side by side and each calibrated; theirs is the geometric mean. In the first
     round they learn from patchworks of four images, whose labels count by area, and with noise. So what takes up little
@@ -43,13 +42,14 @@ def natural(run: Run, number: int, excluded: Mask) -> Probabilities:
         number: of the round, from 0.
         excluded: ``bool (N,)``, samples that it is not trained on.
     """
-    members = side_by_side(
+    first, second = side_by_side(
         [partial(network, run, number, member, excluded) for member in range(2)],
         compute=run.compute,
         phase=f"round {number + 1}: train the base model",
         on_progress=run.on_progress,
     )
-    agreed: Probabilities = softmax(np.mean(np.log(members), axis=0), axis=1)
+    agreed: Probabilities = np.sqrt(first * second)
+    agreed /= agreed.sum(axis=1, keepdims=True)
     return agreed
 
 
@@ -59,7 +59,7 @@ def network(run: Run, number: int, member: int, excluded: Mask, on_progress: OnP
     rows = torch.from_numpy(balanced(np.flatnonzero(~excluded), samples.labels))
     plan = TrainingPlan()
     batches = Batches(len(rows), plan.batch_size, run.seed + member)
-    fewest, most = (passes * batches.per_epoch for passes in (method.fewest_passes, method.most_passes))
+    fewest, most = (passes * batches.per_epoch for passes in (method.passes, method.most_passes))
     steps = int(np.clip(method.base_steps, fewest, most))
 
     def loss_of_step(net: nn.Module, step: int) -> Tensor:

@@ -48,30 +48,27 @@ class ConfusionTraining:
     Attributes:
         rounds: rounds at most, ≥ 1; the last decides.
         folds: parts of the set that are judged by models that never saw them, ≥ 2.
-        base_steps: steps of each network of the base model, ≥ 1, within the two bounds that follow.
-        fewest_passes: of the base model over the set, ≥ 0: with fewer it would not know the classes.
-        most_passes: of the base model over the set, ≥ ``fewest_passes``: with more it would learn rare marks.
+        passes: of the base model and of the linear views over the set at least, ≥ 0: with fewer they would not know
+            its classes.
+        base_steps: steps of each network of the base model at least, ≥ 1, within ``most_passes``.
+        most_passes: of the base model over the set, ≥ ``passes``, 1: with more it would learn rare marks.
         shift: images are moved by up to this many pixels each way for the base model, which hides small marks at one
             place, ≥ 0.
         base_noise: standard deviation of the noise in the first round's base model, in values of 0 to 255, ≥ 0.
         ridge: L2 penalty on the matrix that calibrates the base model, for logits of variance 1, > 0: with less it
             learns marks that the base model hardly knows.
-        view_steps: steps of the linear views at least, ≥ 1.
-        view_passes: of the linear views over the set at least, ≥ 0.
+        view_steps: steps of the linear views at least, and of the detectors, ≥ 1.
         network_steps: steps of the convolutional view at most, ≥ 1.
         network_passes: of the convolutional view over its samples at most, ≥ 1.
         smallest_distilled: how many samples that agree with the base model the convolutional view learns from at least,
             beside those that do not, if the set holds so many, ≥ 1.
-        detector_steps: steps of the detectors, ≥ 1.
-        detector_scale: log odds of a detector that count as much as a score at the cut, > 0.
         turns: of self-training, ≥ 0: what one finds, the detectors of the next learn from.
-        batch_size: samples of the set in a step of a view, ≥ 4.
-        clean_batch_size: clean references in a step, ≥ 1.
+        batch_size: samples of the set in a step of a view, ≥ 4; a quarter as many are clean references.
         lambda_: the loss of a view is ((λ − 1) · confusion + inspection) / λ; above 1. The paper's 20 is for a network
             that knows the classes; the views start from nothing.
         substitute: how many of the set's own samples stand in for a missing clean set, ≥ 1.
-        spread: a score of 1 is this many robust standard deviations of all gains, > 0.
-        excluded: samples that score above this are excluded from the next base model, ≥ 0.
+        spread: a score of 1, from which on a sample is suspicious, is this many robust standard deviations of all
+            gains, > 0.
         label_noise: least share of labels that is taken to be random, in (0, 1).
         tolerance: factor by which the odds of the base model may be too low, ≥ 1. In sets without poison, of noisy,
             mixed or rare classes, it stays within 10.
@@ -86,26 +83,21 @@ class ConfusionTraining:
 
     rounds: int = 2
     folds: int = 3
+    passes: int = 3
     base_steps: int = 400
-    fewest_passes: int = 4
     most_passes: int = 50
     shift: int = 3
     base_noise: float = 20.0
     ridge: float = 0.1
     view_steps: int = 150
-    view_passes: int = 3
     network_steps: int = 80
     network_passes: int = 10
     smallest_distilled: int = 2000
-    detector_steps: int = 100
-    detector_scale: float = 2.0
     turns: int = 3
     batch_size: int = 256
-    clean_batch_size: int = 64
     lambda_: float = 2.0
     substitute: int = 500
     spread: float = 4.0
-    excluded: float = 0.75
     label_noise: float = 0.01
     tolerance: float = 20.0
     false_condemnations: float = 0.01
@@ -118,21 +110,18 @@ class ConfusionTraining:
             "network_steps",
             "network_passes",
             "smallest_distilled",
-            "detector_steps",
-            "clean_batch_size",
             "substitute",
         )
         for name in counts:
             check(getattr(self, name) >= 1, f"{name} must be 1 or more")
-        for name in ("fewest_passes", "shift", "view_passes", "turns"):
+        for name in ("passes", "shift", "turns"):
             check(getattr(self, name) >= 0, f"{name} must be 0 or more")
         check(self.folds >= 2, "folds must be 2 or more")
-        check(self.most_passes >= max(self.fewest_passes, 1), "most_passes must be 1 or more, and ≥ fewest_passes")
+        check(self.most_passes >= max(self.passes, 1), "most_passes must be 1 or more, and not below passes")
         check(self.batch_size >= 4, "batch_size must be 4 or more")
         check(self.base_noise >= 0, "base_noise must be 0 or more")
-        check(self.excluded >= 0, "excluded must be 0 or more")
         check(self.lambda_ > 1, "lambda_ must be above 1")
-        for name in ("spread", "ridge", "detector_scale"):
+        for name in ("spread", "ridge"):
             check(getattr(self, name) > 0, f"{name} must be above 0")
         check(self.tolerance >= 1, "tolerance must be 1 or more")
         check(0 < self.label_noise < 1, "label_noise must be in (0, 1)")
@@ -234,7 +223,7 @@ class ConfusionTraining:
         that is excluded as a whole would look like a mark to the next round. Of condemned ones those which are poison
         by the views, where ``before`` are those of the round before.
         """
-        high: Mask = np.any(scored.scores > self.excluded, axis=1)
+        high: Mask = np.any(scored.scores > 1, axis=1)
         high &= ~enriched(samples.inputs, samples.labels, high)
         for mark in scored.condemned:
             members = scored.members(mark)
@@ -263,7 +252,7 @@ class ConfusionTraining:
             )
             of_marks = np.stack(
                 [
-                    scored.log_odds(mark, some, extra / self.detector_scale)
+                    scored.log_odds(mark, some, extra)
                     for mark, some, extra in zip(marks, carriers, detected, strict=True)
                 ]
             )

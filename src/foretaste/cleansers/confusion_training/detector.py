@@ -61,7 +61,7 @@ def detect(
     optimise(
         detectors,
         loss_of_step,
-        steps=method.detector_steps,
+        steps=method.view_steps,
         sgd=LINEAR_SGD,
         compute=compute,
         phase="detectors",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import log_softmax, rel_entr
+from scipy.special import rel_entr, softmax
 from scipy.stats import false_discovery_control
 from torch import Tensor
 
@@ -24,7 +24,12 @@ CALIBRATED_ON = 20_000
 CALIBRATION_STEPS = 100
 """Of L-BFGS at most."""
 
-Probabilities = NDArray[np.float64]
+PORTION = 10_000
+"""Samples that are calibrated at a time."""
+
+Probabilities = NDArray[np.float32]
+"""Of each label for each sample: the largest arrays there are. The random labels keep them away from 0 and 1, so single
+precision is enough."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,7 +79,7 @@ class References:
     outputs: Sequence[NDArray[np.float32]]
     labels: Labels
 
-    def rises(self, view: int) -> list[NDArray[np.float64]]:
+    def rises(self, view: int) -> list[Probabilities]:
         """Return the rises of the references that would be hits: of each label, and of any but the base's answer."""
         of_labels, denial = rises(self.base, self.outputs[view])
         own = [of_labels[self.labels == label, label] for label in range(self.base.shape[1])]
@@ -89,7 +94,7 @@ class References:
 
 
 def calibrate(logits: NDArray[np.float32], labels: Labels, label_noise: float, *, ridge: float) -> Probabilities:
-    """Return how likely each label is for each sample, ``float64 (M, K)``, all above 0.
+    """Return how likely each label is for each sample, ``float32 (M, K)``, all above 0.
 
     The logits are mapped linearly (matrix scaling, Guo et al. 2017, arXiv:1706.04599), and a share of the labels is
     taken to be random; both are fitted to the set's labels. The map corrects classes that the base model takes for each
@@ -104,11 +109,14 @@ def calibrate(logits: NDArray[np.float32], labels: Labels, label_noise: float, *
     """
     n_classes = logits.shape[1]
     step = -(-len(labels) // CALIBRATED_ON)
-    values = torch.from_numpy(logits).double()
-    values = values - values.mean(dim=1, keepdim=True)
-    deviation = float(values.std(correction=0).clamp(min=1e-6))
-    values = values / deviation
-    some, own = values[: len(labels) : step], torch.from_numpy(labels[::step])[:, None]
+
+    def centred(logits: NDArray[np.float32]) -> Tensor:
+        values = torch.from_numpy(logits).double()
+        return values - values.mean(dim=1, keepdim=True)
+
+    some, own = centred(logits[: len(labels) : step]), torch.from_numpy(labels[::step])[:, None]
+    deviation = float(some.std(correction=0).clamp(min=1e-6))
+    some = some / deviation
     matrix = torch.zeros(n_classes, n_classes, dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(n_classes, dtype=torch.float64, requires_grad=True)
     scale = torch.zeros((), dtype=torch.float64, requires_grad=True)
@@ -134,24 +142,29 @@ def calibrate(logits: NDArray[np.float32], labels: Labels, label_noise: float, *
     optimizer = torch.optim.LBFGS(fitted, max_iter=CALIBRATION_STEPS, line_search_fn="strong_wolfe")
     optimizer.step(loss)  # type: ignore[no-untyped-call]
     with torch.no_grad():
-        calibrated: Probabilities = likely(values).numpy()
+        parts = [
+            likely(centred(logits[start : start + PORTION]) / deviation).float().numpy()
+            for start in range(0, len(logits), PORTION)
+        ]
+    calibrated: Probabilities = np.concatenate(parts)
     return calibrated
 
 
 def informed(base: Probabilities, outputs: NDArray[np.float32]) -> Probabilities:
-    """Return how likely each label is once a view's outputs are added to the base model's logits, ``float64 (N, K)``.
+    """Return how likely each label is once a view's outputs are added to the base model's logits, ``float32 (N, K)``.
 
     Args:
         base: calibrated probabilities of the base model, ``(N, K)``.
         outputs: of a view, ``(N, K + 1)``; the last is taken from the logit of the base model's answer.
     """
-    logits = np.log(base) + outputs[:, :-1]
+    logits = np.log(base)
+    logits += outputs[:, :-1]
     logits[np.arange(len(base)), base.argmax(axis=1)] -= outputs[:, -1]
-    likely: Probabilities = np.exp(log_softmax(logits, axis=1))
+    likely: Probabilities = softmax(logits, axis=1)
     return likely
 
 
-def rises(base: Probabilities, outputs: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def rises(base: Probabilities, outputs: NDArray[np.float32]) -> tuple[Probabilities, Probabilities]:
     """Return how many times likelier a view makes each label, ``(N, K)``, and any but the base's answer, ``(N,)``.
 
     Args:
@@ -196,7 +209,7 @@ def find_marks(
     n_classes = base.shape[1]
     rows, answers = np.arange(len(labels)), base.argmax(axis=1)
     doubted = 1 - base[rows, answers]
-    naturals: list[Sequence[NDArray[np.float64] | None]] = [[None] * (n_classes + 1)] * len(views)
+    naturals: list[Sequence[Probabilities | None]] = [[None] * (n_classes + 1)] * len(views)
     counts = np.zeros(n_classes + 1)
     if references is not None:
         naturals, counts = [references.rises(view) for view in range(len(views))], references.counts(labels)
@@ -270,7 +283,7 @@ def clearest(
     """
     sizes = group_sizes(len(hits))
     first = np.argsort(-rise, kind="stable")[: sizes[-1]]
-    observed, mean = np.cumsum(hits[first])[sizes - 1], np.cumsum(expected[first])[sizes - 1]
+    observed, mean = np.cumsum(hits[first])[sizes - 1], np.cumsum(expected[first], dtype=np.float64)[sizes - 1]
     if natural is not None:
         above = len(natural) - np.searchsorted(np.sort(natural), rise[first[sizes - 1]])
         mean = np.maximum(mean, np.minimum(above * count, sizes))
@@ -298,7 +311,7 @@ def group_sizes(n: int) -> NDArray[np.intp]:
     return tried if len(tried) else np.array([largest])
 
 
-def surplus(observed: Probabilities, mean: Probabilities, sizes: NDArray[np.intp]) -> Probabilities:
+def surplus(observed: NDArray[np.float64], mean: NDArray[np.float64], sizes: NDArray[np.intp]) -> NDArray[np.float64]:
     """Return the negative logarithm of a bound on the chance of so many hits or more, in nats, ≥ 0.
 
     The bound of Hoeffding (1963, theorem 1) for a sum of independent events, whatever the probability of each.
@@ -310,7 +323,7 @@ def surplus(observed: Probabilities, mean: Probabilities, sizes: NDArray[np.intp
     """
     counts = sizes.astype(np.float64)
     share, expected = observed / counts, np.clip(mean / counts, 1e-12, 1)
-    nats: Probabilities = counts * (rel_entr(share, expected) + rel_entr(1 - share, 1 - expected))
+    nats: NDArray[np.float64] = counts * (rel_entr(share, expected) + rel_entr(1 - share, 1 - expected))
     return np.where(share > expected, nats, 0.0)
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from foretaste.cleansers._base.pixel_features import Whiten, contrast, sharpness
+from foretaste.cleansers.confusion_training.evidence import Probabilities
 from foretaste.cleansers.confusion_training.run import Run, Stream
 from foretaste.cleansers.confusion_training.scored import Outputs
 from foretaste.progress import OnProgress
@@ -28,7 +29,7 @@ CHANNELS = (8, 1), (16, 2), (32, 2), (32, 1)
 PREDICTED_AT_ONCE = 500
 
 
-def view_outputs(run: Run, number: int, base: NDArray[np.float64], references: Samples) -> tuple[Outputs, Outputs]:
+def view_outputs(run: Run, number: int, base: Probabilities, references: Samples) -> tuple[Outputs, Outputs]:
     """Return what each view says of every sample, ``float32 (V, N, K + 1)``, and of every reference, ``(V, R, K + 1)``.
 
     Either way by models that were trained without its fold.
@@ -43,7 +44,7 @@ def view_outputs(run: Run, number: int, base: NDArray[np.float64], references: S
         base: calibrated probabilities of the base model, ``(N, K)``.
         references: clean references.
     """
-    logits = torch.from_numpy(np.log(base).astype(np.float32)).to(run.compute.device)
+    logits = torch.from_numpy(np.log(base)).to(run.compute.device)
     confusing = Confusing(references, run)
     distilled = distil(run, number, base.argmax(axis=1) != run.samples.labels)
     outputs: Outputs = np.empty((len(VIEWS), len(base), base.shape[1] + 1), dtype=np.float32)
@@ -78,7 +79,7 @@ class Confusing:
     """
 
     def __init__(self, references: Samples, run: Run) -> None:
-        self.size, self.n_folds, self.device = run.method.clean_batch_size, run.method.folds, run.compute.device
+        self.size, self.n_folds, self.device = run.method.batch_size // 4, run.method.folds, run.compute.device
         self.data = DeviceSet(references, self.device)
         self.fold: NDArray[np.int64] = permutation(len(references), run.seed, 1).numpy() % self.n_folds
 
@@ -193,7 +194,7 @@ def by_place_and_sharpness(
     optimise(
         views,
         loss_of_step,
-        steps=max(method.view_passes * batches.per_epoch, method.view_steps),
+        steps=max(method.passes * batches.per_epoch, method.view_steps),
         sgd=LINEAR_SGD,
         compute=compute,
         phase="linear views",
