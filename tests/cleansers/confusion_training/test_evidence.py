@@ -20,10 +20,10 @@ from foretaste.cleansers.confusion_training.evidence import (
 )
 
 
-def base_of(answers: NDArray[np.int64], n_classes: int, sure: float = 0.97) -> NDArray[np.float64]:
+def base_of(answers: NDArray[np.int64], n_classes: int, sure: float = 0.97) -> NDArray[np.float32]:
     """Return the probabilities of a base model that is this sure of its answers."""
     rest = (1 - sure) / (n_classes - 1)
-    return np.where(np.eye(n_classes)[answers] > 0, sure, rest)
+    return np.where(np.eye(n_classes)[answers] > 0, sure, rest).astype(np.float32)
 
 
 def view_of(raised: NDArray[np.bool_], label: int, n_classes: int, by: float = 3.0) -> NDArray[np.float32]:
@@ -34,7 +34,7 @@ def view_of(raised: NDArray[np.bool_], label: int, n_classes: int, by: float = 3
 
 
 def found(
-    base: NDArray[np.float64],
+    base: NDArray[np.float32],
     outputs: NDArray[np.float32],
     labels: NDArray[np.int64],
     references: References | None = None,
@@ -96,7 +96,7 @@ def test_random_wrong_labels_that_no_view_can_tell_are_no_evidence() -> None:
     answers = np.arange(2000) % 5
     wrong = rng.random(2000) < 0.05
     labels = np.where(wrong, (answers + rng.integers(1, 5, 2000)) % 5, answers)
-    base = calibrate(np.log(base_of(answers, 5)).astype(np.float32), labels, 0.01, ridge=0.1)
+    base = calibrate(np.log(base_of(answers, 5)), labels, 0.01, ridge=0.1)
     assert found(base, view_of(np.zeros(2000, dtype=np.bool_), 0, 5), labels) == []
 
 
@@ -160,7 +160,7 @@ def test_the_bound_is_above_the_binomial_tail_and_close() -> None:
 
 def test_a_group_is_as_large_as_the_evidence_is_clear() -> None:
     hits = np.arange(200) < 30
-    mark = clearest(0, 1, np.linspace(1, 0, 200), hits, np.full(200, 0.05))
+    mark = clearest(0, 1, np.linspace(1, 0, 200, dtype=np.float32), hits, np.full(200, 0.05, dtype=np.float32))
     assert mark.n_samples in (23, 32)
     assert mark.observed == min(mark.n_samples, 30)
     assert mark.expected == pytest.approx(0.05 * mark.n_samples)
@@ -169,8 +169,9 @@ def test_a_group_is_as_large_as_the_evidence_is_clear() -> None:
 
 def test_more_tries_cost_evidence() -> None:
     hits = np.arange(200) < 10
+    rises = np.linspace(1, 0, 200, dtype=np.float32)
     marks = [
-        clearest(0, view, np.linspace(1, 0, 200), hits, np.full(200, share)) for view, share in enumerate((0.2, 0.1))
+        clearest(0, view, rises, hits, np.full(200, share, dtype=np.float32)) for view, share in enumerate((0.2, 0.1))
     ]
     (best,) = clearest_of([[mark] for mark in marks])
     assert best.view == 1
