@@ -302,7 +302,6 @@ def test_any_size_and_colour_will_do(hills: Hills, side: int, channels: int) -> 
         {"folds": 1},
         {"base_steps": 0},
         {"passes": -1},
-        {"most_passes": 2},
         {"shift": -1},
         {"ridge": 0.0},
         {"network_passes": 0},

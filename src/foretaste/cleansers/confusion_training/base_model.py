@@ -59,8 +59,6 @@ def network(run: Run, number: int, member: int, excluded: Mask, on_progress: OnP
     rows = torch.from_numpy(balanced(np.flatnonzero(~excluded), samples.labels))
     plan = TrainingPlan()
     batches = Batches(len(rows), plan.batch_size, run.seed + member)
-    fewest, most = (passes * batches.per_epoch for passes in (method.passes, method.most_passes))
-    steps = int(np.clip(method.base_steps, fewest, most))
 
     def loss_of_step(net: nn.Module, step: int) -> Tensor:
         images, labels = run.data.batch(compute.share(rows[batches(step)]))
@@ -80,7 +78,7 @@ def network(run: Run, number: int, member: int, excluded: Mask, on_progress: OnP
     optimise(
         net,
         loss_of_step,
-        steps=steps,
+        steps=max(method.passes * batches.per_epoch, method.base_steps),
         sgd=plan.sgd(),
         compute=compute,
         phase=f"base network {member + 1}",

@@ -50,8 +50,7 @@ class ConfusionTraining:
         folds: parts of the set that are judged by models that never saw them, ≥ 2.
         passes: of the base model and of the linear views over the set at least, ≥ 0: with fewer they would not know
             its classes.
-        base_steps: steps of each network of the base model at least, ≥ 1, within ``most_passes``.
-        most_passes: of the base model over the set, ≥ ``passes``, 1: with more it would learn rare marks.
+        base_steps: steps of each network of the base model at least, ≥ 1.
         shift: images are moved by up to this many pixels each way for the base model, which hides small marks at one
             place, ≥ 0.
         base_noise: standard deviation of the noise in the first round's base model, in values of 0 to 255, ≥ 0.
@@ -84,8 +83,7 @@ class ConfusionTraining:
     rounds: int = 2
     folds: int = 3
     passes: int = 3
-    base_steps: int = 400
-    most_passes: int = 50
+    base_steps: int = 200
     shift: int = 3
     base_noise: float = 20.0
     ridge: float = 0.1
@@ -117,7 +115,6 @@ class ConfusionTraining:
         for name in ("passes", "shift", "turns"):
             check(getattr(self, name) >= 0, f"{name} must be 0 or more")
         check(self.folds >= 2, "folds must be 2 or more")
-        check(self.most_passes >= max(self.passes, 1), "most_passes must be 1 or more, and not below passes")
         check(self.batch_size >= 4, "batch_size must be 4 or more")
         check(self.base_noise >= 0, "base_noise must be 0 or more")
         check(self.lambda_ > 1, "lambda_ must be above 1")
