@@ -57,8 +57,7 @@ class ConfusionTraining:
         ridge: L2 penalty on the matrix that calibrates the base model, for logits of variance 1, > 0: with less it
             learns marks that the base model hardly knows.
         view_steps: steps of the linear views at least, and of the detectors, ≥ 1.
-        network_steps: steps of the convolutional view at most, ≥ 1.
-        network_passes: of the convolutional view over its samples at most, ≥ 1.
+        network_steps: steps of the convolutional view, ≥ 1.
         smallest_distilled: how many samples that agree with the base model the convolutional view learns from at least,
             beside those that do not, if the set holds so many, ≥ 1.
         turns: of self-training, ≥ 0: what one finds, the detectors of the next learn from.
@@ -83,13 +82,12 @@ class ConfusionTraining:
     rounds: int = 2
     folds: int = 3
     passes: int = 3
-    base_steps: int = 200
+    base_steps: int = 100
     shift: int = 3
     base_noise: float = 20.0
     ridge: float = 0.1
     view_steps: int = 150
     network_steps: int = 80
-    network_passes: int = 10
     smallest_distilled: int = 2000
     turns: int = 3
     batch_size: int = 256
@@ -106,7 +104,6 @@ class ConfusionTraining:
             "base_steps",
             "view_steps",
             "network_steps",
-            "network_passes",
             "smallest_distilled",
             "substitute",
         )

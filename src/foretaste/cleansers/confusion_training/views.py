@@ -289,7 +289,7 @@ def by_shape(
     optimise(
         view,
         loss_of_step,
-        steps=min(method.network_passes * batches.per_epoch, method.network_steps),
+        steps=method.network_steps,
         sgd=NETWORK_SGD,
         compute=compute,
         phase=f"shape view {fold + 1}",
