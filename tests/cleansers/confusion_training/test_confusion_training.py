@@ -301,7 +301,7 @@ def test_any_size_and_colour_will_do(hills: Hills, side: int, channels: int) -> 
         {"rounds": 0},
         {"folds": 1},
         {"base_steps": 0},
-        {"passes": -1},
+        {"view_passes": -1},
         {"shift": -1},
         {"ridge": 0.0},
         {"smallest_distilled": 0},

@@ -78,7 +78,7 @@ def network(run: Run, number: int, member: int, excluded: Mask, on_progress: OnP
     optimise(
         net,
         loss_of_step,
-        steps=max(method.passes * batches.per_epoch, method.base_steps),
+        steps=math.ceil(method.base_steps * math.sqrt(len(samples) / 10_000)),
         sgd=plan.sgd(),
         compute=compute,
         phase=f"base network {member + 1}",

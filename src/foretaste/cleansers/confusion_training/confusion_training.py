@@ -48,15 +48,15 @@ class ConfusionTraining:
     Attributes:
         rounds: rounds at most, ≥ 1; the last decides.
         folds: parts of the set that are judged by models that never saw them, ≥ 2.
-        passes: of the base model and of the linear views over the set at least, ≥ 0: with fewer they would not know
-            its classes.
-        base_steps: steps of each network of the base model at least, ≥ 1.
+        base_steps: steps of each network of the base model on 10,000 samples, ≥ 1. They grow with the square root of the
+            set: in many passes over a small set the networks would learn rare marks, and a large one takes fewer.
         shift: images are moved by up to this many pixels each way for the base model, which hides small marks at one
             place, ≥ 0.
         base_noise: standard deviation of the noise in the first round's base model, in values of 0 to 255, ≥ 0.
         ridge: L2 penalty on the matrix that calibrates the base model, for logits of variance 1, > 0: with less it
             learns marks that the base model hardly knows.
         view_steps: steps of the linear views at least, and of the detectors, ≥ 1.
+        view_passes: of the linear views over the set at least, ≥ 0.
         network_steps: steps of the convolutional view, ≥ 1.
         smallest_distilled: how many samples that agree with the base model the convolutional view learns from at least,
             beside those that do not, if the set holds so many, ≥ 1.
@@ -81,12 +81,12 @@ class ConfusionTraining:
 
     rounds: int = 2
     folds: int = 3
-    passes: int = 3
-    base_steps: int = 100
+    base_steps: int = 400
     shift: int = 3
     base_noise: float = 20.0
     ridge: float = 0.1
     view_steps: int = 150
+    view_passes: int = 3
     network_steps: int = 80
     smallest_distilled: int = 2000
     turns: int = 3
@@ -109,7 +109,7 @@ class ConfusionTraining:
         )
         for name in counts:
             check(getattr(self, name) >= 1, f"{name} must be 1 or more")
-        for name in ("passes", "shift", "turns"):
+        for name in ("shift", "view_passes", "turns"):
             check(getattr(self, name) >= 0, f"{name} must be 0 or more")
         check(self.folds >= 2, "folds must be 2 or more")
         check(self.batch_size >= 4, "batch_size must be 4 or more")

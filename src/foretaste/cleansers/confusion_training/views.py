@@ -194,7 +194,7 @@ def by_place_and_sharpness(
     optimise(
         views,
         loss_of_step,
-        steps=max(method.passes * batches.per_epoch, method.view_steps),
+        steps=max(method.view_passes * batches.per_epoch, method.view_steps),
         sgd=LINEAR_SGD,
         compute=compute,
         phase="linear views",
