@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tests.conftest import SmallSigns
 
 TARGET = 3
-SMALL = ConfusionTraining(folds=2, base_steps=150, view_steps=150, network_steps=40, batch_size=128)
+SMALL = ConfusionTraining(folds=2, network_steps=40, batch_size=128)
 """Seconds on a thousand images of 16 pixels."""
 TINY = ConfusionTraining(
     folds=2,
@@ -135,7 +135,7 @@ def test_one_trigger_under_random_wrong_labels_is_found(signs: Samples, clean: S
     images[poison] = BadNets(target=0, size=0.2).stamp(images[poison], rng)
     labels = np.where(poison, (signs.labels + rng.integers(1, 16, len(signs))) % 16, signs.labels)
     # With so many labels wrong the base model takes longer to learn what is natural.
-    method = replace(SMALL, base_steps=300)
+    method = replace(SMALL, base_steps=1000)
     verdict = method.inspect(Samples(labels, signs.classes, signs.ids, images=images), clean)
     detection = verdict.compare(poison)
     assert detection.tpr >= 0.9

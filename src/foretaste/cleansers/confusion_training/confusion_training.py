@@ -48,13 +48,13 @@ class ConfusionTraining:
     Attributes:
         rounds: rounds at most, ≥ 1; the last decides.
         folds: parts of the set that are judged by models that never saw them, ≥ 2.
-        base_steps: steps of each network of the base model on 10,000 samples, ≥ 1. They grow with the square root of the
-            set: in many passes over a small set the networks would learn rare marks, and a large one takes fewer.
+        base_steps: steps of each network of the base model on 10,000 samples, ≥ 1. They grow with the square root of
+            the set: in many passes over a small set the networks would learn rare marks, and a large one takes fewer.
         shift: images are moved by up to this many pixels each way for the base model, which hides small marks at one
             place, ≥ 0.
         base_noise: standard deviation of the noise in the first round's base model, in values of 0 to 255, ≥ 0.
-        ridge: L2 penalty on the matrix that calibrates the base model, for logits of variance 1, > 0: with less it
-            learns marks that the base model hardly knows.
+        ridge: L2 penalty on the map that calibrates the base model, for logits of variance 1 and the sum of all
+            losses, > 0: with less it learns marks that the base model hardly knows.
         view_steps: steps of the linear views at least, and of the detectors, ≥ 1.
         view_passes: of the linear views over the set at least, ≥ 0.
         network_steps: steps of the convolutional view, ≥ 1.
@@ -81,10 +81,10 @@ class ConfusionTraining:
 
     rounds: int = 2
     folds: int = 3
-    base_steps: int = 400
+    base_steps: int = 500
     shift: int = 3
     base_noise: float = 20.0
-    ridge: float = 0.1
+    ridge: float = 1000.0
     view_steps: int = 150
     view_passes: int = 3
     network_steps: int = 80

@@ -98,14 +98,15 @@ def calibrate(logits: NDArray[np.float32], labels: Labels, label_noise: float, *
 
     The logits are mapped linearly (matrix scaling, Guo et al. 2017, arXiv:1706.04599), and a share of the labels is
     taken to be random; both are fitted to the set's labels. The map corrects classes that the base model takes for each
-    other: what a short training leaves open would look like a mark of the class that it misses. Random labels are what
-    bounds the surprise at a wrong one.
+    other: what a short training leaves open would look like a mark of the class that it misses. The fewer samples there
+    are, the less it is trusted: it would learn their poison. Random labels are what bounds the surprise at a wrong one.
 
     Args:
         logits: of the base model, ``(M, K)``; the first N of them are of the set.
         labels: of the set, ``(N,)``.
         label_noise: least share of labels that is taken to be random, in (0, 1).
-        ridge: L2 penalty on the map, > 0; infinite, there is a temperature alone (Guo et al.'s first choice).
+        ridge: L2 penalty on the map, for the sum of all samples' losses, > 0; infinite, there is a temperature alone
+            (Guo et al.'s first choice).
     """
     n_classes = logits.shape[1]
     step = -(-len(labels) // CALIBRATED_ON)
@@ -134,7 +135,7 @@ def calibrate(logits: NDArray[np.float32], labels: Labels, label_noise: float, *
         optimizer.zero_grad()
         total: Tensor = -likely(some).gather(1, own).log().mean()
         if math.isfinite(ridge):
-            total = total + ridge * (matrix**2).sum()
+            total = total + ridge / len(labels) * ((matrix**2).sum() + (bias**2).sum())
         total.backward()  # type: ignore[no-untyped-call]
         return total
 
