@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Callable
 from concurrent.futures import as_completed
@@ -94,7 +93,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "short views": {"view_steps": 80, "network_steps": 40},
     "little confusion": {"lambda_": 1.1},
     "no shift": {"shift": 0},
-    "no calibration map": {"ridge": math.inf},
     "small distilled set": {"smallest_distilled": 200},
     "no distillation": {"smallest_distilled": 1_000_000},
     "no label noise": {"label_noise": 0.0001},

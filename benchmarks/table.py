@@ -94,9 +94,9 @@ def share(value: float | None) -> str:
     return "–" if value is None else f"{value:.2%}".replace("%", " %")
 
 
-def measured() -> list[dict[str, Any]]:
+def measured(file: str = "ablate.json") -> list[dict[str, Any]]:
     """Return what ``ablate.py`` measured."""
-    return list(json.loads((HERE / "results" / "ablate.json").read_text())["cases"].values())
+    return list(json.loads((HERE / "results" / file).read_text())["cases"].values())
 
 
 def grouped(cases: Iterable[dict[str, Any]], *by: str) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
@@ -107,14 +107,14 @@ def grouped(cases: Iterable[dict[str, Any]], *by: str) -> dict[tuple[Any, ...], 
     return groups
 
 
-def found() -> Iterator[str]:
+def found(file: str) -> Iterator[str]:
     """Yield the table of what Confusion Training finds: one line per data set, attack and clean set, over seeds."""
     yield (
         "| data | attack | images, poison | clean set | seeds | TPR (worst) | AUROC | clean flagged | cover flagged "
         "| processor time |"
     )
     yield "|---|---|---|---|---|---|---|---|---|---|"
-    cases = [case for case in measured() if case["variant"] == "default" and case["poison"]]
+    cases = [case for case in measured(file) if case["variant"] == "default" and case["poison"]]
     for (cell, one_in, clean), rows in sorted(grouped(cases, "cell", "one_in", "clean").items(), key=found_order):
         data, attack = cell.split("-", 1)
         rates = [row["tpr"] for row in rows]
@@ -292,7 +292,8 @@ def attacks() -> Iterator[str]:
 
 
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
-    "found": found,
+    "found": partial(found, "ablate.json"),
+    "found before": partial(found, "ablate-before.json"),
     "quiet": quiet,
     "ablation": ablation,
     "growth": grown,

@@ -160,8 +160,7 @@ class ResidualTrees:
             clean = filled(clean, samples, lacking, excluded, seed)
         natural = self.natural(samples, excluded, clean, seed)
         on_progress(Progress(phase=f"{phase}: grow the forest", done=1, total=1))
-        # A forest knows its classes well; a map fitted to two of them would learn the mark.
-        base = calibrate(np.log(natural).astype(np.float32), samples.labels, self.label_noise, ridge=math.inf)
+        base = calibrate(np.log(natural).astype(np.float32), samples.labels, self.label_noise)
         # Without a clean set the set confuses itself, and what is rare in it still tells; but poison whose label is
         # right takes a clean set to find.
         confusing = samples[~excluded] if clean is None else clean

@@ -303,7 +303,6 @@ def test_any_size_and_colour_will_do(hills: Hills, side: int, channels: int) -> 
         {"base_steps": 0},
         {"view_passes": -1},
         {"shift": -1},
-        {"ridge": 0.0},
         {"smallest_distilled": 0},
         {"turns": -1},
         {"base_noise": -1.0},

@@ -89,7 +89,7 @@ def network(run: Run, number: int, member: int, excluded: Mask, on_progress: OnP
     logits = predict(net, samples.inputs)
     if run.clean is not None:
         logits = np.concatenate([logits, predict(net, run.clean.inputs)])
-    return calibrate(logits, samples.labels, method.label_noise, ridge=method.ridge)
+    return calibrate(logits, samples.labels, method.label_noise)
 
 
 def altered(net: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, noise: float) -> Tensor:

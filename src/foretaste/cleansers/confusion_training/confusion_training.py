@@ -53,8 +53,6 @@ class ConfusionTraining:
         shift: images are moved by up to this many pixels each way for the base model, which hides small marks at one
             place, ≥ 0.
         base_noise: standard deviation of the noise in the first round's base model, in values of 0 to 255, ≥ 0.
-        ridge: L2 penalty on the map that calibrates the base model, for logits of variance 1 and the sum of all
-            losses, > 0: with less it learns marks that the base model hardly knows.
         view_steps: steps of the linear views at least, and of the detectors, ≥ 1.
         view_passes: of the linear views over the set at least, ≥ 0.
         network_steps: steps of the convolutional view, ≥ 1.
@@ -84,7 +82,6 @@ class ConfusionTraining:
     base_steps: int = 500
     shift: int = 3
     base_noise: float = 20.0
-    ridge: float = 1000.0
     view_steps: int = 150
     view_passes: int = 3
     network_steps: int = 80
@@ -115,8 +112,7 @@ class ConfusionTraining:
         check(self.batch_size >= 4, "batch_size must be 4 or more")
         check(self.base_noise >= 0, "base_noise must be 0 or more")
         check(self.lambda_ > 1, "lambda_ must be above 1")
-        for name in ("spread", "ridge"):
-            check(getattr(self, name) > 0, f"{name} must be above 0")
+        check(self.spread > 0, "spread must be above 0")
         check(self.tolerance >= 1, "tolerance must be 1 or more")
         check(0 < self.label_noise < 1, "label_noise must be in (0, 1)")
         check(0 < self.false_condemnations < 1, "false_condemnations must be in (0, 1)")

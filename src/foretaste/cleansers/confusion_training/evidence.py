@@ -93,33 +93,21 @@ class References:
         return counts
 
 
-def calibrate(logits: NDArray[np.float32], labels: Labels, label_noise: float, *, ridge: float) -> Probabilities:
+def calibrate(logits: NDArray[np.float32], labels: Labels, label_noise: float) -> Probabilities:
     """Return how likely each label is for each sample, ``float32 (M, K)``, all above 0.
 
-    The logits are mapped linearly (matrix scaling, Guo et al. 2017, arXiv:1706.04599), and a share of the labels is
-    taken to be random; both are fitted to the set's labels. The map corrects classes that the base model takes for each
-    other: what a short training leaves open would look like a mark of the class that it misses. The fewer samples there
-    are, the less it is trusted: it would learn their poison. Random labels are what bounds the surprise at a wrong one.
+    The logits are scaled by a temperature (Guo et al. 2017, arXiv:1706.04599), and a share of the labels is taken to be
+    random, which bounds the surprise at a wrong one; both are fitted to the set's labels. A bias for each class, or a
+    map from class to class, would fit better, and fit the poison, too: a mark would be natural.
 
     Args:
         logits: of the base model, ``(M, K)``; the first N of them are of the set.
         labels: of the set, ``(N,)``.
         label_noise: least share of labels that is taken to be random, in (0, 1).
-        ridge: L2 penalty on the map, for the sum of all samples' losses, > 0; infinite, there is a temperature alone
-            (Guo et al.'s first choice).
     """
     n_classes = logits.shape[1]
     step = -(-len(labels) // CALIBRATED_ON)
-
-    def centred(logits: NDArray[np.float32]) -> Tensor:
-        values = torch.from_numpy(logits).double()
-        return values - values.mean(dim=1, keepdim=True)
-
-    some, own = centred(logits[: len(labels) : step]), torch.from_numpy(labels[::step])[:, None]
-    deviation = float(some.std(correction=0).clamp(min=1e-6))
-    some = some / deviation
-    matrix = torch.zeros(n_classes, n_classes, dtype=torch.float64, requires_grad=True)
-    bias = torch.zeros(n_classes, dtype=torch.float64, requires_grad=True)
+    some, own = torch.from_numpy(logits[: len(labels) : step]).double(), torch.from_numpy(labels[::step])[:, None]
     scale = torch.zeros((), dtype=torch.float64, requires_grad=True)
     noise = torch.tensor(-3.0, dtype=torch.float64, requires_grad=True)
 
@@ -127,26 +115,20 @@ def calibrate(logits: NDArray[np.float32], labels: Labels, label_noise: float, *
         # From the least share to one half.
         share = label_noise + max(0.5 - label_noise, 0) * noise.sigmoid()
         # Bounded: a line search that tries an infinite scale would not come back.
-        mapped = scale.clamp(-3, 3).exp() * deviation * values + values @ matrix + bias
-        probabilities: Tensor = (1 - share) * mapped.softmax(dim=1) + share / n_classes
+        scaled = scale.clamp(-3, 3).exp() * values
+        probabilities: Tensor = (1 - share) * scaled.softmax(dim=1) + share / n_classes
         return probabilities
 
     def loss() -> Tensor:
         optimizer.zero_grad()
         total: Tensor = -likely(some).gather(1, own).log().mean()
-        if math.isfinite(ridge):
-            total = total + ridge / len(labels) * ((matrix**2).sum() + (bias**2).sum())
         total.backward()  # type: ignore[no-untyped-call]
         return total
 
-    fitted = [matrix, bias, scale, noise] if math.isfinite(ridge) else [scale, noise]
-    optimizer = torch.optim.LBFGS(fitted, max_iter=CALIBRATION_STEPS, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([scale, noise], max_iter=CALIBRATION_STEPS, line_search_fn="strong_wolfe")
     optimizer.step(loss)  # type: ignore[no-untyped-call]
     with torch.no_grad():
-        parts = [
-            likely(centred(logits[start : start + PORTION]) / deviation).float().numpy()
-            for start in range(0, len(logits), PORTION)
-        ]
+        parts = [likely(part.double()).float().numpy() for part in torch.split(torch.from_numpy(logits), PORTION)]
     calibrated: Probabilities = np.concatenate(parts)
     return calibrated
 
