@@ -73,6 +73,16 @@ def test_badnets_is_found(verdict: Verdict, poisoned: Poisoned) -> None:
     assert verdict.suspect_classes == (TARGET,)
 
 
+def test_a_few_poison_samples_in_a_small_set_are_found(hills: Hills) -> None:
+    """In many passes over few images, or with too free a calibration, the base model would learn the trigger, too."""
+    poisoned = poison_training_set(hills(400), BadNets(rate=0.04, target=TARGET, size=0.2), seed=0)
+    verdict = ConfusionTraining().inspect(poisoned.samples, hills(80, seed=9))
+    assert poisoned.poison.sum() == 16
+    assert (verdict.flagged == poisoned.poison).all()
+    evidence = verdict.classes[TARGET]
+    assert evidence.statistic > evidence.threshold + 2
+
+
 def test_the_base_model_takes_no_trigger_for_natural(hills: Hills) -> None:
     """A trigger that either of its networks learns is as likely as the right label, and no view can tell any more."""
     # An easy task, and a seventh of the class carries the trigger: a network is soon left with nothing else to learn.
