@@ -143,21 +143,26 @@ def part(data: str, one_in: int) -> str:
 
 def quiet() -> Iterator[str]:
     """Yield the table of sets without poison: how many runs condemn a class, by what is odd about the set."""
-    yield "| set | clean set | runs | runs that condemn a class | 95 % interval | images flagged | data |"
-    yield "|---|---|---|---|---|---|---|"
+    yield "| set | clean set | runs | runs that condemn a class | 95 % interval | nearest | images flagged | data |"
+    yield "|---|---|---|---|---|---|---|---|"
     cases = [case for case in measured() if case["variant"] == "default" and not case["poison"]]
     for case in cases:
         case["data"], case["kind"] = case["cell"].split("-", 1)
     # What carries a benign mark under right labels cannot be told from clean-label poison: it is shown, not counted.
     promised = [case for case in cases if case["kind"] != "benign-mark"]
-    groups = [*sorted(grouped(cases, "kind", "clean").items()), *sorted(grouped(promised, "clean").items())]
-    for key, rows in groups:
+    groups = [
+        (kind, "500" if clean else "none", rows)
+        for (kind, clean), rows in sorted(grouped(cases, "kind", "clean").items())
+    ]
+    groups += [("", "500" if clean else "none", rows) for (clean,), rows in sorted(grouped(promised, "clean").items())]
+    groups.append(("", "with or without", promised))
+    for kind, clean_set, rows in groups:
         condemned = sum(bool(row["condemned"]) for row in rows)
         low, high = binomtest(condemned, len(rows)).proportion_ci(method="exact")
         data = ", ".join(sorted({part(row["data"], row["one_in"]) for row in rows}))
         yield (
-            f"| {key[0] if len(key) > 1 else '**all but benign-mark**'} | {500 if key[-1] else 'none'} | {len(rows)} "
-            f"| {condemned} | {share(low)} to {share(high)} "
+            f"| {kind or '**all but benign-mark**'} | {clean_set} | {len(rows)} "
+            f"| {condemned} | {share(low)} to {share(high)} | {max(row['margin'] for row in rows):.1f} "
             f"| {sum(row['natural_flagged'] for row in rows)} of {sum(row['n'] for row in rows):,} | {data} |"
         )
 
