@@ -167,9 +167,9 @@ def quiet() -> Iterator[str]:
         )
 
 
-def ablation() -> Iterator[str]:
+def ablation(file: str) -> Iterator[str]:
     """Yield the table of what each step buys: TPR and clean images flagged with it turned off, and processor time."""
-    cases = measured()
+    cases = measured(file)
     if all(case["variant"] == "default" for case in cases):
         yield "Not measured with this version."
         return
@@ -300,7 +300,8 @@ TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "found": partial(found, "ablate.json"),
     "found before": partial(found, "ablate-before.json"),
     "quiet": quiet,
-    "ablation": ablation,
+    "ablation": partial(ablation, "ablate.json"),
+    "ablation before": partial(ablation, "ablate-before.json"),
     "growth": grown,
     "compared": compared,
     "attacks": attacks,
