@@ -490,7 +490,7 @@ def test_two_processes_come_to_the_verdict_of_one(launch: "Launch", small_signs:
     clean = small_signs(100, 9)
     for name, samples in (("set", poisoned.samples), ("clean", clean)):
         np.savez(tmp_path / f"{name}.npz", x=samples.inputs, y=samples.labels)
-    quick = {"folds": 2, "base_steps": 270, "view_steps": 80, "network_steps": 30}
+    quick = {"folds": 2, "base_steps": 545, "view_steps": 80, "network_steps": 30}
     settings = [f"--set={name}={value}" for name, value in quick.items()]
     out = tmp_path / "out"
     run = launch(

@@ -78,7 +78,7 @@ def network(run: Run, number: int, member: int, excluded: Mask, on_progress: OnP
     optimise(
         net,
         loss_of_step,
-        steps=math.ceil(method.base_steps * math.sqrt(len(samples) / 10_000)),
+        steps=math.ceil(method.base_steps * math.cbrt(len(samples) / 10_000)),
         sgd=plan.sgd(),
         compute=compute,
         phase=f"base network {member + 1}",

@@ -48,8 +48,8 @@ class ConfusionTraining:
     Attributes:
         rounds: rounds at most, ≥ 1; the last decides.
         folds: parts of the set that are judged by models that never saw them, ≥ 2.
-        base_steps: steps of each network of the base model on 10,000 samples, ≥ 1. They grow with the square root of
-            the set: in many passes over a small set the networks would learn rare marks, and a large one takes fewer.
+        base_steps: steps of each network of the base model on 10,000 samples, ≥ 1. They grow with the cube root of the
+            set: in many passes over a small set the networks would learn rare marks, and a large one takes fewer.
         shift: images are moved by up to this many pixels each way for the base model, which hides small marks at one
             place, ≥ 0.
         base_noise: standard deviation of the noise in the first round's base model, in values of 0 to 255, ≥ 0.
@@ -79,7 +79,7 @@ class ConfusionTraining:
 
     rounds: int = 2
     folds: int = 3
-    base_steps: int = 500
+    base_steps: int = 420
     shift: int = 3
     base_noise: float = 20.0
     view_steps: int = 150
