@@ -213,7 +213,7 @@ class ConfusionTraining:
         that is excluded as a whole would look like a mark to the next round. Of condemned ones those which are poison
         by the views, where ``before`` are those of the round before.
         """
-        high: Mask = np.any(scored.scores > 1, axis=1)
+        high = scored.suspicious
         high &= ~enriched(samples.inputs, samples.labels, high)
         for mark in scored.condemned:
             members = scored.members(mark)

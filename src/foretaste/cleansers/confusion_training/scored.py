@@ -74,6 +74,12 @@ class Scored:
         return np.where(self.disagree[:, None], np.maximum(self.named, self.denied), self.named)
 
     @property
+    def suspicious(self) -> Mask:
+        """Which samples score above the cut in any view, ``bool (N,)``."""
+        above: Mask = np.any(self.scores > 1, axis=1)
+        return above
+
+    @property
     def condemned(self) -> list[Mark]:
         """The marks that were found."""
         return [mark for mark in self.marks if mark.condemned]
@@ -153,7 +159,7 @@ def class_evidence(
     """
     evidence = []
     *own, any_label = scored.marks
-    above_cut = (scored.scores > 1).any(axis=1)
+    suspicious = scored.suspicious
     for label, name in enumerate(samples.classes):
         members = samples.labels == label
         n_flagged = int(np.count_nonzero(flagged & members))
@@ -176,7 +182,7 @@ def class_evidence(
             ClassEvidence(
                 label=label,
                 n_samples=int(np.count_nonzero(members)),
-                n_suspects=int(np.count_nonzero(above_cut & members)),
+                n_suspects=int(np.count_nonzero(suspicious & members)),
                 n_flagged=n_flagged,
                 statistic=statistic,
                 threshold=threshold,
