@@ -13,7 +13,6 @@ method depends on. What is there of this version is not measured again; what is 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from concurrent.futures import as_completed
@@ -25,7 +24,7 @@ import numpy as np
 import torch
 from data_sets import train_and_test
 from numpy.random import Generator
-from record import RESULTS, git, head
+from record import RESULTS, git, head, of_version
 from workers import workers
 
 import foretaste
@@ -233,9 +232,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="measure so many at a time")
     options = parser.parse_args()
     about = head() | {"version": version()}
-    results: dict[str, Any] = json.loads(OUT.read_text()) if OUT.exists() else {}
-    if results.get("version") != about["version"]:
-        results = {"version": about["version"], "cases": {}}
+    results = of_version(OUT, about["version"], "cases")
     cases = [
         Case(name, options.one_in, seed, not options.without_clean, variant)
         for name in options.cells

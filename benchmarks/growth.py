@@ -10,7 +10,6 @@ Results are kept in ``benchmarks/results/growth.json``; what is there of this ve
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 from ablate import version
 from memory import gigabytes, watched
-from record import RESULTS, head
+from record import RESULTS, head, of_version
 from scipy.ndimage import gaussian_filter
 from workers import workers
 
@@ -75,9 +74,7 @@ def main() -> None:
     parser.add_argument("--largest", type=int, default=SIZES[-1][0], metavar="N", help="leave out larger sets")
     options = parser.parse_args()
     about = head() | {"version": version(), "cores": len(os.sched_getaffinity(0))}
-    results: dict[str, Any] = json.loads(OUT.read_text()) if OUT.exists() else {}
-    if results.get("version") != about["version"]:
-        results = {"version": about["version"], "sets": {}}
+    results = of_version(OUT, about["version"], "sets")
     for n, n_classes in SIZES:
         name = f"{n} samples, {n_classes} classes"
         if n > options.largest or name in results["sets"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shlex
@@ -31,3 +32,9 @@ def head() -> dict[str, Any]:
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "machine": f"{os.cpu_count()} CPU cores, {platform.machine()}, Python {platform.python_version()}{gpu}",
     }
+
+
+def of_version(path: Path, version: str, kind: str) -> dict[str, Any]:
+    """Return the results that a file keeps of this version; ``{"version": …, kind: {}}`` if it has none."""
+    results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return results if results.get("version") == version else {"version": version, kind: {}}
