@@ -211,6 +211,19 @@ def stage(case: Case, monkeypatch: pytest.MonkeyPatch) -> Case:
     return case
 
 
+def test_the_clean_set_may_have_other_columns(case: Case, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = []
+    for name in ("inputs", "clean"):
+        io.write_parquet(io.load(case.folder / f"{name}.npz"), case.folder / f"{name}.parquet")
+        table = pq.read_table(case.folder / f"{name}.parquet")
+        paths.append(str(case.folder / f"{name}-two.parquet"))
+        pq.write_table(table.append_column("target", table["label"]), paths[-1])
+    two = replace(case, inputs=paths[0], clean=paths[1])
+    assert cli.main(two.arguments()) == 4
+    assert "--label-column" in capsys.readouterr().err
+    assert cli.main(two.arguments("--label-column", "target")) == 1
+
+
 def test_trojaned_inputs_are_exit_code_1_and_everything_is_there(
     case: Case, capsys: pytest.CaptureFixture[str]
 ) -> None:

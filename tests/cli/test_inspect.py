@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 
-from foretaste import cli
+from foretaste import cli, io
 from foretaste.guards.neo import Registry
 from foretaste.guards.trigger import Trigger
 from foretaste.inspectors import INSPECTORS, Evidence, Finding, Reconstruction, Subject
@@ -145,6 +146,33 @@ def test_the_results_of_an_earlier_run_are_replaced_and_what_is_read_is_not(
     capsys.readouterr()
     assert run(str(tmp_path / "summary.json"), tmp_path) == 4
     assert "would be overwritten" in capsys.readouterr().err
+
+
+def test_the_clean_set_may_have_other_columns(clean: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    io.write_parquet(io.load(clean), tmp_path / "clean.parquet")
+    table = pq.read_table(tmp_path / "clean.parquet")
+    pq.write_table(table.append_column("target", table["label"]), tmp_path / "two.parquet")
+    assert run(str(tmp_path / "two.parquet"), tmp_path / "out") == 4
+    assert "--label-column" in capsys.readouterr().err
+    assert run(str(tmp_path / "two.parquet"), tmp_path / "out", "--label-column", "target") == 1
+
+
+def test_class_names_cannot_control_the_terminal(
+    clean: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shape, names = (SIDE, SIDE, 3), ["0", "\x1b[2Jnothing found"]
+    net = build("convnet", shape, names, generator=torch.Generator().manual_seed(0), width=2)
+    with torch.no_grad():
+        net.head.weight.zero_()
+    save(net, tmp_path / "model.safetensors")
+    with np.load(clean) as arrays:
+        named = np.array(names)
+        np.savez(tmp_path / "named.npz", x=arrays["x"], y=arrays["y"], classes=named)
+    arguments = ["--clean", str(tmp_path / "named.npz"), "--method", "hunch", "--out", str(tmp_path / "out")]
+    assert cli.main(["inspect", str(tmp_path / "model.safetensors"), *arguments]) == 1
+    told = capsys.readouterr().out
+    assert "\x1b" not in told
+    assert r"\x1b[2Jnothing found: It looks" in told
 
 
 def test_the_rate_decides(clean: str, tmp_path: Path) -> None:

@@ -145,6 +145,36 @@ def test_trojaned_test_inputs_are_counted_as_guard_scan_counts_them(
     assert (summary["asr_before"], summary["asr_after"]) == (0.25, 0.0)
 
 
+def test_what_is_read_is_not_overwritten_and_what_is_there_is_not_replaced(
+    files: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("foretaste.report.repair_results.export_onnx", lambda net, path: path.write_bytes(b"onnx"))
+    model, before = Path(files[0]), Path(files[0]).read_bytes()
+    assert run(*files, model.parent) == 4
+    assert "would be overwritten" in capsys.readouterr().err
+    assert model.read_bytes() == before
+
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "report.html").write_text("mine")
+    assert run(*files, out) == 4
+    assert "which foretaste did not write" in capsys.readouterr().err
+    assert (out / "report.html").read_text() == "mine"
+
+    (out / "report.html").unlink()
+    (out / "notes.txt").write_text("mine")
+    for factor in (2, 3):
+        assert run(*files, out, "--set", f"factor={factor}") == 0
+        assert json.loads((out / "summary.json").read_text())["facts"] == {"factor": factor}
+    assert {path.name for path in out.iterdir()} == {
+        "model.onnx",
+        "model.safetensors",
+        "notes.txt",
+        "report.html",
+        "summary.json",
+    }
+
+
 def test_bad_input_is_one_sentence_and_leaves_nothing(
     files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from foretaste.cli.output import check_writable, say
 from foretaste.errors import ForetasteError
 
 if TYPE_CHECKING:
@@ -66,28 +67,27 @@ def run(
     from foretaste.bench.artefacts import Store
     from foretaste.bench.case import DataSets
     from foretaste.bench.timings import Timings
-    from foretaste.cli.output import check_writable
     from foretaste.cli.progress import bars
 
     path, sets = specification.find(spec), DataSets()
-    store = Store(out, lambda sentence: typer.echo(f"note: {sentence}", err=True))
+    store = Store(out, lambda sentence: say(f"note: {sentence}", err=True))
     if not store.remote:
         check_writable(Path(out))
     with bars(quiet=False) as show:
         wanted = specification.read(path, sets, show)
         work = runner.left_of(wanted, store)
         expected = Timings.load().expect(work.cells, store)
-        typer.echo(planned(work, expected))
+        say(planned(work, expected))
         if dry_run:
             for cell in work.cells:
-                typer.echo(f"  {cell.title()}")
+                say(f"  {cell.title()}")
             return 0
         count = 0
 
         def tell(record: Record) -> None:
             nonlocal count
             count += 1
-            typer.echo(f"[{count}/{len(work.cells)}] {told(record)}")
+            say(f"[{count}/{len(work.cells)}] {told(record)}")
 
         if ray is None:
             records = runner.run(wanted, store, sets, on_record=tell, on_progress=show)
@@ -97,8 +97,8 @@ def run(
             records = on_ray.run(wanted, store, ray, on_record=tell)
     failures = sum(record.failed is not None for record in records)
     if failures:
-        typer.echo(f"{failures} of {len(records)} cells failed; started again, the run tries them again", err=True)
-    typer.echo(f"measured; foretaste bench report {out} makes the tables")
+        say(f"{failures} of {len(records)} cells failed; started again, the run tries them again", err=True)
+    say(f"measured; foretaste bench report {out} makes the tables")
     return ForetasteError.exit_code if failures else 0
 
 
@@ -113,7 +113,7 @@ def report(
     from foretaste.bench import page, results, tables
     from foretaste.bench.artefacts import Store
 
-    store = Store(folder, lambda sentence: typer.echo(f"note: {sentence}", err=True))
+    store = Store(folder, lambda sentence: say(f"note: {sentence}", err=True))
     gathered = results.gather(store, mix_commits=mix_commits)
     for name, text in (
         ("report.md", tables.markdown(gathered)),
@@ -123,8 +123,8 @@ def report(
     ):
         store.write(name, text.encode())
     if gathered.missing:
-        typer.echo(f"note: {len(gathered.missing)} cells are not measured yet", err=True)
-    typer.echo(f"report: {folder}/report.html")
+        say(f"note: {len(gathered.missing)} cells are not measured yet", err=True)
+    say(f"report: {folder}/report.html")
     return 0
 
 

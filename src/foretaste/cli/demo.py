@@ -86,4 +86,4 @@ def serve_attack(out: Path, port: int) -> None:
         raise ForetasteError(f"demo --serve needs {error.name}: pip install foretaste[serve]") from None
     with bars(quiet=False) as show:
         backdoored = live.make(out / "served", on_progress=show)
-    live.serve(backdoored, out / "served", port=port, announce=lambda line: typer.echo(line, err=True))
+    live.serve(backdoored, out / "served", port=port, announce=lambda line: say(line, err=True))

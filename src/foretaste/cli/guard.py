@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,8 +15,8 @@ import typer
 from foretaste.cli.figures import line, share
 from foretaste.cli.gate import Gate
 from foretaste.cli.options import (
+    IMAGES,
     MODELS,
-    SOURCES,
     ImageColumn,
     Json,
     LabelColumn,
@@ -81,7 +82,7 @@ guard.command(context_settings={"auto_envvar_prefix": PREFIX.removesuffix("_")})
 
 @guard.command()
 def scan(
-    inputs: Annotated[str, typer.Argument(metavar="INPUTS", show_default=False, help=f"Images: {SOURCES}.")],
+    inputs: Annotated[str, typer.Argument(metavar="INPUTS", show_default=False, help=f"Images: {IMAGES}.")],
     model: Model,
     clean: Clean,
     out: Out,
@@ -166,18 +167,16 @@ def scan(
     folder = ResultsFolder(out, FILES, (inputs, clean, truth, model, registry), sarif)
     bare = open_model(model, preprocessing(scale, mean, std, channels), class_names, timeout, pace)
     with folder, bars(quiet=as_json) as show, resumable(model, bare, out, show) as (classifier, listen):
-        trusted = whole(io.read(clean, resize=size(resize), on_bad=on_bad, use="compare", on_progress=show), clean)
-        read = io.read(
-            inputs,
-            split=split,
-            default_split="test",
+        load = partial(
+            io.read,
             resize=size(resize),
             image_column=image_column,
             label_column=label_column,
             on_bad=on_bad,
-            use="ignore" if known is None else "compare",
             on_progress=show,
         )
+        trusted = whole(load(clean, use="compare"), clean)
+        read = load(inputs, split=split, default_split="test", use="ignore" if known is None else "compare")
         samples, classes, trojaned = read.samples, numbering(classifier.classes, trusted), None
         if known is not None:
             trojaned = known.mark(samples).trojaned
@@ -261,19 +260,19 @@ def learn(
     known = Registry.load(out) if (out / INDEX).exists() else Registry()
     bare = open_model(model, preprocessing(scale, mean, std, channels), class_names, timeout, pace)
     with folder, bars(quiet=as_json) as show, resumable(model, bare, out, show) as (classifier, listen):
-        trusted = whole(io.read(clean, resize=size(resize), on_bad=on_bad, use="compare", on_progress=show), clean)
+        load = partial(
+            io.read,
+            resize=size(resize),
+            image_column=image_column,
+            label_column=label_column,
+            on_bad=on_bad,
+            use="compare",
+            on_progress=show,
+        )
+        trusted = whole(load(clean), clean)
         classes = numbering(classifier.classes, trusted)
         try:
-            read = io.read(
-                quarantine,
-                resize=size(resize),
-                image_column=image_column,
-                label_column=label_column,
-                on_bad=on_bad,
-                use="compare",
-                on_progress=show,
-            )
-            taken = whole(read, quarantine)
+            taken = whole(load(quarantine), quarantine)
         except EmptyError:  # what cleanse leaves where it found nothing
             taken = trusted[:0]
         suspects, trusted = fitting(classifier, renumbered(taken, classes, quarantine), trusted)

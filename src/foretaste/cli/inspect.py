@@ -10,7 +10,22 @@ import typer
 
 from foretaste.cli.figures import line, share
 from foretaste.cli.gate import Gate
-from foretaste.cli.options import MODELS, FailOn, Json, OnBad, Out, Resize, Sarif, Seed, Settings, lister, size
+from foretaste.cli.options import (
+    MODELS,
+    FailOn,
+    ImageColumn,
+    Json,
+    LabelColumn,
+    OnBad,
+    Out,
+    Resize,
+    Sarif,
+    Seed,
+    Settings,
+    lister,
+    size,
+)
+from foretaste.cli.output import say
 from foretaste.errors import UsageError
 
 if TYPE_CHECKING:
@@ -59,6 +74,8 @@ def inspect(
     seed: Seed = 0,
     settings: Settings = None,
     resize: Resize = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
     on_bad: OnBad = "stop",
     sarif: Sarif = None,
     fail_on: FailOn = "found",
@@ -93,7 +110,14 @@ def inspect(
         weights, notes = weights_of(model, kind)
         trusted = read = None
         if clean is not None:
-            read = io.read(clean, resize=size(resize), on_bad=on_bad, on_progress=show)
+            read = io.read(
+                clean,
+                resize=size(resize),
+                image_column=image_column,
+                label_column=label_column,
+                on_bad=on_bad,
+                on_progress=show,
+            )
             trusted = renumbered(read.samples, classifier.classes or read.samples.classes, clean)
         subject = inspectors.subject_of(classifier, trusted, weights)
         known = [] if null is None else null_models(null, kind, trusted)
@@ -169,20 +193,20 @@ def tell(diagnosis: Diagnosis, summary: dict[str, Any], classes: tuple[str, ...]
     from foretaste.report.inspect_page import backdoor
 
     if diagnosis.backdoored:
-        typer.echo(f"backdoor found (p = {diagnosis.p_value:.2g})")
+        say(f"backdoor found (p = {diagnosis.p_value:.2g})")
     else:
-        typer.echo(f"nothing found (p = {diagnosis.p_value:.2g})")
+        say(f"nothing found (p = {diagnosis.p_value:.2g})")
     for entry in diagnosis.evidence:
         if entry.suspect:
-            typer.echo(f"  {backdoor(entry.target, entry.source, classes)}: {entry.reason}")
+            say(f"  {backdoor(entry.target, entry.source, classes)}: {entry.reason}")
     for found in diagnosis.reconstructions:
-        typer.echo(
+        say(
             f"  a {found.kind} turns {share(found.flip_rate)} of {found.n_confirmed} clean images to "
             f"{backdoor(found.target, found.source, classes)}"
         )
     for trigger in summary["triggers"]:
-        typer.echo(f"  {line(trigger)}")
+        say(f"  {line(trigger)}")
     for note in summary["notes"]:
-        typer.echo(f"note: {note}")
-    typer.echo(f"cost: {diagnosis.queries} queries, {diagnosis.seconds:.1f} s")
-    typer.echo(f"report: {out / 'report.html'}")
+        say(f"note: {note}")
+    say(f"cost: {diagnosis.queries} queries, {diagnosis.seconds:.1f} s")
+    say(f"report: {out / 'report.html'}")

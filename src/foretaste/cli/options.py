@@ -12,7 +12,12 @@ import typer
 from foretaste.errors import UsageError
 
 SOURCES = (
-    "a .parquet, .npz or .csv file, a folder with a subfolder per class, a saved datasets folder, cifar10, gtsrb, signs"
+    "a .parquet, .npz or .csv file, a pattern of .parquet files in quotes, a folder with a subfolder per class, a "
+    "saved datasets folder, cifar10, gtsrb, signs, or, with foretaste[remote], an address such as hf://datasets/NAME"
+)
+IMAGES = (
+    "a .parquet or .npz file, a folder of images (with --truth, a subfolder per class), a saved datasets folder, "
+    "cifar10, gtsrb, signs, or, with foretaste[remote], an address such as hf://datasets/NAME"
 )
 
 

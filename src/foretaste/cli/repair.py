@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foretaste.cli.figures import share
-from foretaste.cli.options import Json, OnBad, Out, Resize, Seed, Settings, lister, size
+from foretaste.cli.options import ImageColumn, Json, LabelColumn, OnBad, Out, Resize, Seed, Settings, lister, size
+from foretaste.cli.output import say
 from foretaste.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def repair(
     seed: Seed = 0,
     settings: Settings = None,
     resize: Resize = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
     on_bad: OnBad = "stop",
     as_json: Json = False,
     listing: Annotated[
@@ -69,12 +72,11 @@ def repair(
     """
     from foretaste import io, repairs
     from foretaste.cli.fields import parse_settings
-    from foretaste.cli.output import check_writable
     from foretaste.cli.progress import bars
+    from foretaste.cli.results_folder import ResultsFolder
     from foretaste.guards.neo import Registry
-    from foretaste.io.atomic import remove_unfinished
     from foretaste.io.truth import read_truth
-    from foretaste.report.repair_results import Trial, save_repair
+    from foretaste.report.repair_results import FILES, Trial, save_repair
     from foretaste.samples import Samples, renumbered
 
     hyperparameters = parse_settings(repairs.find(method), settings or ())
@@ -84,43 +86,51 @@ def repair(
     triggers = None if registry is None else Registry.load(registry)
     if train is None and clean is None:
         raise UsageError("a repair needs samples: --clean, or --train for a method that starts from the training set")
-    check_writable(out)
-    net = open_model(model)
     skipped: list[io.Skipped] = []
-    with bars(quiet=as_json) as show:
+    with ResultsFolder(out, FILES, (model, train, clean, test, truth, registry)) as folder, bars(quiet=as_json) as show:
+        net = open_model(model)
 
         def read(source: str | None, split: str = "train") -> Samples | None:
             if source is None:
                 return None
-            loaded = io.read(source, default_split=split, resize=size(resize), on_bad=on_bad, on_progress=show)
+            loaded = io.read(
+                source,
+                default_split=split,
+                resize=size(resize),
+                image_column=image_column,
+                label_column=label_column,
+                on_bad=on_bad,
+                on_progress=show,
+            )
             skipped.extend(loaded.skipped)
             return renumbered(loaded.samples, net.classes or loaded.samples.classes, source)
 
         training, trusted, held_out = read(train), read(clean), read(test, "test")
+        what = "test set" if held_out is not None else "clean set" if trusted is not None else "training set"
+        compared = next(samples for samples in (held_out, trusted, training) if samples is not None)
+        trial = Trial(
+            test=compared,
+            what=what,
+            trojaned=None if known is None else known.mark(compared).trojaned,
+            registry=triggers,
+        )
+        folder.start()
         repaired = repairs.repair(
             net, method=method, train=training, clean=trusted, seed=seed, on_progress=show, **hyperparameters
         )
-    what = "test set" if held_out is not None else "clean set" if trusted is not None else "training set"
-    compared = next(samples for samples in (held_out, trusted, training) if samples is not None)
-    trial = Trial(
-        test=compared,
-        what=what,
-        trojaned=None if known is None else known.mark(compared).trojaned,
-        registry=triggers,
-    )
-    notes = () if held_out is not None else (f"without --test, accuracy is that on the {what} that the method saw",)
-    summary = save_repair(
-        out,
-        net,
-        repaired,
-        trial,
-        model=model,
-        source=" and ".join(source for source in (train, clean) if source is not None),
-        settings=hyperparameters,
-        skipped=skipped,
-        notes=notes,
-    )
-    remove_unfinished(out)
+        notes = () if held_out is not None else (f"without --test, accuracy is that on the {what} that the method saw",)
+        summary = save_repair(
+            out,
+            net,
+            repaired,
+            trial,
+            model=model,
+            source=" and ".join(source for source in (train, clean) if source is not None),
+            settings=hyperparameters,
+            skipped=skipped,
+            notes=notes,
+        )
+        folder.finish()
     if as_json:
         typer.echo(json.dumps(summary, indent=2))
     else:
@@ -147,13 +157,13 @@ def open_model(model: str) -> Net | OnnxModule:
 
 def tell(summary: dict[str, Any], out: Path) -> None:
     """Print what became of the model for people."""
-    typer.echo(
+    say(
         f"accuracy on the {summary['tested_on']}: {share(summary['accuracy_before'])} before, "
         f"{share(summary['accuracy_after'])} after"
     )
     if "asr_after" in summary:
-        typer.echo(f"attack success: {share(summary['asr_before'])} before, {share(summary['asr_after'])} after")
+        say(f"attack success: {share(summary['asr_before'])} before, {share(summary['asr_after'])} after")
     for note in summary["notes"]:
-        typer.echo(f"note: {note}")
-    typer.echo(f"model: {out / 'model.onnx'}")
-    typer.echo(f"report: {out / 'report.html'}")
+        say(f"note: {note}")
+    say(f"model: {out / 'model.onnx'}")
+    say(f"report: {out / 'report.html'}")

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from foretaste.cli.options import Resize, Seed, Settings, size
+from foretaste.cli.output import say
 from foretaste.cli.preprocessing import Channels, ClassNames, Mean, Scale, Std, preprocessing
 from foretaste.errors import ForetasteError, UsageError
 
@@ -181,6 +182,6 @@ def serve(
             max_connections=max_connections,
             timeout=timeout,
         ),
-        announce=lambda line: typer.echo(line, err=True),
+        announce=lambda line: say(line, err=True),
     )
     return 0

@@ -55,8 +55,7 @@ class Settings:
         review_token: bearer token of the review page; None makes one up and prints it.
         max_body_mb: megabytes that the body of a request may have, > 0.
         max_connections: connections that a worker holds at a time, ≥ 1.
-        timeout: seconds for receiving a request's headers, for receiving its body, and for the model server's answer,
-            > 0.
+        timeout: seconds for receiving a request's body, and for the model server's answer, > 0.
 
     Raises:
         UsageError: a setting is out of range, or not exactly one of ``model`` and ``upstream`` is given.

@@ -21,6 +21,7 @@ from foretaste.report.summary import about, describe, plain
 from foretaste.samples import Mask, Samples
 from foretaste.sanitising import public_address
 
+FILES = ("model.safetensors", "model.onnx", "report.html", "summary.json")
 SCHEMA = "urn:foretaste:repair-summary:1"
 """The schema of ``summary.json``, in ``docs/schemas``."""
 
@@ -106,7 +107,7 @@ def save_repair(
     skipped: Sequence[Skipped] = (),
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Write ``model.safetensors``, ``model.onnx``, ``report.html`` and ``summary.json``.
+    """Write ``FILES``.
 
     ``summary.json`` comes last: where it is, the rest is complete. A model that came as ONNX goes as ONNX alone.
 
