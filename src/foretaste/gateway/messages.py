@@ -6,7 +6,7 @@ import json
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -52,6 +52,10 @@ class AmbiguousError(Exception):
     """A request can be read in two ways, and the model server may take the other one; the text says why."""
 
 
+class CompressionError(Exception):
+    """The body of a request cannot be decompressed; the text says why."""
+
+
 @dataclass(frozen=True)
 class GuardedModel:
     """The model that is guarded, and how images and answers are read from messages about it.
@@ -70,24 +74,25 @@ class GuardedModel:
     output: str | None
     sample_shape: tuple[int, ...]
 
-    def images(self, request: Request, model: str, version: str | None, most: int) -> Images:
-        """Return the images ``uint8 (N, H, W, C)``, N ≥ 1, in a request for inference.
-
-        Args:
-            request: the request.
-            model: the model that it is for.
-            version: the model's version that it names.
-            most: bytes that a compressed body may hold.
+    def require(self, model: str, version: str | None) -> None:
+        """Check that a request is about the guarded model.
 
         Raises:
-            UnscreenableError: it is about another model, or holds anything but images of the guard's shape.
-            AmbiguousError: a field is there twice.
+            UnscreenableError: it is about another one.
         """
         if model != self.name:
             raise UnscreenableError("model")
         if self.version is not None and version != self.version:
             raise UnscreenableError("version")
-        body = decompressed(request.body, request.headers.get("content-encoding"), most)
+
+    def images(self, request: Request) -> Images:
+        """Return the images ``uint8 (N, H, W, C)``, N ≥ 1, in a request for inference that is not compressed.
+
+        Raises:
+            UnscreenableError: it holds anything but images of the guard's shape.
+            AmbiguousError: a field is there twice.
+        """
+        body = request.body
         length = request.headers.get(JSON_LENGTH)
         try:
             tensors = decode(body, "inputs", length)
@@ -164,24 +169,28 @@ def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def decompressed(body: bytes, encoding: str | None, most: int) -> bytes:
-    """Return a body that may be compressed, as some clients send it.
+def decompressed(request: Request, most: int) -> Request:
+    """Return a request whose body may be compressed, as some clients send it, with the body as it is.
+
+    Model servers differ in what they make of a compressed body; so what is screened is what goes on.
 
     Raises:
-        UnscreenableError: the encoding is not known, the data is damaged, or there are more than ``most`` bytes.
+        CompressionError: the encoding is not known, the data is damaged, or there are more than ``most`` bytes.
     """
-    if encoding in (None, "", "identity"):
-        return body
-    if encoding not in ("gzip", "deflate"):
-        raise UnscreenableError("encoding")
-    stream = zlib.decompressobj(zlib.MAX_WBITS | (16 if encoding == "gzip" else 0))
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    headers = httpx.Headers([pair for pair in request.headers.multi_items() if pair[0] != "content-encoding"])
+    if encoding in ("", "identity"):
+        return replace(request, headers=headers)
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise CompressionError("its content-encoding is not gzip or deflate")
+    stream = zlib.decompressobj(zlib.MAX_WBITS | (0 if encoding == "deflate" else 16))
     try:
-        whole = stream.decompress(body, most)
+        whole = stream.decompress(request.body, most)
     except zlib.error:
-        raise UnscreenableError("encoding") from None
-    if not stream.eof:
-        raise UnscreenableError("encoding")
-    return whole
+        raise CompressionError(f"it is no {encoding}, or is damaged") from None
+    if not stream.eof or stream.unused_data:
+        raise CompressionError(f"it is damaged, or holds more than {most} bytes")
+    return replace(request, body=whole, headers=headers)
 
 
 def rewritten(reply: Reply, outputs: Mapping[str, NDArray[Any]], parameters: Mapping[str, str | float]) -> Reply:

@@ -19,7 +19,16 @@ from foretaste.errors import ForetasteError
 from foretaste.gateway.backends import backend_of, open_model
 from foretaste.gateway.calibrated import calibrate, promised_rate, read_clean
 from foretaste.gateway.live_registry import LiveRegistry
-from foretaste.gateway.messages import INFER, AmbiguousError, Request, UnscreenableError, refusal, rewritten
+from foretaste.gateway.messages import (
+    INFER,
+    AmbiguousError,
+    CompressionError,
+    Request,
+    UnscreenableError,
+    decompressed,
+    refusal,
+    rewritten,
+)
 from foretaste.gateway.metrics import Metrics
 from foretaste.gateway.recognition import recognise
 from foretaste.gateway.records.store import Action, Record, Store, StoreError, Verdict, as_png, fingerprint
@@ -128,12 +137,16 @@ class Gateway:
                 self.metrics.unscreened.labels("other").inc()
             return self._forward(request)
         try:
-            images = self.guarded.images(request, infer["model"], infer["version"], self.settings.max_body)
+            self.guarded.require(infer["model"], infer["version"])
+            request = decompressed(request, self.settings.max_body)
+            images = self.guarded.images(request)
         except UnscreenableError as reason:
             self.metrics.unscreened.labels(str(reason)).inc()
             return self._forward(request)
         except AmbiguousError as error:
             return refusal(400, f"the request is ambiguous: {error}")
+        except CompressionError as error:
+            return refusal(415, f"the body cannot be read: {error}")
         with self.metrics.seconds.labels("model").time():
             reply = self._forward(request)
         if reply.status != 200:
