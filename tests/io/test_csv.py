@@ -26,6 +26,12 @@ def test_reads_numbers_truths_and_texts(tmp_path: Path) -> None:
     assert samples.ids.tolist() == ["0", "1", "2"]
 
 
+def test_texts_may_have_several_lines_however_long_the_table_is(tmp_path: Path) -> None:
+    rows = "".join(f'{row},"{row}\nof many",{row % 2}\n' for row in range(60_000))
+    samples = io.load(write(tmp_path / "a.csv", f"a,text,label\n{rows}"))
+    assert len(samples) == 60_000
+
+
 def test_labels_may_be_texts_and_stand_anywhere(tmp_path: Path) -> None:
     samples = io.load(write(tmp_path / "a.CSV", "id,Label,a,b\nx,malware,1,2\ny,benign,3,4\n"))
     assert samples.classes == ("benign", "malware")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,7 +24,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         ForetasteError: the disk is full, the place cannot be written, or any other ``OSError`` in the block.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:12]}.partial")
+    temporary = temporary_name(path)
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,10 +37,35 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path`` that takes its name when the block ends; if it fails, it is removed.
+
+    Raises:
+        ForetasteError: ``path`` is there and not empty, or as for ``atomic_path``.
+    """
+    temporary = temporary_name(path)
+    try:
+        with writing(path):
+            temporary.mkdir(parents=True)
+            yield temporary
+            temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def temporary_name(path: Path) -> Path:
+    """Return the name beside ``path`` that it has while it is written."""
+    return path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:12]}.partial")
+
+
 def remove_unfinished(folder: Path) -> None:
-    """Remove what killed runs left of ``atomic_path``'s temporary files; nobody else may be writing to the folder."""
+    """Remove what killed runs left under temporary names; nobody else may be writing to the folder."""
     for path in folder.glob(f".*.{'[0-9a-f]' * 12}.partial"):
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

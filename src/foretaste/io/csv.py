@@ -34,9 +34,11 @@ def read_csv(path: Path, reading: Reading) -> Loaded:
     notes = () if label else (f"{origin}: labels were taken from its last column, {names[-1]}",)
     label = label or names[-1]
     keys = [name for name in names if name in (label, ID_NAME)]
+    parse = pa_csv.ParseOptions(newlines_in_values=True)
     try:
         table = pa_csv.read_csv(
             path,
+            parse_options=parse,
             convert_options=pa_csv.ConvertOptions(
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=False,
@@ -45,6 +47,7 @@ def read_csv(path: Path, reading: Reading) -> Loaded:
         )
         written = pa_csv.read_csv(
             path,
+            parse_options=parse,
             convert_options=pa_csv.ConvertOptions(
                 include_columns=keys, column_types={key: pa.string() for key in keys}
             ),

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from foretaste.errors import ForetasteError
-from foretaste.io.atomic import atomic_path, writing
+from foretaste.io.atomic import atomic_folder, atomic_path
 from foretaste.io.decoding import Encoded
 from foretaste.io.images import BadImageError
 from foretaste.io.parquet_writer import IMAGE, Rows, class_label, hub_metadata, write_batches, write_parquet
@@ -73,11 +76,10 @@ class EncodedOriginal:
             return None
         target = folder / name
         wanted = set(rows.tolist())
-        with writing(target):
-            target.mkdir(parents=True)
+        with atomic_folder(target) as temporary:
             for row, file in enumerate(self.encoded.payloads()):
                 if row in wanted and isinstance(file, Path):
-                    place = target / file.relative_to(self.folder)
+                    place = temporary / file.relative_to(self.folder)
                     place.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copy2(file, place)
                 on_progress(Progress(phase=f"copying {name}", done=row + 1, total=len(self.encoded.labels)))
@@ -117,18 +119,35 @@ class ArraysOriginal:
         write_parquet(self.samples(), path, rows=np.isin(self.kept, rows), on_progress=on_progress)
 
     def copy(self, folder: Path, name: str, rows: Rows, on_progress: OnProgress) -> Path:
-        """Write the archive with the chosen rows of each array that has one for each sample, the others whole."""
+        """Write the archive with the chosen rows of each array that has one for each sample, all else as it is."""
         target = folder / f"{name}.npz"
-        with np.load(self.path, allow_pickle=False) as archive, atomic_path(target) as temporary:
-            total = len(archive["x"])
+        with zipfile.ZipFile(self.path) as archive, atomic_path(target) as temporary:
+            members = archive.infolist()
+            with archive.open("x.npy") as file:
+                total = len(np.lib.format.read_array(file, allow_pickle=False))
             with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as written:
-                for done, key in enumerate(archive.files):
-                    array = archive[key]
-                    per_sample = key != "classes" and array.ndim > 0 and len(array) == total
-                    with written.open(f"{key}.npy", "w", force_zip64=True) as file:
-                        np.save(file, array[rows] if per_sample else array, allow_pickle=False)
-                    on_progress(Progress(phase=f"writing {target.name}", done=done + 1, total=len(archive.files)))
+                for done, member in enumerate(members):
+                    array = None if member.filename == "classes.npy" else read_array(archive, member)
+                    with written.open(member.filename, "w", force_zip64=True) as file:
+                        if array is not None and array.ndim > 0 and len(array) == total:
+                            np.save(file, array[rows], allow_pickle=False)
+                        else:
+                            with archive.open(member) as source:
+                                shutil.copyfileobj(source, file)
+                    on_progress(Progress(phase=f"writing {target.name}", done=done + 1, total=len(members)))
         return target
+
+
+def read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any] | None:
+    """Return an array of an archive; None for what is no array, or one of Python objects, which are never loaded."""
+    if not member.filename.endswith(".npy"):
+        return None
+    try:
+        with archive.open(member) as file:
+            array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+            return array
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,27 +167,41 @@ class CsvOriginal:
         write_batches(iter(self.table.to_batches()), self.table.schema, path, rows, on_progress)
 
     def copy(self, folder: Path, name: str, rows: Rows, on_progress: OnProgress) -> Path:
-        """Write the lines as they are, the header first."""
+        """Write the lines as they are, the header first.
+
+        Raises:
+            ForetasteError: the file has other rows than were read; it cannot be read or written.
+        """
         target = folder / f"{name}.csv"
-        wanted = set(rows.tolist())
+        wanted, row = set(rows.tolist()), -1
         with atomic_path(target) as temporary, temporary.open("wb") as file:
             for row, record in enumerate(self._records(), start=-1):
                 if row == -1 or row in wanted:
                     file.write(record)
+            if row != self.table.num_rows - 1:
+                raise ForetasteError(f"{self.path} has {row + 1} rows now, but {self.table.num_rows} were read")
         return target
 
     def _records(self) -> Iterator[bytes]:
         """Yield the file's records with their line ends: lines joined while a quoted text goes on; no empty ones."""
-        record = b""
-        with self.path.open("rb") as file:
+        taken: list[str] = []
+
+        def lines() -> Iterator[str]:
             for line in file:
-                record += line
-                if record.count(b'"') % 2 == 0:
+                taken.append(line)
+                yield line
+
+        # Each byte becomes a letter, so that nothing is lost whatever the encoding is. As to Arrow, a quote opens a
+        # text only where a field starts, and any of "\n", "\r\n" and "\r" ends a line.
+        with self.path.open(encoding="latin-1", newline="") as file:
+            try:
+                for _ in csv.reader(lines()):
+                    record = "".join(taken).encode("latin-1")
+                    taken.clear()
                     if record.strip(b"\r\n"):
-                        yield record if record.endswith(b"\n") else record + b"\n"
-                    record = b""
-        if record:
-            yield record
+                        yield record if record.endswith((b"\n", b"\r")) else record + b"\n"
+            except csv.Error as error:
+                raise ForetasteError(f"cannot read {self.path} again: {error}") from error
 
 
 @dataclass(frozen=True, eq=False)
