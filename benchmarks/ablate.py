@@ -58,7 +58,9 @@ DEPENDS_ON = tuple(
     f"src/foretaste/{part}"
     for part in (
         "attacks",
-        "cleansers/_base",
+        "cleansers/_base/axes.py",
+        "cleansers/_base/near_duplicates.py",
+        "cleansers/_base/pixel_features.py",
         "cleansers/confusion_training",
         "cleansers/pixel_spectral_signatures.py",
         "nets",

@@ -21,6 +21,16 @@ def test_the_smaller_of_two_clear_clusters_is_found() -> None:
     assert silhouette == pytest.approx(silhouette_score(points, small))
 
 
+def test_one_point_apart_in_a_large_class_is_not_missed() -> None:
+    rng = np.random.default_rng(0)
+    points = np.concatenate([rng.normal(size=(4999, 3)), [[90, 90, 90]]])
+    for seed in range(4):
+        small, _, silhouette = two_clusters(points, seed)
+        assert np.flatnonzero(small).tolist() == [4999]
+        # Standard error of a mean of 1,000 silhouettes: below 0.001.
+        assert silhouette == pytest.approx(silhouette_score(points, small), abs=0.01)
+
+
 def test_points_that_are_all_the_same_are_no_two_clusters() -> None:
     small, _, silhouette = two_clusters(np.ones((5, 2)), seed=0)
     assert not small.any()

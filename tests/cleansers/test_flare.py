@@ -43,6 +43,12 @@ def test_fewer_poison_samples_than_a_cluster_needs_are_missed() -> None:
     assert not verdict.flagged.any()
 
 
+def test_fewer_samples_than_neighbours_are_refused() -> None:
+    samples, likelihoods = unlikely(0)
+    with pytest.raises(UsageError, match="lower neighbours"):
+        FLARE(neighbours=20).judge(samples[:19], likelihoods[:19], seed=0, start=0.0)
+
+
 def test_layers_are_put_on_one_scale() -> None:
     rng = np.random.default_rng(0)
     likelihoods = (-np.exp(rng.normal(size=(5000, 2))) * [1, 1000]).astype(np.float32)

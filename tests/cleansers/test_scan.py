@@ -91,3 +91,10 @@ def test_it_finds_badnets_and_not_all_to_all(badnets_scene: "Scene", all_to_all_
 def test_what_cannot_be_is_bad_usage(fields: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(fields))):
         SCAn(**fields)
+
+
+def test_one_clean_sample_of_each_class_says_nothing_of_the_variation(draw_groups: "DrawGroups") -> None:
+    groups = draw_groups(n=20)
+    first = np.unique(groups.samples.labels, return_index=True)[1]
+    with pytest.raises(UsageError, match="needs two of some class"):
+        SCAn(epochs=1).inspect(groups.samples, groups.samples[first], seed=0, workdir=None, on_progress=silent)

@@ -152,8 +152,8 @@ def prepare(samples: Samples, clean: Samples | None, seed: int) -> tuple[Samples
     are. A class that has samples, but fewer than ``FEWEST``, is not judged.
 
     Raises:
-        UsageError: fewer than two classes can be judged, the clean set is empty or of another kind, or the seed is out
-            of range.
+        UsageError: fewer than two classes can be judged, the clean set is empty, of another kind or of other classes
+            alone, or the seed is out of range.
     """
     if not 0 <= seed <= LARGEST_SEED:
         raise UsageError(f"the seed must be in [0, {LARGEST_SEED}], not {seed}")
@@ -175,7 +175,10 @@ def prepare(samples: Samples, clean: Samples | None, seed: int) -> tuple[Samples
             f"the clean set's samples have shape {clean.sample_shape}, "
             f"those of the set to inspect {samples.sample_shape}"
         )
-    return samples, clean[(counts >= FEWEST)[clean.labels]], judged
+    clean = clean[(counts >= FEWEST)[clean.labels]]
+    if len(clean) == 0:
+        raise UsageError(f"the clean set holds no class of which the set to inspect has {FEWEST} samples or more")
+    return samples, clean, judged
 
 
 def spread(verdict: Verdict, samples: Samples, judged: Mask) -> Verdict:

@@ -128,7 +128,6 @@ def two_clusters(points: NDArray[np.float64], seed: int) -> tuple[Mask, NDArray[
         and the mean silhouette, in [-1, 1], which is -1 if all points are the same.
     """
     from sklearn.cluster import KMeans
-    from sklearn.metrics import silhouette_score
 
     if points.shape[1] == 0 or (points == points[0]).all():
         return np.zeros(len(points), dtype=np.bool_), np.zeros(len(points)), -1.0
@@ -136,11 +135,21 @@ def two_clusters(points: NDArray[np.float64], seed: int) -> tuple[Mask, NDArray[
     smaller = int(np.bincount(model.labels_, minlength=2).argmin())
     to_centres = model.transform(points)
     to_small, to_large = to_centres[:, smaller], to_centres[:, 1 - smaller]
-    silhouette = silhouette_score(
-        points,
-        model.labels_,
-        sample_size=min(SILHOUETTE_SAMPLES, len(points)),
-        random_state=seed % LARGEST_SEED,
-    )
     nearer: NDArray[np.float64] = (to_large - to_small) / (to_large + to_small)
-    return model.labels_ == smaller, nearer, float(silhouette)
+    return model.labels_ == smaller, nearer, mean_silhouette(points, model.labels_, seed)
+
+
+def mean_silhouette(points: NDArray[np.float64], clusters: NDArray[np.intp], seed: int) -> float:
+    """Return the mean silhouette of points ``(n, D)`` in two clusters, in [-1, 1], estimated if there are many.
+
+    At most ``SILHOUETTE_SAMPLES`` are looked at, half of them of either cluster, so that a small one is not missed.
+    """
+    from sklearn.metrics import silhouette_samples
+
+    rng = np.random.default_rng(seed)
+    groups = [np.flatnonzero(clusters == cluster) for cluster in (0, 1)]
+    most = len(points) if len(points) <= SILHOUETTE_SAMPLES else SILHOUETTE_SAMPLES // 2
+    chosen = np.concatenate([rng.permutation(group)[:most] for group in groups])
+    silhouettes = silhouette_samples(points[chosen], clusters[chosen])
+    means = [silhouettes[clusters[chosen] == cluster].mean() for cluster in (0, 1)]
+    return float(np.average(means, weights=[len(group) for group in groups]))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.special import log_softmax
 from torch import Tensor, nn
 
+from foretaste import __version__
 from foretaste.cleansers._base.conclusion import conclude_by_sample
 from foretaste.cleansers._base.victim import OnVictim
 from foretaste.cleansers.verdict import Verdict
@@ -71,11 +72,11 @@ class ASSET(OnVictim):
         """Judge every sample; see ``Cleanser``.
 
         Raises:
-            UsageError: there is no clean set.
+            UsageError: there is no clean set of two samples or more.
         """
         start = time.perf_counter()
-        if clean is None:
-            raise UsageError("asset offsets the inspected set by a clean one; give a clean set")
+        if clean is None or len(clean) < 2:
+            raise UsageError("asset offsets the inspected set by a clean one; give a clean set of two samples or more")
         net = copy.deepcopy(self.victim(samples, seed, workdir, on_progress).net)
         compute = Compute()
         inspected, known = DeviceSet(samples, compute.device), DeviceSet(clean, compute.device)
@@ -97,7 +98,7 @@ class ASSET(OnVictim):
             phase="offset",
             on_progress=on_progress,
             checkpoint=None if workdir is None else workdir / "asset.safetensors",
-            key=fingerprint(samples, content(samples), clean, content(clean), self, seed),
+            key=fingerprint(samples, content(samples), clean, content(clean), self, seed, __version__),
         )
         losses = losses_of(predict(net, samples.inputs), samples.labels)
         return conclude_by_sample(

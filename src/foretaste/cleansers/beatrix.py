@@ -91,14 +91,15 @@ class Beatrix(OnVictim):
         n_classes = len(samples.classes)
         victim = self.victim(samples, seed, workdir, on_progress)
         features = victim.activations(samples, on_progress).features
-        trusted, notes = references(samples, clean, self.substitute, np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        trusted, notes = references(samples, clean, self.substitute, rng)
         ratios, discrepancies = np.zeros(len(samples)), np.zeros(n_classes)
         present = np.unique(samples.labels)
         enough = present[np.bincount(trusted.labels, minlength=n_classes)[present] >= FEWEST]
         if missing := len(present) - len(enough):
             notes = (*notes, f"classes with fewer than {FEWEST} clean samples were not judged: {missing}")
         for number, label in enumerate(enough):
-            known = trusted[np.flatnonzero(trusted.labels == label)[: self.per_class]]
+            known = trusted[rng.permutation(np.flatnonzero(trusted.labels == label))[: self.per_class]]
             members = np.flatnonzero(samples.labels == label)
             ratios[members] = self.deviate(victim, known, samples[members])
             suspect = ratios[members] > 1

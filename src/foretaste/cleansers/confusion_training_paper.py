@@ -33,6 +33,7 @@ from foretaste.training import (
     DeviceSet,
     TrainingPlan,
     check,
+    content,
     draws,
     fingerprint,
     optimise,
@@ -493,7 +494,7 @@ class Run:
         self.compute, self.seed, self.workdir, self.on_progress = compute, seed, workdir, on_progress
         self.data, self.clean_data = DeviceSet(samples, compute.device), DeviceSet(clean, compute.device)
         self.avoided = self.clean_data.labels
-        self.key = fingerprint(samples, clean, method, plan, seed, __version__)
+        self.key = fingerprint(samples, content(samples), clean, content(clean), method, plan, seed, __version__)
 
     def victim(self) -> Net:
         """Train as the reference trainer does, with augmentation, on the whole set."""

@@ -84,7 +84,15 @@ class FLARE(OnVictim):
         return self.judge(samples, likelihoods, seed=seed, start=start)
 
     def judge(self, samples: Samples, likelihoods: NDArray[np.float32], *, seed: int, start: float) -> Verdict:
-        """Judge the samples by the log density of their least likely value in each layer, ``float32 (N, L)``."""
+        """Judge the samples by the log density of their least likely value in each layer, ``float32 (N, L)``.
+
+        Raises:
+            UsageError: there are fewer samples than ``neighbours``.
+        """
+        if len(samples) < self.neighbours:
+            raise UsageError(
+                f"{self.name} needs {self.neighbours} samples or more, not {len(samples)}; lower neighbours"
+            )
         rows = comparable(likelihoods)
         n_layers, suspects = rows.shape[1], np.zeros(len(rows), dtype=np.bool_)
         for used in range(n_layers, max(n_layers - self.dropped, 1) - 1, -1):

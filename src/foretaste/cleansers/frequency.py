@@ -15,6 +15,7 @@ from scipy.fft import dctn
 from scipy.ndimage import zoom
 from torch import Tensor, nn
 
+from foretaste import __version__
 from foretaste.cleansers._base.conclusion import conclude_by_sample, references, require_images
 from foretaste.cleansers._base.victim import AT_ONCE
 from foretaste.cleansers.verdict import Verdict
@@ -120,7 +121,7 @@ class Frequency:
             phase="train the detector",
             on_progress=on_progress,
             checkpoint=None if workdir is None else workdir / "frequency.safetensors",
-            key=fingerprint(trusted, content(trusted), self, seed),
+            key=fingerprint(trusted, content(trusted), self, seed, __version__),
         )
         return detector.eval()
 

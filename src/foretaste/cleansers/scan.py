@@ -15,6 +15,7 @@ from foretaste.cleansers._base.axes import plane, regular
 from foretaste.cleansers._base.conclusion import anomaly_index, conclude, references
 from foretaste.cleansers._base.victim import OnVictim
 from foretaste.cleansers.verdict import Verdict
+from foretaste.errors import UsageError
 from foretaste.progress import OnProgress
 from foretaste.samples import Labels, Mask, Samples
 from foretaste.training import check
@@ -65,11 +66,17 @@ class SCAn(OnVictim):
     def inspect(
         self, samples: Samples, clean: Samples | None, *, seed: int, workdir: Path | None, on_progress: OnProgress
     ) -> Verdict:
-        """Judge every sample; see ``Cleanser``."""
+        """Judge every sample; see ``Cleanser``.
+
+        Raises:
+            UsageError: no class has two clean samples.
+        """
         start = time.perf_counter()
+        trusted, notes = references(samples, clean, self.substitute, np.random.default_rng(seed))
+        if np.bincount(trusted.labels).max() < 2:
+            raise UsageError(f"{self.name} sees how clean samples of a class vary, and needs two of some class or more")
         victim = self.victim(samples, seed, workdir, on_progress)
         features = victim.activations(samples, on_progress).features
-        trusted, notes = references(samples, clean, self.substitute, np.random.default_rng(seed))
         known = victim.activations(trusted, on_progress).features
         return self.judge(samples, features, trusted.labels, known, seed=seed, start=start, notes=notes)
 
@@ -142,7 +149,8 @@ def decompose(features: Matrix, labels: Labels, iterations: int) -> Matrix:
         for place, count in enumerate(counts):
             gain = identity @ np.linalg.inv(identity + variation / count)
             expected[place] = gain @ (sums[place] / count)
-            covariance = identity - gain @ identity
+            # Equal to identity - gain @ identity, in which rounding leaves little where classes are small.
+            covariance = gain @ variation / count
             identity_scatter += np.outer(expected[place], expected[place]) + covariance
             uncertain += count * covariance
         cross = sums.T @ expected

@@ -86,7 +86,8 @@ class SentiNet(OnVictim):
         victim = self.victim(samples, seed, workdir, on_progress)
         pasted_onto, unseen = trusted.split(min(self.overlays, len(trusted) // 2), rng)
         overlays = np.asarray(pasted_onto.inputs)
-        known = self.measure(victim, unseen.inputs[: self.calibration], overlays, rng)
+        drawn = unseen[np.sort(rng.permutation(len(unseen))[: self.calibration])]
+        known = self.measure(victim, drawn.inputs, overlays, rng)
         boundary = boundary_of(*known)
         fooled, confidence = self.measure(victim, samples.inputs, overlays, rng, on_progress)
         farthest = float((known[0] - np.polyval(boundary, known[1])).max())

@@ -124,14 +124,22 @@ def anomaly_index(values: NDArray[np.floating]) -> NDArray[np.float64]:
     taken to be a millionth of the largest value at least, so that the index stays finite where most are the same.
     """
     above = np.maximum(values - np.median(values), 0.0)
-    least = max(1e-6 * float(np.abs(values).max()), np.finfo(np.float64).tiny)
-    return np.asarray(above / max(float(median_abs_deviation(values, scale="normal")), least), dtype=np.float64)
+    spread = float(median_abs_deviation(values, scale="normal"))
+    return np.asarray(above / max(spread, smallest_spread(values)), dtype=np.float64)
+
+
+def smallest_spread(values: NDArray[np.floating]) -> float:
+    """Return what a standard deviation of these values is taken to be at least, > 0."""
+    return max(1e-6 * float(np.abs(values).max()), float(np.finfo(np.float64).tiny))
 
 
 def robust_units(distances: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return distances from a centre, ``(N,)``, ≥ 0, in standard deviations that their median implies if normal."""
+    """Return distances from a centre, ``(N,)``, ≥ 0, in standard deviations that their median implies if normal.
+
+    As in ``anomaly_index`` that is a millionth of the largest distance at least.
+    """
     spread = float(np.median(distances)) / norm.ppf(0.75)
-    return np.asarray(distances / max(spread, np.finfo(np.float64).tiny), dtype=np.float64)
+    return np.asarray(distances / max(spread, smallest_spread(distances)), dtype=np.float64)
 
 
 def references(samples: Samples, clean: Samples | None, count: int, rng: Generator) -> tuple[Samples, tuple[str, ...]]:

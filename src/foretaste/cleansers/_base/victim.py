@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from foretaste import __version__
 from foretaste.errors import ForetasteError
 from foretaste.io.store import Entry
 from foretaste.nets import Net
@@ -66,7 +67,7 @@ class OnVictim:
             UsageError: the architecture does not fit the samples.
             ForetasteError: the training failed, or the cache cannot be written.
         """
-        key = fingerprint(samples, content(samples), self.net, self.plan(), seed, LAYOUT)
+        key = fingerprint(samples, content(samples), self.net, self.plan(), seed, LAYOUT, __version__)
         if workdir is None:
             trained = train(samples, net=self.net, plan=self.plan(), seed=seed, on_progress=on_progress)
             return Victim(net=trained.net, key=key, cache=None)
