@@ -54,18 +54,21 @@ SHARE = 4
 CLEAN = 500
 TARGETS = {"signs": 3, "gtsrb": 2, "cifar10": 0, "fmnist": 5}
 
-DEPENDS_ON = tuple(
-    f"src/foretaste/{part}"
-    for part in (
-        "attacks",
-        "cleansers/_base/axes.py",
-        "cleansers/_base/near_duplicates.py",
-        "cleansers/_base/pixel_features.py",
-        "cleansers/confusion_training",
-        "cleansers/pixel_spectral_signatures.py",
-        "nets",
-        "training.py",
-    )
+DEPENDS_ON = (
+    ":(exclude)src/foretaste/attacks/__init__.py",  # only finds them by name
+    *(
+        f"src/foretaste/{part}"
+        for part in (
+            "attacks",
+            "cleansers/_base/axes.py",
+            "cleansers/_base/near_duplicates.py",
+            "cleansers/_base/pixel_features.py",
+            "cleansers/confusion_training",
+            "cleansers/pixel_spectral_signatures.py",
+            "nets",
+            "training.py",
+        )
+    ),
 )
 """A result stays good until one of these changes."""
 

@@ -3,15 +3,26 @@ from pathlib import Path
 
 import pytest
 
-from foretaste import cleansers
+from foretaste import cleansers, plugins
 from foretaste.errors import ForetasteError, UsageError
 
 MODULE = """
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Mine:
     limit: float = 1.0
+
+    def inspect(self):
+        pass
+
+@dataclass(frozen=True)
+class Nothing:
+    limit: float = 1.0
+
+@dataclass(frozen=True)
+class Needy(Mine):
+    rate: float = field(kw_only=True)
 
 def function():
     pass
@@ -36,6 +47,7 @@ def test_a_class_that_nobody_registered_is_found_by_its_place() -> None:
         ("my_methods_nowhere:Mine", UsageError, "cannot be found: No module named 'my_methods_nowhere'"),
         ("my_methods_here:Yours", UsageError, "my_methods_here:Yours is no cleanser: a method is a frozen dataclass"),
         ("my_methods_here:function", UsageError, "is no cleanser"),
+        ("my_methods_here:Nothing", UsageError, "is no cleanser: a method is a frozen dataclass that defines inspect"),
         ("my_broken_methods:Mine", ForetasteError, "cannot be loaded: division by zero"),
     ],
 )
@@ -43,3 +55,10 @@ def test_what_is_no_method_is_refused_in_a_sentence(place: str, kind: type[Foret
     with pytest.raises(kind, match=reason) as error:
         cleansers.find(place)
     assert type(error.value) is kind
+
+
+def test_a_hyperparameter_without_default_has_to_be_set() -> None:
+    method = cleansers.find("my_methods_here:Needy")
+    with pytest.raises(UsageError, match="Needy has no default for its hyperparameter 'rate'; set it"):
+        plugins.build("Needy", method, {"limit": 2.0})
+    assert plugins.build("Needy", method, {"rate": 0.1}).rate == 0.1  # type: ignore[attr-defined]

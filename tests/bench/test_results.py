@@ -74,6 +74,18 @@ def test_figures_of_several_commits_are_not_mixed_unless_told_and_then_marked(pl
     assert "<sup>a</sup>" in page.page(gathered)
 
 
+def test_marks_go_on_after_z() -> None:
+    assert [results.letter(number) for number in (0, 25, 26, 51, 52, 701, 702)] == [
+        "a",
+        "z",
+        "aa",
+        "az",
+        "ba",
+        "zz",
+        "aaa",
+    ]
+
+
 def test_markdown_has_a_row_for_each_method_of_each_attack(place: Path) -> None:
     text = tables.markdown(results.gather(Store("out")))
     lines = text.splitlines()

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from foretaste.bench import case, specification
 from foretaste.bench.case import DataSets
@@ -79,6 +80,32 @@ def test_names_follow_from_all_that_a_cell_depends_on_and_from_nothing_else(read
     assert read(text).cells[0].key != cell.key
 
 
+def test_files_that_settings_name_and_code_of_others_are_known_by_their_content(
+    read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    picture = '[[attacks]]\nname = "blend"\nset = { picture = "picture.png" }\n'
+    text = HEAD + picture + NET + '[[cleansers]]\nname = "other_methods:Other"\n'
+    code = "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Other:\n    def inspect(self): ...\n"
+    keys = []
+    for colour, comment in ((0, ""), (255, ""), (255, "# another version\n")):
+        Image.new("RGB", (8, 8), (colour, 0, 0)).save("picture.png")
+        Path("other_methods.py").write_text(code + comment)
+        [cell] = read(text).cells
+        keys.append((cell.set_key, cell.victim_key, cell.key))
+    assert keys[0][0] != keys[1][0] == keys[2][0]
+    assert keys[0][1] != keys[1][1] == keys[2][1]
+    assert len({key for *_, key in keys}) == 3
+
+
+def test_data_that_have_changed_since_the_plan_are_not_measured(read: Read) -> None:
+    [cell] = read(HEAD + ATTACK + NET + DEFENCE).cells
+    assert len(DataSets().used(cell.data)[0]) == 60
+    np.savez("train.npz", x=np.zeros((80, 16, 16, 3), dtype=np.uint8), y=np.arange(80) % 4)
+    with pytest.raises(ForetasteError, match="not here what they were"):
+        DataSets().used(cell.data)
+
+
 def test_everything_that_is_wrong_is_said_at_once_and_by_line(read: Read) -> None:
     text = """title = 3
 seed = [0]
@@ -151,6 +178,11 @@ inputs = 0
     ("text", "reason"),
     [
         ("", "there is no [[data]]"),
+        (f"seeds = [{2**32}]\n" + HEAD + ATTACK + NET + DEFENCE, "seeds.0: input should be less than or equal to"),
+        ("seeds = [1, 1]\n" + HEAD + ATTACK + NET + DEFENCE, "a seed is there twice"),
+        (HEAD + "share = 0.1\n" + ATTACK + NET + DEFENCE, "6 of 60 training samples leave 0 classes of 10 or more"),
+        ("[resources]\ncpus = 1.5\n" + HEAD + ATTACK + NET + DEFENCE, "above 1 it must be whole"),
+        (HEAD + ATTACK + NET + '[[cleansers]]\nname = "foretaste.attacks:BadNets"\n', "is no cleanser"),
         (HEAD + ATTACK + NET, "there is no defence"),
         (HEAD + ATTACK + "set = { target = 4 }\n" + NET + DEFENCE, "target 4 is not one of the 4 classes of train"),
         (HEAD + ATTACK + "set = { rate = 0.1 }\nrates = [0.1]\n" + NET + DEFENCE, "the rate is given twice"),

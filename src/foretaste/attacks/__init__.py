@@ -105,4 +105,4 @@ def find(name: str) -> type[Attack]:
         UsageError: there is none; the message lists those there are.
         ForetasteError: another package's attack cannot be loaded.
     """
-    return plugins.find(name, ATTACKS, PLUGINS, "attack")
+    return plugins.find(name, ATTACKS, PLUGINS, "attack", "stamp")

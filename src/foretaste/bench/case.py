@@ -28,7 +28,7 @@ from foretaste.bench.artefacts import Artefact, Store
 from foretaste.bench.cell import Cell, DataSet, digest
 from foretaste.bench.methods import built
 from foretaste.bench.provenance import commit
-from foretaste.errors import UsageError
+from foretaste.errors import ForetasteError, UsageError
 from foretaste.io.named import NAMES
 from foretaste.nets import Net, build
 from foretaste.nets.export import save
@@ -84,6 +84,7 @@ class DataSets:
     """The data sets of a benchmark, each read once."""
 
     loaded: dict[str, tuple[Samples, Samples]] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
 
     def read(self, data: DataSet, on_progress: OnProgress = silent) -> tuple[Samples, Samples]:
         """Return the training and the test set, whole.
@@ -98,12 +99,25 @@ class DataSets:
         return self.loaded[key]
 
     def used(self, data: DataSet, on_progress: OnProgress = silent) -> tuple[Samples, Samples]:
-        """Return the share of the training set that is used, in its order, and the whole test set."""
+        """Return the share of the training set that is used, in its order, and the whole test set.
+
+        Raises:
+            ForetasteError: the data are not those that the cell was named by, on another machine, say.
+        """
         train, test = self.read(data, on_progress)
+        if data.content and self.content(data) != data.content:
+            raise ForetasteError(f"{data.source} and its test set are not here what they were when the run was planned")
         count = used(data, len(train))
         if count < len(train):
             train, _ = train.split(count, np.random.default_rng(0))
         return train, test
+
+    def content(self, data: DataSet) -> str:
+        """Return a digest of the training and the test set, whole."""
+        key = digest([data.source, data.test, data.resize])
+        if key not in self.digests:
+            self.digests[key] = content(*self.read(data))
+        return self.digests[key]
 
 
 def used(data: DataSet, total: int) -> int:

@@ -60,11 +60,21 @@ class DataSet(Plain):
 
 
 class Choice(Plain):
-    """A method under a label for people, with all of its hyperparameters."""
+    """A method under a label for people, with all of its hyperparameters.
+
+    Attributes:
+        label: what people call it.
+        name: what it is found by.
+        settings: its hyperparameters.
+        files: digests of the files that the settings name.
+        code: hash of the code of another package's method; "" for foretaste's own, whose commits the records name.
+    """
 
     label: str
     name: str
     settings: dict[str, Any]
+    files: tuple[str, ...] = ()
+    code: str = ""
 
 
 class Cell(Plain):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import foretaste
 
 CHANGED = "+changes"
-"""Stands behind a commit whose files were changed since."""
+"""Stands behind a commit whose files were changed since, and before a hash of the changes."""
 
 
 @cache
@@ -26,9 +29,27 @@ def commit() -> str:
 
     try:
         git("ls-files", "--error-unmatch", "__init__.py")  # a virtual environment may lie in somebody else's checkout
-        return git("rev-parse", "--short=12", "HEAD") + (CHANGED if git("status", "--porcelain", "--", ".") else "")
+        head = git("rev-parse", "--short=12", "HEAD")
+        if not git("status", "--porcelain", "--", "."):
+            return head
+        changes = hashlib.sha256(git("diff", "HEAD", "--", ".").encode())
+        for name in git("ls-files", "--others", "--exclude-standard", "--", ".").splitlines():
+            changes.update(name.encode() + (package / name).read_bytes())
+        return f"{head}{CHANGED}-{changes.hexdigest()[:6]}"
     except (OSError, subprocess.CalledProcessError):
         return f"foretaste {foretaste.__version__}"
+
+
+def code_of(method: type[Any]) -> str:
+    """Return a hash of the module that a method of another package stands in; "" for one of foretaste's own.
+
+    What that module imports is not looked at.
+    """
+    module = sys.modules.get(method.__module__)
+    file = getattr(module, "__file__", None)
+    if method.__module__.partition(".")[0] == foretaste.__name__ or file is None:
+        return ""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12]
 
 
 def machine() -> str:

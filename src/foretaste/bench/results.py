@@ -142,7 +142,7 @@ def gather(store: Store, *, mix_commits: bool = False) -> Results:
             f"{store.root} holds figures of {len(commits)} commits ({', '.join(commits)}); measure into another "
             "folder, or mark them by --mix-commits"
         )
-    letters = dict(zip(commits, ascii_lowercase, strict=False))
+    letters = {commit: letter(number) for number, commit in enumerate(commits)}
     return Results(
         title=plan.title,
         specification=plan.specification,
@@ -152,6 +152,12 @@ def gather(store: Store, *, mix_commits: bool = False) -> Results:
         records=tuple(records.values()),
         missing=tuple(cell for cell in plan.cells if cell.key not in records),
     )
+
+
+def letter(number: int) -> str:
+    """Return the mark of a commit by its number from 0: a to z, then aa, ab and so on."""
+    rest, last = divmod(number, len(ascii_lowercase))
+    return (letter(rest - 1) if rest else "") + ascii_lowercase[last]
 
 
 def sections(cells: Sequence[Cell], records: Mapping[str, Record], letters: Mapping[str, str]) -> tuple[Section, ...]:
@@ -210,7 +216,7 @@ def rows(door: Door, cells: Sequence[Cell], records: Mapping[str, Record], lette
                 figures=figures,
                 records=tuple(there),
                 missing=tuple(cell.seed for cell in members if cell.key not in records),
-                marks="".join(marks),
+                marks=", ".join(marks),
                 headline=door.headline(means) if means else "",
                 goodness=door.goodness(means) if means else None,
             )

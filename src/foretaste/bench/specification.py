@@ -12,16 +12,20 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from foretaste import attacks
+from foretaste import attacks, plugins
 from foretaste.attacks import Attack
-from foretaste.bench.case import DataSets, content, used
+from foretaste.attacks._base.fitting import files
+from foretaste.bench.case import DataSets, used
 from foretaste.bench.cell import Cell, Choice, DataSet, digest
 from foretaste.bench.doors import DOORS, Door, OnVictim
 from foretaste.bench.methods import hyperparameters, parsed, plain_settings
+from foretaste.bench.provenance import code_of
 from foretaste.bench.toml_lines import Path as Place
 from foretaste.bench.toml_lines import line_at, lines_of
+from foretaste.cleansers import FEWEST, LARGEST_SEED
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.imperfections import Imperfections
 from foretaste.nets import NETS, outline
@@ -84,7 +88,7 @@ class Head(Strict):
     """What stands before the tables."""
 
     title: str = ""
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+    seeds: Annotated[list[Annotated[int, Field(ge=0, le=LARGEST_SEED)]], Field(min_length=1)] = [0]
     oracle: bool = False
 
 
@@ -93,6 +97,13 @@ class Resources(Strict):
 
     cpus: Annotated[float, Field(gt=0)] = 1.0
     gpus: Annotated[float, Field(ge=0)] = 0.0
+
+    @field_validator("cpus", "gpus")
+    @classmethod
+    def _whole(cls, value: float) -> float:
+        if value > 1 and value != int(value):  # as Ray asks
+            raise ValueError("above 1 it must be whole")
+        return value
 
 
 # What the file means.
@@ -185,13 +196,17 @@ class Checker:
                 self.complain((*place, name), str(error))
         return values if len(self.problems) == before else None
 
-    def method(self, kind: type[Any], settings: Mapping[str, Any], place: Place) -> dict[str, Any] | None:
-        """Return all hyperparameters of a method, or None after noting why it cannot be built."""
+    def method(
+        self, kind: type[Any], settings: Mapping[str, Any], place: Place, *, name: str = "", label: str = ""
+    ) -> Choice | None:
+        """Return a method with all of its hyperparameters, or None after noting why it cannot be built."""
         try:
-            return plain_settings(kind(**settings))
+            method = plugins.build(name, kind, settings)
+            plain = plain_settings(method)
         except UsageError as error:
             self.complain(place, str(error))
             return None
+        return Choice(label=label, name=name, settings=plain, files=tuple(files(method)), code=code_of(kind))
 
     # Sections.
 
@@ -216,12 +231,14 @@ class Checker:
                 continue
             given = {name: value for name, value in entry.items() if name != "label"}
             settings = self.settings(Imperfections, given, place)
-            if settings is None or (whole := self.method(Imperfections, settings, place)) is None:
+            if settings is None:
                 continue
             label = entry.get(
                 "label", ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in given.items())
             )
-            found.append(Choice(label=str(label), name="imperfections", settings=whole))
+            choice = self.method(Imperfections, settings, place, name="imperfections", label=str(label))
+            if choice is not None:
+                found.append(choice)
         return found
 
     def attacks(self) -> list[Entry]:
@@ -246,10 +263,10 @@ class Checker:
                 self.complain((*place, "rates"), f"the attack {table.name} has no rate")
             else:
                 for rate in [{}] if table.rates is None else [{"rate": rate} for rate in table.rates]:
-                    whole = self.method(kind, {**(settings or {}), **rate}, place)
-                    if settings is not None and whole is not None:
-                        choice = Choice(label=table.label or table.name, name=table.name, settings=whole)
-                        found.append(Entry(choice=choice, kind=kind, only=table.only, place=place))
+                    label = table.label or table.name
+                    given = {**(settings or {}), **rate}
+                    if (one := self.method(kind, given, place, name=table.name, label=label)) and settings is not None:
+                        found.append(Entry(choice=one, kind=kind, only=table.only, place=place))
         return found
 
     def networks(self) -> list[Entry]:
@@ -259,9 +276,11 @@ class Checker:
             if table.name not in NETS:
                 self.complain((*place, "name"), f"there is no net {table.name!r}; known: {', '.join(NETS)}")
                 continue
-            settings = self.settings(TrainingPlan, table.set, (*place, "set"))
-            if settings is not None and (whole := self.method(TrainingPlan, settings, place)) is not None:
-                choice = Choice(label=table.label or table.name, name=table.name, settings=whole)
+            settings, label = self.settings(TrainingPlan, table.set, (*place, "set")), table.label or table.name
+            if settings is None:
+                continue
+            choice = self.method(TrainingPlan, settings, place, name=table.name, label=label)
+            if choice is not None:
                 found.append(Entry(choice=choice, kind=None, only=table.only, place=place))
         return found
 
@@ -294,9 +313,11 @@ class Checker:
                 self.complain((*place, "name"), str(error))
                 continue
             settings = self.settings(kind, table.set, (*place, "set"))
-            if settings is None or (whole := self.method(kind, settings, place)) is None:
+            if settings is None:
                 continue
-            choice = Choice(label=table.label or table.name, name=table.name, settings=whole)
+            choice = self.method(kind, settings, place, name=table.name, label=table.label or table.name)
+            if choice is None:
+                continue
             given = frozenset(table.set)
             entry = Entry(choice=choice, kind=kind, only=table.only, place=place, given=given)
             found.append((entry, False))
@@ -343,6 +364,8 @@ def compiled(checker: Checker, sets: DataSets, on_progress: OnProgress) -> Speci
     for name in raw.keys() - sections:
         checker.complain((name,), f"there is no entry {name!r}; known: {', '.join(sorted(sections))}")
     head = checker.table(Head, {name: raw[name] for name in Head.model_fields if name in raw}, ())
+    if head is not None and len(set(head.seeds)) < len(head.seeds):
+        checker.complain(("seeds",), "a seed is there twice")
     resources_ = checker.table(Resources, raw.get("resources", {}), ("resources",))
     data, imperfections = checker.data(), checker.imperfections()
     attackers, networks, doors = checker.attacks(), checker.networks(), checker.doors()
@@ -465,7 +488,12 @@ def counted(checker: Checker, data: DataSet, place: Place, sets: DataSets, on_pr
     if data.clean >= len(test):
         checker.complain((*place, "clean"), f"clean takes {data.clean} of {len(test)} test samples, and leaves none")
     total = len(train)
-    return data.model_copy(update={"content": content(train, test), "total": total, "used": used(data, total)})
+    part, _ = sets.used(data)
+    enough = int(np.count_nonzero(np.bincount(part.labels) >= FEWEST))
+    if enough < 2:
+        reason = f"{len(part)} of {total} training samples leave {enough} classes of {FEWEST} or more; two are needed"
+        checker.complain((*place, "limit" if data.limit is not None else "share"), reason)
+    return data.model_copy(update={"content": sets.content(data), "total": total, "used": used(data, total)})
 
 
 def check_samples(

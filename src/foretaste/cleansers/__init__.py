@@ -89,7 +89,7 @@ def find(name: str) -> type[Cleanser]:
         UsageError: there is none; the message lists those there are.
         ForetasteError: another package's cleanser cannot be loaded.
     """
-    return plugins.find(name, built_in(), PLUGINS, "cleanser")
+    return plugins.find(name, built_in(), PLUGINS, "cleanser", "inspect")
 
 
 def cleanse(

@@ -65,7 +65,7 @@ def find(name: str) -> type[GuardMethod]:
         UsageError: there is none; the message lists those there are.
         ForetasteError: another package's guard cannot be loaded.
     """
-    return plugins.find(name, built_in(), PLUGINS, "guard")
+    return plugins.find(name, built_in(), PLUGINS, "guard", "calibrate")
 
 
 class Guard:

@@ -86,7 +86,7 @@ def find(name: str) -> type[Inspector]:
         UsageError: there is none; the message lists those there are.
         ForetasteError: another package's inspector cannot be loaded.
     """
-    return plugins.find(name, built_in(), PLUGINS, "inspector")
+    return plugins.find(name, built_in(), PLUGINS, "inspector", "look")
 
 
 def inspect(

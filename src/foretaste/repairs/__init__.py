@@ -71,7 +71,7 @@ def find(name: str) -> type[Repair]:
         UsageError: there is none; the message lists those there are.
         ForetasteError: another package's repair cannot be loaded.
     """
-    return plugins.find(name, built_in(), PLUGINS, "repair")
+    return plugins.find(name, built_in(), PLUGINS, "repair", "mend")
 
 
 def repair(

@@ -27,6 +27,7 @@ from foretaste.bench.doors.door import (
     percent,
     share,
 )
+from foretaste.cleansers._base.victim import Victim
 from foretaste.cleansers.verdict import Verdict
 from foretaste.progress import OnProgress
 from foretaste.report.results import save_verdict
@@ -90,12 +91,18 @@ class CleanserDoor:
         self.victim_seconds(method, case)
 
     def victim_seconds(self, method: Any, case: Case) -> float | None:
-        """Train that classifier, and return how long it took when it was trained; None if the method needs none."""
+        """Train that classifier, and return how long it took when it was trained; None if the method needs none.
+
+        The pass over the set that gives its activations counts as training: methods share it, and whichever comes first
+        would pay for all.
+        """
         if not isinstance(method, OnVictim):
             return None
         watch, settings = Stopwatch(), case.cell.defence.settings
         with watch.running():
-            method.victim(case.samples, case.cell.seed, case.workdir(), case.on_progress)
+            victim = method.victim(case.samples, case.cell.seed, case.workdir(), case.on_progress)
+            if isinstance(victim, Victim):
+                victim.activations(case.samples, case.on_progress)
         key = digest([case.cell.victim_key, {name: settings.get(name) for name in ("net", "width", "epochs")}])
         seconds: float = case.once("training", key, lambda: Artefact({}, {"seconds": watch.wall})).facts["seconds"]
         return seconds
