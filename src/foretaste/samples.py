@@ -215,6 +215,11 @@ def in_colour(samples: Samples) -> Samples:
     return Samples(samples.labels, samples.classes, samples.ids, images=images)
 
 
+def coloured(samples: Samples, shape: tuple[int, ...] | None) -> Samples:
+    """Return the samples with grey images in RGB if a model takes inputs ``(H, W, 3)``; None is any shape."""
+    return in_colour(samples) if shape is not None and shape[-1] == 3 else samples
+
+
 def renumbered(samples: Samples, classes: tuple[str, ...], source: str, owner: str = "the model") -> Samples:
     """Return the samples with the labels that the classes of the same names have among ``classes``.
 

@@ -23,6 +23,12 @@ def test_the_policy_decides(fail_on: str, found: bool, n_flagged: int, code: int
     assert Gate.parse(fail_on).exit_code({"found": found}, n_flagged, 100) == code
 
 
+@pytest.mark.parametrize("tenths", range(1, 1001))
+def test_as_many_as_the_share_are_enough(tenths: int) -> None:
+    gate = Gate.parse(f"{tenths / 10}%")
+    assert [gate.exit_code({"found": True}, n, 1000) for n in (tenths - 1, tenths)] == [0, 1]
+
+
 def test_a_command_may_know_more_levels() -> None:
     gate = Gate.parse("warning", ("never", "found", "warning"))
     assert gate.exit_code({"found": False, "warning": True}, 0, 10) == 1

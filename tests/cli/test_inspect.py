@@ -157,6 +157,24 @@ def test_the_clean_set_may_have_other_columns(clean: str, tmp_path: Path, capsys
     assert run(str(tmp_path / "two.parquet"), tmp_path / "out", "--label-column", "target") == 1
 
 
+def test_grey_clean_images_become_colour_beside_a_colour_model(clean: str, tmp_path: Path) -> None:
+    net = build("convnet", (SIDE, SIDE, 3), ["0", "1"], generator=torch.Generator().manual_seed(0), width=2)
+    save(net, tmp_path / "model.safetensors")
+    with np.load(clean) as arrays:
+        np.savez(tmp_path / "grey.npz", x=arrays["x"][..., :1], y=arrays["y"])
+    arguments = ["--clean", str(tmp_path / "grey.npz"), "--method", "hunch", "--out", str(tmp_path / "out")]
+    assert cli.main(["inspect", str(tmp_path / "model.safetensors"), *arguments]) == 1
+
+
+def test_a_run_that_is_refused_leaves_the_results_of_the_one_before(clean: str, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run(clean, out) == 1
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    assert run(clean, out, "--false-alarm-rate", "2") == 4
+    assert run(clean, out, "--method", "neural-cleanse") == 4
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+
+
 def test_class_names_cannot_control_the_terminal(
     clean: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -136,3 +137,13 @@ def test_an_output_folder_that_cannot_be_made_is_refused_before_the_work(
 def test_the_installed_command_gives_the_exit_code() -> None:
     command = Path(sys.executable).with_name("foretaste")
     assert subprocess.run([command, "cleanse"], capture_output=True, check=False).returncode == 4
+
+
+def test_a_name_that_the_terminal_cannot_show_does_not_end_the_run(tmp_path: Path) -> None:
+    code = (
+        "import sys; from foretaste import cli; from foretaste.cli.output import say; "
+        "cli.main(['--version']); say('caf\u00e9 \u2192 \u4e2d')"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=environment).stdout
+    assert told.splitlines()[1] == b"caf\xe9 \\u2192 \\u4e2d"

@@ -175,6 +175,62 @@ def test_what_is_read_is_not_overwritten_and_what_is_there_is_not_replaced(
     }
 
 
+def test_a_run_that_is_refused_leaves_the_results_of_the_one_before(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foretaste.report.repair_results.export_onnx", lambda net, path: None)
+    out = tmp_path / "out"
+    assert run(*files, out) == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    samples = pictures(40)
+    np.savez(tmp_path / "wide.npz", x=np.repeat(samples.inputs, 2, axis=2), y=samples.labels)
+    np.savez(tmp_path / "features.npz", x=np.ones((40, 3)), y=samples.labels)
+    outside = Trigger(
+        patch=np.zeros((3, 3, 3), dtype=np.uint8),
+        mask=np.ones((3, 3), dtype=np.bool_),
+        position=(SIDE - 2, 0),
+        anywhere=False,
+        target=1,
+        flip_rate=1.0,
+        n_confirmed=20,
+    )
+    Registry([outside]).save(tmp_path / "triggers")
+    for arguments, reason in (
+        (["--set", "factor=x"], "factor"),
+        (["--test", str(tmp_path / "wide.npz")], "the test set's samples have shape (16, 32, 3)"),
+        (["--test", str(tmp_path / "features.npz")], "the test set's samples have shape (3,)"),
+        (["--registry", str(tmp_path / "triggers")], "does not fit on samples of shape"),
+    ):
+        capsys.readouterr()
+        assert run(*files, out, *arguments) == 4
+        assert reason in capsys.readouterr().err
+        assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_where_all_samples_are_of_the_forced_class_nothing_is_said_of_the_trigger(
+    files: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check_json: "CheckJson"
+) -> None:
+    monkeypatch.setattr("foretaste.report.repair_results.export_onnx", lambda net, path: None)
+    trigger = Trigger(
+        patch=np.full((2, 2, 3), 190, dtype=np.uint8),
+        mask=np.ones((2, 2), dtype=np.bool_),
+        position=(0, 0),
+        anywhere=False,
+        target=1,
+        flip_rate=1.0,
+        n_confirmed=20,
+    )
+    Registry([trigger]).save(tmp_path / "triggers")
+    samples = pictures(40)
+    bright = samples.labels == 1
+    np.savez(tmp_path / "bright.npz", x=samples.inputs[bright], y=samples.labels[bright], classes=["0", "1"])
+    arguments = ["--test", str(tmp_path / "bright.npz"), "--registry", str(tmp_path / "triggers")]
+    assert run(*files, tmp_path / "out", *arguments) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    check_json(summary)
+    assert summary["asr_after"] is summary["triggers"][0]["asr_after"] is None
+
+
 def test_bad_input_is_one_sentence_and_leaves_nothing(
     files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

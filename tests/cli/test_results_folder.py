@@ -4,6 +4,7 @@ import pytest
 
 from foretaste.cli.results_folder import ResultsFolder
 from foretaste.errors import ForetasteError, UsageError
+from foretaste.progress import Progress
 
 FILES = ("model.bin", "summary.json")
 
@@ -93,6 +94,52 @@ def test_files_that_foretaste_did_not_write_are_not_replaced(tmp_path: Path, nam
     (tmp_path / name).write_text("mine")
     with pytest.raises(UsageError, match=f"holds {name}, which foretaste did not write"):
         ResultsFolder(tmp_path, FILES)
+
+
+SCHEMA = "urn:foretaste:mine:2"
+
+
+@pytest.mark.parametrize(
+    ("summary", "reason"),
+    [
+        ('{"schema": "urn:foretaste:mine:1"}', None),
+        ('{"schema": "urn:foretaste:other:1"}', "the results of another command"),
+        ('{"schema": "mine"}', "model.bin, which foretaste did not write"),
+        ("{}", "which foretaste did not write"),
+        ("[1]", "which foretaste did not write"),
+        ("mine", "which foretaste did not write"),
+    ],
+)
+def test_results_are_known_by_the_schema_of_their_summary(tmp_path: Path, summary: str, reason: str | None) -> None:
+    (tmp_path / "model.bin").write_text("x")
+    (tmp_path / "summary.json").write_text(summary)
+    if reason is None:
+        ResultsFolder(tmp_path, FILES, schema=SCHEMA)
+    else:
+        with pytest.raises(UsageError, match=reason):
+            ResultsFolder(tmp_path, FILES, schema=SCHEMA)
+
+
+def test_a_folder_that_is_only_called_as_ours_is_not_taken(tmp_path: Path) -> None:
+    (tmp_path / ".work").mkdir()
+    (tmp_path / ".work" / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"holds \.work, which foretaste did not write"):
+        ResultsFolder(tmp_path, FILES)
+
+
+def test_a_run_starts_with_the_first_report_and_only_once(tmp_path: Path) -> None:
+    finish(tmp_path)
+    reports: list[Progress] = []
+    with ResultsFolder(tmp_path, FILES) as folder:
+        listen = folder.starting(reports.append)
+        assert (tmp_path / "summary.json").exists()
+        listen(Progress(phase="train", done=0, total=2))
+        assert not (tmp_path / "summary.json").exists()
+        (tmp_path / "model.bin").write_text("new")
+        listen(Progress(phase="train", done=1, total=2))
+        folder.start()
+        assert (tmp_path / "model.bin").read_text() == "new"
+    assert [report.done for report in reports] == [0, 1]
 
 
 def own_sarif(path: Path) -> Path:

@@ -12,6 +12,7 @@ from foretaste.errors import UsageError
 from foretaste.gateway.backends import open_model
 from foretaste.gateway.calibrated import calibrate, read_clean
 from foretaste.gateway.settings import Settings
+from foretaste.guards.guard import Calibrated
 from foretaste.samples import Samples
 
 
@@ -46,6 +47,20 @@ def test_one_that_knows_few_of_them_is_doubted_once(settings: Settings) -> None:
     known: list[str] = []
     calibrate(settings, classifier, read_clean(settings, classifier), on_doubt=known.append)
     assert not known
+
+
+def test_what_was_saved_and_is_damaged_is_made_anew(settings: Settings) -> None:
+    settings = replace(settings, method="neo")
+    classifier = open_model(settings)
+    clean = read_clean(settings, classifier)
+    first = calibrate(settings, classifier, clean)
+    saved = settings.state / "calibration"
+    for path in (saved / "references.npz", saved / "state.json"):
+        path.write_bytes(path.read_bytes()[:100])
+        again = calibrate(settings, classifier, clean)
+        assert isinstance(first, Calibrated)
+        assert isinstance(again, Calibrated)
+        assert again.threshold == first.threshold
 
 
 def test_how_a_local_model_takes_its_pixels_is_a_setting(settings: Settings, corners_onnx: Path) -> None:

@@ -22,6 +22,21 @@ def test_nested_folders_belong_to_their_class(tree: Path) -> None:
     assert "cat/deep/2.PNG" in io.load(tree).ids
 
 
+def test_folders_that_links_lead_to_are_read_once(tree: Path, tmp_path: Path, encode: Callable[..., bytes]) -> None:
+    (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "deep" / "9.png").write_bytes(encode())
+    (tree / "cat" / "more").symlink_to(tmp_path / "elsewhere")
+    (tree / "cat" / "same").symlink_to(tmp_path / "elsewhere")
+    (tree / "cat" / "back").symlink_to(tree / "cat")
+    loaded = io.read(tree)
+    assert [name for name in loaded.samples.ids.tolist() if name.startswith("cat/")] == [
+        "cat/0.png",
+        "cat/1.png",
+        "cat/2.png",
+        "cat/more/deep/9.png",
+    ]
+
+
 def test_all_grey_is_one_channel_and_mixed_is_three(tree: Path, encode: Callable[..., bytes]) -> None:
     for path in tree.rglob("*.png"):
         path.write_bytes(encode("L", 50))
@@ -45,7 +60,7 @@ def test_mixed_sizes_name_both_and_the_first_that_differs(tree: Path, encode: Ca
 def test_a_bad_image_stops_or_is_skipped_and_reported(tree: Path) -> None:
     bad = tree / "cat" / "0.png"
     bad.write_bytes(bad.read_bytes()[:50])
-    with pytest.raises(ForetasteError, match=r"cat/0\.png cannot be decoded"):
+    with pytest.raises(ForetasteError, match=r"cat/0\.png cannot be decoded.*; --on-bad skip leaves such samples out"):
         io.load(tree)
     loaded = io.read(tree, on_bad="skip")
     assert [Path(one.name).name for one in loaded.skipped] == ["0.png"]

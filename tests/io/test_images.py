@@ -71,6 +71,12 @@ def test_refuses_floating_point_pixels() -> None:
         decode_image(encoded(Image.new("F", (6, 4)), "TIFF"))
 
 
+def test_refuses_pixels_of_32_bits_and_takes_those_of_16() -> None:
+    with pytest.raises(BadImageError, match="32-bit"):
+        decode_image(encoded(Image.new("I", (6, 4), 200), "TIFF"))
+    assert (decode_image(encoded(Image.new("I;16", (6, 4), 0xABCD), "TIFF")) == 0xAB).all()
+
+
 @pytest.mark.parametrize("side", [8_193, 10_000, 60_000])
 def test_refuses_a_bomb_before_decoding_it(side: int) -> None:
     # A PNG whose header claims side x side pixels, with hardly any data behind it.

@@ -201,6 +201,12 @@ def test_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         io.load("memory://bucket/train.parquet")
 
 
+def test_a_package_that_an_address_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(UsageError, match=r"s3://bucket/set\.parquet cannot be opened here: .*s3fs"):
+        io.load("s3://bucket/set.parquet")
+
+
 def test_local_sources_need_no_fsspec() -> None:
     code = "import sys; sys.modules['fsspec'] = None; from foretaste import io; print(len(io.load('6-0.parquet')))"
     parquet(6)

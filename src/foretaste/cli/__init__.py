@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 from collections.abc import Sequence
@@ -76,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 nothing found, 1 poison, a backdoor or trojaned inputs found, 2 the run failed, 4 bad usage, 130 interrupted.
     """
     session = Session()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show must not end the run
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status: int | None = get_command(app).main(
             args=arguments, prog_name="foretaste", standalone_mode=False, obj=session

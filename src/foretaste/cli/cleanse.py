@@ -97,7 +97,7 @@ def cleanse(
     from foretaste.cli.progress import bars
     from foretaste.cli.results_folder import WORK, ResultsFolder, leads
     from foretaste.io.sources import left_out
-    from foretaste.report.results import COPIES, FILES, save_cleanse
+    from foretaste.report.results import COPIES, FILES, SCHEMA, save_cleanse
     from foretaste.report.sarif import cleanse_log
 
     hyperparameters = parse_settings(cleansers.find(method), settings or ())
@@ -109,7 +109,7 @@ def cleanse(
     with ExitStack() as stack:
         folder = None
         if leads():
-            folder = stack.enter_context(ResultsFolder(out, FILES, (source, clean, truth, model), sarif))
+            folder = stack.enter_context(ResultsFolder(out, FILES, (source, clean, truth, model), sarif, SCHEMA))
         show = stack.enter_context(bars(quiet=as_json or folder is None))
         classifier = None if model is None else open_classifier(model)
         read = partial(
@@ -131,13 +131,18 @@ def cleanse(
             poison, cover = marks.poison, marks.cover
         trusted = None if clean is None else whole(read(clean, use="compare", like=inspected), clean)
         samples, trusted, _ = cleansers.prepare(samples, trusted, seed)
-        if folder is not None:
-            folder.start()
         verdict = cleansers.cleanse(
-            samples, trusted, method=method, seed=seed, workdir=out / WORK, on_progress=show, **hyperparameters
+            samples,
+            trusted,
+            method=method,
+            seed=seed,
+            workdir=out / WORK,
+            on_progress=show if folder is None else folder.starting(show),
+            **hyperparameters,
         )
         if folder is None:
             return 0
+        folder.start()
         if classifier is not None and verdict.flagged.any():
             registry, notes = reconstruct(classifier, samples, trusted, verdict, seed, show)
             verdict = replace(verdict, notes=verdict.notes + notes)

@@ -28,12 +28,15 @@ def demo(
     from foretaste.cli.progress import bars
     from foretaste.cli.results_folder import ResultsFolder
     from foretaste.demo import RATE, tell
-    from foretaste.report.results import FILES
+    from foretaste.report.results import FILES, SCHEMA
 
     if serve:
         serve_attack(out, port)
         return 0
-    with ResultsFolder(out, ("train.parquet", "truth.json", *FILES)) as folder, bars(quiet=False) as show:
+    with (
+        ResultsFolder(out, ("train.parquet", "truth.json", *FILES), schema=SCHEMA) as folder,
+        bars(quiet=False) as show,
+    ):
         folder.start()
         story = tell(out, on_progress=show)
         folder.finish()

@@ -153,7 +153,7 @@ def scan(
     from foretaste.io.sources import left_out
     from foretaste.io.truth import read_truth
     from foretaste.report.sarif import scan_log
-    from foretaste.report.scan_results import FILES, save_scan
+    from foretaste.report.scan_results import FILES, SCHEMA, save_scan
     from foretaste.samples import renumbered
 
     kind = guards.find(method)
@@ -164,7 +164,7 @@ def scan(
     known = None if truth is None else read_truth(truth)
     if known is not None and known.trojaned is None:
         raise UsageError(f"{truth} is about a training set, not about test inputs")
-    folder = ResultsFolder(out, FILES, (inputs, clean, truth, model, registry), sarif)
+    folder = ResultsFolder(out, FILES, (inputs, clean, truth, model, registry), sarif, SCHEMA)
     bare = open_model(model, preprocessing(scale, mean, std, channels), class_names, timeout, pace)
     with folder, bars(quiet=as_json) as show, resumable(model, bare, out, show) as (classifier, listen):
         load = partial(

@@ -93,9 +93,9 @@ def inspect(
     from foretaste.cli.fields import parse_settings
     from foretaste.cli.progress import bars
     from foretaste.cli.results_folder import ResultsFolder
-    from foretaste.report.inspect_results import FILES, save_inspect
+    from foretaste.report.inspect_results import FILES, SCHEMA, save_inspect
     from foretaste.report.sarif import inspect_log
-    from foretaste.samples import renumbered
+    from foretaste.samples import coloured, renumbered
 
     kind = inspectors.find(method)
     hyperparameters = parse_settings(kind, settings or ())
@@ -105,7 +105,7 @@ def inspect(
     if pace is not None:
         endpoint["queries_per_second"] = pace
     gate = Gate.parse(fail_on)
-    with ResultsFolder(out, FILES, (model, clean, null), sarif) as folder, bars(quiet=as_json) as show:
+    with ResultsFolder(out, FILES, (model, clean, null), sarif, SCHEMA) as folder, bars(quiet=as_json) as show:
         classifier = open_classifier(model, **endpoint)
         weights, notes = weights_of(model, kind)
         trusted = read = None
@@ -118,10 +118,10 @@ def inspect(
                 on_bad=on_bad,
                 on_progress=show,
             )
-            trusted = renumbered(read.samples, classifier.classes or read.samples.classes, clean)
+            samples = coloured(read.samples, classifier.sample_shape)
+            trusted = renumbered(samples, classifier.classes or samples.classes, clean)
         subject = inspectors.subject_of(classifier, trusted, weights)
         known = [] if null is None else null_models(null, kind, trusted)
-        folder.start()
         diagnosis = inspectors.inspect(
             classifier,
             trusted,
@@ -130,9 +130,10 @@ def inspect(
             null=known,
             false_alarm_rate=false_alarm_rate,
             seed=seed,
-            on_progress=show,
+            on_progress=folder.starting(show),
             **hyperparameters,
         )
+        folder.start()
         skipped = () if read is None else read.skipped
         summary = save_inspect(
             out,

@@ -76,8 +76,8 @@ def repair(
     from foretaste.cli.results_folder import ResultsFolder
     from foretaste.guards.neo import Registry
     from foretaste.io.truth import read_truth
-    from foretaste.report.repair_results import FILES, Trial, save_repair
-    from foretaste.samples import Samples, renumbered
+    from foretaste.report.repair_results import FILES, SCHEMA, Trial, save_repair
+    from foretaste.samples import Samples, coloured, renumbered
 
     hyperparameters = parse_settings(repairs.find(method), settings or ())
     known = None if truth is None else read_truth(truth)
@@ -87,7 +87,8 @@ def repair(
     if train is None and clean is None:
         raise UsageError("a repair needs samples: --clean, or --train for a method that starts from the training set")
     skipped: list[io.Skipped] = []
-    with ResultsFolder(out, FILES, (model, train, clean, test, truth, registry)) as folder, bars(quiet=as_json) as show:
+    inputs = model, train, clean, test, truth, registry
+    with ResultsFolder(out, FILES, inputs, schema=SCHEMA) as folder, bars(quiet=as_json) as show:
         net = open_model(model)
 
         def read(source: str | None, split: str = "train") -> Samples | None:
@@ -103,7 +104,8 @@ def repair(
                 on_progress=show,
             )
             skipped.extend(loaded.skipped)
-            return renumbered(loaded.samples, net.classes or loaded.samples.classes, source)
+            samples = coloured(loaded.samples, net.sample_shape)
+            return renumbered(samples, net.classes or samples.classes, source)
 
         training, trusted, held_out = read(train), read(clean), read(test, "test")
         what = "test set" if held_out is not None else "clean set" if trusted is not None else "training set"
@@ -114,10 +116,17 @@ def repair(
             trojaned=None if known is None else known.mark(compared).trojaned,
             registry=triggers,
         )
-        folder.start()
+        trial.check(net.sample_shape)
         repaired = repairs.repair(
-            net, method=method, train=training, clean=trusted, seed=seed, on_progress=show, **hyperparameters
+            net,
+            method=method,
+            train=training,
+            clean=trusted,
+            seed=seed,
+            on_progress=folder.starting(show),
+            **hyperparameters,
         )
+        folder.start()
         notes = () if held_out is not None else (f"without --test, accuracy is that on the {what} that the method saw",)
         summary = save_repair(
             out,

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from foretaste.cli import output
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.io.atomic import remove_unfinished, writing
+from foretaste.progress import OnProgress, Progress
 
 WORK = ".work"
 """The folder inside where a run keeps what it needs to go on after it was killed, until it is done."""
@@ -26,6 +27,14 @@ TRIGGERS = "triggers"
 def leads() -> bool:
     """Say whether this process writes the results: of several that accelerate started, the first does."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def read_json(path: Path) -> object:
+    """Return what a JSON file holds; None if it cannot be read, or is none."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 class ResultsFolder:
@@ -40,6 +49,7 @@ class ResultsFolder:
         files: names of the files that the run writes, the one that says that all are there last.
         inputs: what the run reads, as the user gave it; None and what is no file are passed over.
         sarif: the SARIF file that the run writes, too, wherever it lies; None for none.
+        schema: what the last file, a JSON object, names its schema; None if it names none.
 
     Raises:
         UsageError: an input would be overwritten, or the results would become part of it; or there are files of these
@@ -48,19 +58,40 @@ class ResultsFolder:
     """
 
     def __init__(
-        self, path: Path, files: Sequence[str], inputs: Iterable[str | Path | None] = (), sarif: Path | None = None
+        self,
+        path: Path,
+        files: Sequence[str],
+        inputs: Iterable[str | Path | None] = (),
+        sarif: Path | None = None,
+        schema: str | None = None,
     ) -> None:
         self.path, self._files, self._sarif = path, files, sarif
         self.work = path / WORK
         self._started = False
         self.keep(*inputs)
-        there = [name for name in files if (path / name).exists()]
-        if there and not self.work.exists() and (files[-1] not in there or len(there) == 1):
-            raise UsageError(f"{path} holds {there[0]}, which foretaste did not write; choose another folder")
+        self._check_own(schema)
         output.check_writable(path)
         if sarif is not None:
             self._check_sarif(sarif)
             output.check_writable(sarif.parent)
+
+    def _check_own(self, schema: str | None) -> None:
+        if (self.work / "lock").exists():  # what is there is of a run that was killed
+            return
+        there = [name for name in self._files if (self.path / name).exists()]
+        if self.work.is_dir() and any(self.work.iterdir()):
+            there.append(WORK)
+        elif there and self._files[-1] in there and len(there) > 1:
+            if schema is None:
+                return
+            summary = read_json(self.path / self._files[-1])
+            named = summary.get("schema") if isinstance(summary, dict) else None
+            if isinstance(named, str) and named.rpartition(":")[0] == schema.rpartition(":")[0]:
+                return
+            if isinstance(named, str) and named.startswith("urn:foretaste:"):
+                raise UsageError(f"{self.path} holds the results of another command; choose another folder")
+        if there:
+            raise UsageError(f"{self.path} holds {there[0]}, which foretaste did not write; choose another folder")
 
     def _check_sarif(self, sarif: Path) -> None:
         from foretaste.report.sarif import is_own
@@ -69,11 +100,7 @@ class ResultsFolder:
             raise UsageError(f"--sarif {sarif} is one of the results; choose another name")
         if not sarif.exists():
             return
-        try:
-            own = is_own(json.loads(sarif.read_bytes()))
-        except (OSError, ValueError, RecursionError):
-            own = False
-        if not own:
+        if not is_own(read_json(sarif)):
             raise UsageError(f"{sarif} is no SARIF file of foretaste, and would be overwritten; choose another name")
 
     def keep(self, *inputs: str | Path | None) -> None:
@@ -113,9 +140,13 @@ class ResultsFolder:
     def start(self) -> None:
         """Remove what an earlier run left, the file that says that all are there first; other files stay.
 
+        Once is enough: what this run wrote since stays.
+
         Raises:
             ForetasteError: it cannot be removed.
         """
+        if self._started:
+            return
         self._started = True
         with writing(self.path):
             for name in reversed(self._files):
@@ -127,6 +158,18 @@ class ResultsFolder:
 
                 remove_triggers(self.path / TRIGGERS)
         remove_unfinished(self.path)
+
+    def starting(self, on_progress: OnProgress) -> OnProgress:
+        """Return what starts with the first report of a method, which has then found nothing wrong with its arguments.
+
+        A run that is refused then leaves the results of an earlier one.
+        """
+
+        def report(progress: Progress) -> None:
+            self.start()
+            on_progress(progress)
+
+        return report
 
     def finish(self) -> None:
         """Remove what the run kept to go on after it was killed."""

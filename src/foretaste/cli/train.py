@@ -53,7 +53,7 @@ def train(
 
     plan = training.TrainingPlan() if epochs is None else training.TrainingPlan(epochs=epochs)
     with ExitStack() as stack:
-        folder = stack.enter_context(ResultsFolder(out, FILES, (source, test))) if leads() else None
+        folder = stack.enter_context(ResultsFolder(out, FILES, (source, test), schema=SCHEMA)) if leads() else None
         show = stack.enter_context(bars(quiet=as_json))
         read = partial(
             io.read,

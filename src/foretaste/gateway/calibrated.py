@@ -82,7 +82,10 @@ def calibrate(
     }
     same = saved_origin(folder) == origin
     if same and settings.method == neo.NEO.name:
-        return neo.load(folder, classifier)
+        try:
+            return neo.load(folder, classifier)
+        except ForetasteError:  # damaged: calibrate anew
+            same = False
     folder.mkdir(parents=True, exist_ok=True)
     key = hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()
     answered = AnswerCache(classifier, folder, key)

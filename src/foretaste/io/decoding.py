@@ -243,7 +243,7 @@ class _Decoding:
 
     def _refuse(self, row: int, reason: str) -> None:
         if self.on_bad == "stop":
-            raise ForetasteError(f"{self.encoded.name(row)} {reason}")
+            refuse({row: reason}, self.encoded.name)
         self.bad.append((row, reason))
 
     def _check_size(self, row: int, image: NDArray[np.uint8]) -> None:

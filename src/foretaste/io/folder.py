@@ -104,14 +104,27 @@ def _is_visible_folder(path: Path) -> bool:
 
 
 def _files(folder: Path) -> list[Path]:
+    """Return what lies below a folder, sorted, and below folders that links in it lead to, but each only once."""
+
     def stop(error: OSError) -> None:
         raise error
 
     found: list[Path] = []
-    for place, folders, names in os.walk(folder, onerror=stop):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    seen = {_identity(folder)}
+    for place, folders, names in os.walk(folder, onerror=stop, followlinks=True):
+        visible, folders[:] = [name for name in sorted(folders) if not name.startswith(".")], []
+        for name in visible:
+            # A link back to a folder above would never end.
+            if (identity := _identity(Path(place, name))) not in seen:
+                seen.add(identity)
+                folders.append(name)
         found += [Path(place, name) for name in names if not name.startswith(".")]
     return sorted(found)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _id(path: Path, folder: Path) -> str:

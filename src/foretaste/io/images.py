@@ -35,7 +35,7 @@ MAX_PIXELS = 64 * 2**20
 """An image that claims more is a decompression bomb; checked before any pixel is decoded."""
 
 _GREY = frozenset(["1", "L", "LA", "La"])
-_DEEP_GREY = frozenset(["I", "I;16", "I;16B", "I;16L", "I;16N"])
+_DEEP_GREY = frozenset(["I;16", "I;16B", "I;16L", "I;16N"])
 
 
 class BadImageError(Exception):
@@ -87,7 +87,7 @@ def pixels_of(image: Image.Image, size: tuple[int, int] | None = None) -> NDArra
     """Return the pixels of an opened image as ``decode_image`` does, with the same arguments.
 
     Raises:
-        BadImageError: it has floating-point pixels.
+        BadImageError: it has floating-point or 32-bit pixels.
     """
     plain = _plain(image)
     if size is not None and plain.size != size[::-1]:
@@ -98,10 +98,10 @@ def pixels_of(image: Image.Image, size: tuple[int, int] | None = None) -> NDArra
 def _plain(image: Image.Image) -> Image.Image:
     """Return the image in mode L or RGB."""
     if image.mode in _DEEP_GREY:
-        values = np.asarray(image).astype(np.int64)
-        return Image.fromarray((values.clip(0, 65535) >> 8).astype(np.uint8))
-    if image.mode == "F":
-        raise BadImageError("has floating-point pixels")
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("F", "I"):
+        # What is black and what is white, nothing says.
+        raise BadImageError(f"has {'floating-point' if image.mode == 'F' else '32-bit'} pixels")
     mode = "L" if image.mode in _GREY else "RGB"
     if image.mode == mode:
         image.load()

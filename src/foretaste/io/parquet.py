@@ -101,5 +101,5 @@ def chosen_split(origin: str, found: dict[str, list[Path]], split: str | None) -
         return next(iter(found.values()))
     if split not in found:
         listing = ", ".join(name or "files of no split" for name in found)
-        raise UsageError(f"{origin} has the splits {listing}; name one of them with --split")
+        raise UsageError(f"{origin} has the splits {listing}; name one of them with --split, or give its files alone")
     return found[split]

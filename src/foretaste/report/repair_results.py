@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from foretaste.classifiers.onnx_module import OnnxModule
+from foretaste.errors import UsageError
 from foretaste.guards.neo import Registry
 from foretaste.io import Skipped, atomic_json, atomic_text
 from foretaste.nets import Net
@@ -42,6 +43,20 @@ class Trial:
     trojaned: Mask | None = None
     registry: Registry | None = None
 
+    def check(self, shape: tuple[int, ...] | None) -> None:
+        """Refuse what models that take inputs of this shape, ``(H, W, C)``, cannot be compared on; None is any.
+
+        Raises:
+            UsageError: the samples have another shape, or a trigger does not fit on them.
+        """
+        mine = self.test.sample_shape
+        if shape is not None and mine != shape:
+            raise UsageError(f"the {self.what}'s samples have shape {mine}, and the model takes {shape}")
+        for trigger in self.registry or ():
+            _, _, bottom, right = trigger.box
+            if len(mine) != 3 or bottom > mine[0] or right > mine[1] or trigger.patch.shape[2] != mine[2]:
+                raise UsageError(f"the trigger {trigger.id} of the registry does not fit on samples of shape {mine}")
+
     def compare(self, before: Any, after: Any) -> dict[str, Any]:
         """Return accuracy and, where triggers are known, attack success of two models.
 
@@ -68,7 +83,7 @@ class Trial:
             figures["triggers"] = [self.pasted(trigger, before, after) for trigger in self.registry]
             if figures["triggers"] and self.trojaned is None:
                 figures |= {
-                    name: float(np.mean([row[name] for row in figures["triggers"]]))
+                    name: mean(np.array([row[name] for row in figures["triggers"] if row[name] is not None]))
                     for name in ("asr_before", "asr_after")
                 }
         return figures
@@ -76,6 +91,8 @@ class Trial:
     def pasted(self, trigger: Any, before: Any, after: Any) -> dict[str, Any]:
         """Return what a trigger is, and its success on the samples that it is pasted into."""
         rows = np.flatnonzero(self.test.labels != trigger.target)
+        if not len(rows):  # all are what the trigger forces anyway
+            return describe(trigger, 0, self.test.classes) | {"asr_before": None, "asr_after": None}
         some = self.test[rows]
         images = np.array(some.inputs)
         top, left, bottom, right = trigger.box
@@ -90,9 +107,9 @@ class Trial:
         return describe(trigger, 0, self.test.classes) | {"asr_before": rates[0], "asr_after": rates[1]}
 
 
-def mean(mask: Any) -> float | None:
-    """Return the share that is true, None of nothing."""
-    return float(mask.mean()) if mask.size else None
+def mean(values: Any) -> float | None:
+    """Return the mean of an array, of a mask the share that is true; None of nothing."""
+    return float(values.mean()) if values.size else None
 
 
 def save_repair(

@@ -163,7 +163,8 @@ def read_references(path: Path) -> References:
         ForetasteError: the file is missing, damaged, or not such a file.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # Of a damaged file NumPy leaves open what it opened itself.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             images, labels = arrays["images"], arrays["labels"]
     except FileNotFoundError:
         raise ForetasteError(f"there is no file {path}") from None
