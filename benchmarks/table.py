@@ -298,7 +298,6 @@ def attacks() -> Iterator[str]:
 
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "found": partial(found, "ablate.json"),
-    "found before": partial(found, "ablate-before.json"),
     "quiet": quiet,
     "ablation": partial(ablation, "ablate.json"),
     "ablation before": partial(ablation, "ablate-before.json"),

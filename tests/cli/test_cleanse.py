@@ -386,6 +386,17 @@ def photos(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(
+    "more", [["--method", "residual-trees"], ["--method", "asset"], ["--seed", "x"], ["--set", "no=1"]]
+)
+def test_a_run_that_is_refused_leaves_the_results_of_the_one_before(tmp_path: Path, out: Path, more: list[str]) -> None:
+    arguments = ["cleanse", str(photos(tmp_path / "photos")), *QUICK, "--out", str(out)]
+    assert cli.main(arguments) == 1
+    before = {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    assert cli.main([*arguments, *more]) == 4
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+
+
 def test_the_cleansed_set_is_the_users_own_files(tmp_path: Path, out: Path) -> None:
     folder = photos(tmp_path / "photos")
     arguments = ["cleanse", str(folder), *QUICK, "--resize", "8x6", "--format", "source", "--out", str(out)]
