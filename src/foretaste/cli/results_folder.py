@@ -184,7 +184,8 @@ class ResultsFolder:
         if kind is None or (self._started and not issubclass(kind, UsageError)):
             return
         with suppress(OSError):  # what is not empty stays
-            if self.work in self._made:
-                (self.work / "lock").unlink(missing_ok=True)
+            # Where answers of a model are kept, the lock stays with them: it says whose the folder is.
+            if self.work in self._made and [path.name for path in self.work.iterdir()] == ["lock"]:
+                (self.work / "lock").unlink()
             for folder in self._made:
                 folder.rmdir()
