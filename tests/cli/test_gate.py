@@ -23,10 +23,10 @@ def test_the_policy_decides(fail_on: str, found: bool, n_flagged: int, code: int
     assert Gate.parse(fail_on).exit_code({"found": found}, n_flagged, 100) == code
 
 
-@pytest.mark.parametrize("tenths", range(1, 1001))
-def test_as_many_as_the_share_are_enough(tenths: int) -> None:
-    gate = Gate.parse(f"{tenths / 10}%")
-    assert [gate.exit_code({"found": True}, n, 1000) for n in (tenths - 1, tenths)] == [0, 1]
+def test_as_many_as_the_share_are_enough() -> None:
+    for tenths in range(1, 1001):
+        gate = Gate.parse(f"{tenths / 10}%")
+        assert [gate.exit_code({"found": True}, n, 1000) for n in (tenths - 1, tenths)] == [0, 1]
 
 
 def test_a_command_may_know_more_levels() -> None:
@@ -36,7 +36,9 @@ def test_a_command_may_know_more_levels() -> None:
         Gate.parse("warning")
 
 
-@pytest.mark.parametrize("text", ["", "0", "-0.1", "1.1", "101%", "nan", "inf", "%", "some"])
+@pytest.mark.parametrize(
+    "text", ["", "0", "-0.1", "1.1", "101%", "nan", "snan", "inf", "%", "some", "1e999999999", "7%%"]
+)
 def test_what_is_no_policy_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=f", not {text}$"):
         Gate.parse(text)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from fractions import Fraction
 from typing import Self
 
 from foretaste.errors import UsageError
@@ -20,11 +19,11 @@ class Gate:
 
     Attributes:
         level: what has to be found: "never", "found", or a level that only some commands know.
-        share: share of the samples that has to be flagged at least, in [0, 1]; exact, so that 7 of 100 are 7 %.
+        share: share of the samples that has to be flagged at least, in [0, 1]; decimal, so that 7 of 100 are 7 %.
     """
 
     level: str
-    share: Fraction = Fraction()
+    share: Decimal = Decimal()
 
     @classmethod
     def parse(cls, text: str, levels: Sequence[str] = ("never", "found")) -> Self:
@@ -36,10 +35,11 @@ class Gate:
         if text in levels:
             return cls(text)
         try:
-            share = Fraction(Decimal(text.removesuffix("%"))) / (100 if text.endswith("%") else 1)
-        except (ArithmeticError, ValueError):
-            share = Fraction(-1)
-        if not 0 < share <= 1:
+            share = Decimal(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+            possible = 0 < share <= 1
+        except ArithmeticError:  # no number, or NaN
+            possible = False
+        if not possible:
             listing = ", ".join(levels)
             raise UsageError(f"--fail-on takes {listing}, or a share above 0 and up to 1 (0.01 or 1%), not {text}")
         return cls("found", share)
