@@ -80,12 +80,15 @@ def test_what_makes_no_sense_is_bad_usage(
 
 def test_another_package_can_add_a_cleanser(monkeypatch: pytest.MonkeyPatch) -> None:
     added = [
-        EntryPoint("added", "foretaste.cleansers.verdict:Verdict", cleansers.PLUGINS),
+        EntryPoint("added", "foretaste.cleansers.scan:SCAn", cleansers.PLUGINS),
+        EntryPoint("wrong", "foretaste.cleansers.verdict:Verdict", cleansers.PLUGINS),
         EntryPoint("broken", "no_such_module:Thing", cleansers.PLUGINS),
     ]
     monkeypatch.setattr(plugins, "entry_points", lambda **wanted: EntryPoints(added).select(**wanted))
-    assert cleansers.names() == ["added", "broken", "nod"]
-    assert cleansers.find("added").__name__ == "Verdict"
+    assert cleansers.names() == ["added", "broken", "nod", "wrong"]
+    assert cleansers.find("added").__name__ == "SCAn"
+    with pytest.raises(UsageError, match=r"foretaste\.cleansers\.verdict:Verdict is no cleanser"):
+        cleansers.find("wrong")
     with pytest.raises(ForetasteError, match="broken from no_such_module:Thing cannot be loaded"):
         cleansers.find("broken")
 

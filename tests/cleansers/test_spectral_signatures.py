@@ -73,9 +73,12 @@ def test_poison_behind_natural_variation_is_missed(draw_groups: "DrawGroups") ->
 def test_badnets_ranks_high(badnets_scene: "Scene") -> None:
     one = badnets_scene
     method = SpectralSignatures(**one.victim, expected_rate=float(one.poison.mean()))
-    verdict = method.inspect(one.samples, None, seed=0, workdir=one.workdir, on_progress=silent)
-    own = one.samples.labels == 0
-    assert roc_auc_score(one.poison[own], verdict.scores[own]) > 0.8
+    own, ranks = one.samples.labels == 0, []
+    for seed in range(3):
+        verdict = method.inspect(one.samples, None, seed=seed, workdir=one.workdir, on_progress=silent)
+        ranks.append(roc_auc_score(one.poison[own], verdict.scores[own]))
+    # 0.89 on average, with a deviation of 0.08 from one classifier to the next.
+    assert np.median(ranks) > 0.8
 
 
 @pytest.mark.parametrize("fields", [{"expected_rate": 0.0}, {"expected_rate": 1.0}, {"multiple": 0.5}, {"cutoff": 0.0}])
