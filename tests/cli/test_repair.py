@@ -83,6 +83,20 @@ def files(net: Net, tmp_path: Path) -> tuple[str, str]:
     return str(tmp_path / "model.safetensors"), str(tmp_path / "clean.npz")
 
 
+def save_trigger(folder: Path, side: int, top: int = 0) -> None:
+    """Save a registry of one bright square at the left edge, which forces 1."""
+    trigger = Trigger(
+        patch=np.full((side, side, 3), 190, dtype=np.uint8),
+        mask=np.ones((side, side), dtype=np.bool_),
+        position=(top, 0),
+        anywhere=False,
+        target=1,
+        flip_rate=1.0,
+        n_confirmed=20,
+    )
+    Registry([trigger]).save(folder)
+
+
 def run(model: str, clean: str, out: Path, *more: str) -> int:
     return cli.main(["repair", model, "--method", "rescale", "--clean", clean, "--out", str(out), *more])
 
@@ -90,16 +104,7 @@ def run(model: str, clean: str, out: Path, *more: str) -> int:
 def test_a_repaired_model_is_written_and_compared(
     files: tuple[str, str], net: Net, tmp_path: Path, capsys: pytest.CaptureFixture[str], check_json: "CheckJson"
 ) -> None:
-    trigger = Trigger(
-        patch=np.full((SIDE, SIDE, 3), 190, dtype=np.uint8),
-        mask=np.ones((SIDE, SIDE), dtype=np.bool_),
-        position=(0, 0),
-        anywhere=False,
-        target=1,
-        flip_rate=1.0,
-        n_confirmed=20,
-    )
-    Registry([trigger]).save(tmp_path / "triggers")
+    save_trigger(tmp_path / "triggers", SIDE)
     out = tmp_path / "out"
     assert run(*files, out, "--registry", str(tmp_path / "triggers"), "--set", "factor=4") == 0
     told = capsys.readouterr().out
@@ -185,16 +190,7 @@ def test_a_run_that_is_refused_leaves_the_results_of_the_one_before(
     samples = pictures(40)
     np.savez(tmp_path / "wide.npz", x=np.repeat(samples.inputs, 2, axis=2), y=samples.labels)
     np.savez(tmp_path / "features.npz", x=np.ones((40, 3)), y=samples.labels)
-    outside = Trigger(
-        patch=np.zeros((3, 3, 3), dtype=np.uint8),
-        mask=np.ones((3, 3), dtype=np.bool_),
-        position=(SIDE - 2, 0),
-        anywhere=False,
-        target=1,
-        flip_rate=1.0,
-        n_confirmed=20,
-    )
-    Registry([outside]).save(tmp_path / "triggers")
+    save_trigger(tmp_path / "triggers", 3, top=SIDE - 2)
     for arguments, reason in (
         (["--set", "factor=x"], "factor"),
         (["--test", str(tmp_path / "wide.npz")], "the test set's samples have shape (16, 32, 3)"),
@@ -211,16 +207,7 @@ def test_where_all_samples_are_of_the_forced_class_nothing_is_said_of_the_trigge
     files: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check_json: "CheckJson"
 ) -> None:
     monkeypatch.setattr("foretaste.report.repair_results.export_onnx", lambda net, path: None)
-    trigger = Trigger(
-        patch=np.full((2, 2, 3), 190, dtype=np.uint8),
-        mask=np.ones((2, 2), dtype=np.bool_),
-        position=(0, 0),
-        anywhere=False,
-        target=1,
-        flip_rate=1.0,
-        n_confirmed=20,
-    )
-    Registry([trigger]).save(tmp_path / "triggers")
+    save_trigger(tmp_path / "triggers", 2)
     samples = pictures(40)
     bright = samples.labels == 1
     np.savez(tmp_path / "bright.npz", x=samples.inputs[bright], y=samples.labels[bright], classes=["0", "1"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,9 +27,8 @@ from foretaste.cli.options import (
     Source,
     Split,
     lister,
-    size,
 )
-from foretaste.cli.output import say
+from foretaste.cli.output import reader, say
 from foretaste.errors import ForetasteError, UsageError
 
 if TYPE_CHECKING:
@@ -112,14 +110,7 @@ def cleanse(
             folder = stack.enter_context(ResultsFolder(out, FILES, (source, clean, truth, model), sarif, SCHEMA))
         show = stack.enter_context(bars(quiet=as_json or folder is None))
         classifier = None if model is None else open_classifier(model)
-        read = partial(
-            io.read,
-            resize=size(resize),
-            image_column=image_column,
-            label_column=label_column,
-            on_bad=on_bad,
-            on_progress=show,
-        )
+        read = reader(resize, image_column, label_column, on_bad, show)
         inspected = read(source, split=split)
         samples = inspected.samples
         if classifier is not None and samples.images is None:

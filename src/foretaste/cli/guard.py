@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,9 +27,8 @@ from foretaste.cli.options import (
     Settings,
     Split,
     lister,
-    size,
 )
-from foretaste.cli.output import say
+from foretaste.cli.output import reader, say
 from foretaste.cli.preprocessing import Channels, ClassNames, Mean, Scale, Std, preprocessing
 from foretaste.cli.serve import PREFIX, serve
 from foretaste.errors import ForetasteError, UsageError
@@ -167,14 +165,7 @@ def scan(
     folder = ResultsFolder(out, FILES, (inputs, clean, truth, model, registry), sarif, SCHEMA)
     bare = open_model(model, preprocessing(scale, mean, std, channels), class_names, timeout, pace)
     with folder, bars(quiet=as_json) as show, resumable(model, bare, out, show) as (classifier, listen):
-        load = partial(
-            io.read,
-            resize=size(resize),
-            image_column=image_column,
-            label_column=label_column,
-            on_bad=on_bad,
-            on_progress=show,
-        )
+        load = reader(resize, image_column, label_column, on_bad, show)
         trusted = whole(load(clean, use="compare"), clean)
         read = load(inputs, split=split, default_split="test", use="ignore" if known is None else "compare")
         samples, classes, trojaned = read.samples, numbering(classifier.classes, trusted), None
@@ -242,7 +233,6 @@ def learn(
 
     The model is one that was trained on it. Triggers that DIR holds already stay there.
     """
-    from foretaste import io
     from foretaste.classifiers.counting import Counted
     from foretaste.cli.output import whole
     from foretaste.cli.progress import bars
@@ -260,19 +250,11 @@ def learn(
     known = Registry.load(out) if (out / INDEX).exists() else Registry()
     bare = open_model(model, preprocessing(scale, mean, std, channels), class_names, timeout, pace)
     with folder, bars(quiet=as_json) as show, resumable(model, bare, out, show) as (classifier, listen):
-        load = partial(
-            io.read,
-            resize=size(resize),
-            image_column=image_column,
-            label_column=label_column,
-            on_bad=on_bad,
-            use="compare",
-            on_progress=show,
-        )
-        trusted = whole(load(clean), clean)
+        load = reader(resize, image_column, label_column, on_bad, show)
+        trusted = whole(load(clean, use="compare"), clean)
         classes = numbering(classifier.classes, trusted)
         try:
-            taken = whole(load(quarantine), quarantine)
+            taken = whole(load(quarantine, use="compare"), quarantine)
         except EmptyError:  # what cleanse leaves where it found nothing
             taken = trusted[:0]
         suspects, trusted = fitting(classifier, renumbered(taken, classes, quarantine), trusted)

@@ -23,9 +23,8 @@ from foretaste.cli.options import (
     Seed,
     Settings,
     lister,
-    size,
 )
-from foretaste.cli.output import say
+from foretaste.cli.output import reader, say
 from foretaste.errors import UsageError
 
 if TYPE_CHECKING:
@@ -110,14 +109,7 @@ def inspect(
         weights, notes = weights_of(model, kind)
         trusted = read = None
         if clean is not None:
-            read = io.read(
-                clean,
-                resize=size(resize),
-                image_column=image_column,
-                label_column=label_column,
-                on_bad=on_bad,
-                on_progress=show,
-            )
+            read = reader(resize, image_column, label_column, on_bad, show)(clean)
             samples = coloured(read.samples, classifier.sample_shape)
             trusted = renumbered(samples, classifier.classes or samples.classes, clean)
         subject = inspectors.subject_of(classifier, trusted, weights)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
+from foretaste.cli.options import size
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.sanitising import printable
 
 if TYPE_CHECKING:
     from foretaste.io.decoding import Loaded
     from foretaste.io.truth import Truth
+    from foretaste.progress import OnProgress
     from foretaste.samples import Samples
 
 
@@ -56,6 +60,30 @@ def truth_of_training_set(path: Path) -> Truth:
 def place_of(source: str, split: str | None) -> str:
     """Return where the files of a source lie: the folder of the split where splits are folders, else the source."""
     return source if split is None or not (Path(source) / split).is_dir() else str(Path(source) / split)
+
+
+def reader(
+    resize: str | None,
+    image_column: str | None,
+    label_column: str | None,
+    on_bad: Literal["stop", "skip"],
+    on_progress: OnProgress,
+) -> Callable[..., Loaded]:
+    """Return ``foretaste.io.read`` with what the options say of all sources of a command.
+
+    Raises:
+        UsageError: ``--resize`` is neither N nor WxH.
+    """
+    from foretaste import io
+
+    return partial(
+        io.read,
+        resize=size(resize),
+        image_column=image_column,
+        label_column=label_column,
+        on_bad=on_bad,
+        on_progress=on_progress,
+    )
 
 
 def whole(loaded: Loaded, source: str) -> Samples:

@@ -21,9 +21,8 @@ from foretaste.cli.options import (
     Source,
     Split,
     lister,
-    size,
 )
-from foretaste.cli.output import say
+from foretaste.cli.output import reader, say
 from foretaste.errors import ForetasteError, UsageError
 
 if TYPE_CHECKING:
@@ -142,17 +141,8 @@ def poison(
     path = out / f"{at}.parquet"
     files = (path.name, TRUTH, WEIGHTS, MODEL, RECIPE)
     with ResultsFolder(out, files, (source, truth_file)) as folder, bars(quiet=False) as show:
-        loaded = io.read(
-            source,
-            split=split,
-            default_split=at,
-            resize=size(resize),
-            image_column=image_column,
-            label_column=label_column,
-            on_bad=on_bad,
-            use="learn" if at == "train" else "compare",
-            on_progress=show,
-        )
+        load = reader(resize, image_column, label_column, on_bad, show)
+        loaded = load(source, split=split, default_split=at, use="learn" if at == "train" else "compare")
         samples = whole(loaded, source)
         if attack_from is None:
             options: dict[str, Any] = {}

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foretaste.cli.figures import share
-from foretaste.cli.options import ImageColumn, Json, LabelColumn, OnBad, Out, Resize, Seed, Settings, lister, size
-from foretaste.cli.output import say
+from foretaste.cli.options import ImageColumn, Json, LabelColumn, OnBad, Out, Resize, Seed, Settings, lister
+from foretaste.cli.output import reader, say
 from foretaste.errors import UsageError
 
 if TYPE_CHECKING:
@@ -89,20 +89,12 @@ def repair(
     skipped: list[io.Skipped] = []
     inputs = model, train, clean, test, truth, registry
     with ResultsFolder(out, FILES, inputs, schema=SCHEMA) as folder, bars(quiet=as_json) as show:
-        net = open_model(model)
+        net, load = open_model(model), reader(resize, image_column, label_column, on_bad, show)
 
         def read(source: str | None, split: str = "train") -> Samples | None:
             if source is None:
                 return None
-            loaded = io.read(
-                source,
-                default_split=split,
-                resize=size(resize),
-                image_column=image_column,
-                label_column=label_column,
-                on_bad=on_bad,
-                on_progress=show,
-            )
+            loaded = load(source, default_split=split)
             skipped.extend(loaded.skipped)
             samples = coloured(loaded.samples, net.sample_shape)
             return renumbered(samples, net.classes or samples.classes, source)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
-from functools import partial
 from typing import Annotated
 
 import typer
 
-from foretaste.cli.options import ImageColumn, Json, LabelColumn, OnBad, Out, Resize, Seed, Source, Split, size
-from foretaste.cli.output import say
+from foretaste.cli.options import ImageColumn, Json, LabelColumn, OnBad, Out, Resize, Seed, Source, Split
+from foretaste.cli.output import reader, say
 
 FILES = ("model.safetensors", "model.onnx", "metrics.json")
 """What the command writes."""
@@ -42,7 +41,7 @@ def train(
     as_json: Json = False,
 ) -> int:
     """Train a classifier with the reference trainer."""
-    from foretaste import io, training
+    from foretaste import training
     from foretaste.cli.output import whole
     from foretaste.cli.progress import bars
     from foretaste.cli.results_folder import ResultsFolder, leads
@@ -55,14 +54,7 @@ def train(
     with ExitStack() as stack:
         folder = stack.enter_context(ResultsFolder(out, FILES, (source, test), schema=SCHEMA)) if leads() else None
         show = stack.enter_context(bars(quiet=as_json))
-        read = partial(
-            io.read,
-            resize=size(resize),
-            image_column=image_column,
-            label_column=label_column,
-            on_bad=on_bad,
-            on_progress=show,
-        )
+        read = reader(resize, image_column, label_column, on_bad, show)
         loaded = read(source, split=split)
         samples, held_out = whole(loaded, source), None
         if test is not None:
