@@ -94,6 +94,7 @@ class Looker(Corner):
     net: str | None = None
     epochs: int = 10
     width: int | None = None
+    batch_size: int = 128
 
     def victim(self, samples, seed, workdir, on_progress):
         kept = workdir / f"{self.net}-{self.epochs}-{self.width}"

@@ -263,7 +263,8 @@ def test_a_method_that_looks_into_a_classifier_has_the_table_s_network_trained_o
     only(place, methods, "[doors.cleansers]\nretrain = false\n")
     one, two, own = run(place)[1].values()
     assert one.failed is None
-    assert one.cell.defence.settings == {"size": 3, "cutoff": 0.0, "net": "compact-resnet", "epochs": 1, "width": 4}
+    network = {"net": "compact-resnet", "epochs": 1, "width": 4, "batch_size": 50}
+    assert one.cell.defence.settings == {"size": 3, "cutoff": 0.0, **network}
     assert own.cell.defence.settings["epochs"] == 3
     assert one.figures["victim_seconds"] == two.figures["victim_seconds"] != own.figures["victim_seconds"]
     assert (one.figures["victim_seconds"] or 0) > 0.2

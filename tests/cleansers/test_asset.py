@@ -38,7 +38,7 @@ def test_the_threshold_is_where_a_normal_density_ends() -> None:
 
 def test_badnets_stays_unlearnt(badnets_scene: "Scene") -> None:
     one = badnets_scene
-    method = ASSET(**one.victim, steps=100, batch_size=64, learning_rate=3e-3)
+    method = ASSET(**one.victim, steps=100, offset_batch_size=64, offset_learning_rate=3e-3)
     found = []
     for seed in (2, 1, 0):
         verdict = method.inspect(one.samples, one.clean, seed=seed, workdir=one.workdir, on_progress=silent)

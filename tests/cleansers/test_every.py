@@ -53,7 +53,7 @@ def defaults(name: str) -> dict[str, Any]:
 
 @every
 def test_its_docstring_names_every_hyperparameter(name: str) -> None:
-    text = built_in()[name].__doc__ or ""
+    text = "".join(kind.__doc__ or "" for kind in built_in()[name].__mro__)
     assert [field for field in defaults(name) if f"        {field}: " not in text] == []
 
 

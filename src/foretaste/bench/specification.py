@@ -140,7 +140,7 @@ class Entry:
         """Return the method as it is tried on a network: a classifier that it trains itself is that network, too."""
         if self.kind is None or not issubclass(self.kind, OnVictim):
             return self.choice
-        own = {"net": network.name, "width": network.settings["width"], "epochs": network.settings["epochs"]}
+        own = {"net": network.name, **network.settings}
         settings = self.choice.settings
         filled = {name: value for name, value in own.items() if name in settings and name not in self.given}
         return self.choice.model_copy(update={"settings": {**settings, **filled}})

@@ -39,9 +39,6 @@ class ActivationClustering(OnVictim):
     Works on images and on feature vectors.
 
     Attributes:
-        net: the classifier's architecture, a key of ``foretaste.nets.NETS``; None is the one for the samples' kind.
-        width: the architecture's width, ≥ 1; None is its own.
-        epochs: passes over the inspected set in training, ≥ 1.
         reduction: "ica", independent components as in the paper, or "pca".
         components: dimensions to cluster in, ≥ 1; the paper has 10.
         silhouette: the class is condemned if the mean silhouette reaches this, in [-1, 1]; the paper finds 0.10 to 0.15

@@ -42,9 +42,6 @@ class AGPD(OnVictim):
     Works on images and on feature vectors.
 
     Attributes:
-        net: the classifier's architecture, a key of ``foretaste.nets.NETS``; None is the one for the samples' kind.
-        width: the architecture's width, ≥ 1; None is its own.
-        epochs: passes over the inspected set in training, ≥ 1.
         anomaly: a class is condemned if its dispersion is this many robust standard deviations above the median of the
             classes, at the stage where this is largest, > 0; the paper has e².
         dispersion: otherwise if its dispersion at one of the last three stages is above this, in (0, 2); the authors'

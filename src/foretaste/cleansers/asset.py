@@ -38,12 +38,9 @@ class ASSET(OnVictim):
     Works on images and on feature vectors. Needs a clean set.
 
     Attributes:
-        net: the classifier's architecture, a key of ``foretaste.nets.NETS``; None is the one for the samples' kind.
-        width: the architecture's width, ≥ 1; None is its own.
-        epochs: passes over the inspected set in training, ≥ 1.
         steps: of the offset, ≥ 1.
-        batch_size: clean samples, and as many inspected ones, in a step, ≥ 2.
-        learning_rate: of the offset's first step, > 0.
+        offset_batch_size: clean samples, and as many inspected ones, in a step, ≥ 2.
+        offset_learning_rate: of the offset's first step, > 0.
         density: a sample is flagged if the normal density of its loss is below this, in (0, 1); the authors' code has
             0.001.
 
@@ -55,15 +52,15 @@ class ASSET(OnVictim):
     summary: ClassVar[str] = "what stays unlearnt when a clean set offsets the inspected one (arXiv:2302.11408)"
 
     steps: int = 300
-    batch_size: int = 128
-    learning_rate: float = 1e-3
+    offset_batch_size: int = 128
+    offset_learning_rate: float = 1e-3
     density: float = 1e-3
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check(self.steps >= 1, "steps must be 1 or more")
-        check(self.batch_size >= 2, "batch_size must be 2 or more")
-        check(self.learning_rate > 0, "learning_rate must be above 0")
+        check(self.offset_batch_size >= 2, "offset_batch_size must be 2 or more")
+        check(self.offset_learning_rate > 0, "offset_learning_rate must be above 0")
         check(0 < self.density < 1, "density must be in (0, 1)")
 
     def inspect(
@@ -80,8 +77,8 @@ class ASSET(OnVictim):
         net = copy.deepcopy(self.victim(samples, seed, workdir, on_progress).net)
         compute = Compute()
         inspected, known = DeviceSet(samples, compute.device), DeviceSet(clean, compute.device)
-        of_inspected = Batches(len(samples), self.batch_size, seed)
-        of_known = Batches(len(clean), self.batch_size, seed)
+        of_inspected = Batches(len(samples), self.offset_batch_size, seed)
+        of_known = Batches(len(clean), self.offset_batch_size, seed)
 
         def loss_of_step(detector: nn.Module, step: int) -> Tensor:
             inputs, labels = known.batch(compute.share(of_known(step)))
@@ -93,7 +90,7 @@ class ASSET(OnVictim):
             net,
             loss_of_step,
             steps=self.steps,
-            sgd=Adam(learning_rate=self.learning_rate),
+            sgd=Adam(learning_rate=self.offset_learning_rate),
             compute=compute,
             phase="offset",
             on_progress=on_progress,

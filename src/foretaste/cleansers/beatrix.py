@@ -46,9 +46,6 @@ class Beatrix(OnVictim):
     Works on images and on feature vectors. With two classes none can be unusual, and nothing is ever flagged.
 
     Attributes:
-        net: the classifier's architecture, a key of ``foretaste.nets.NETS``; None is the one for the samples' kind.
-        width: the architecture's width, ≥ 1; None is its own.
-        epochs: passes over the inspected set in training, ≥ 1.
         orders: powers of the Gram matrices, each ≥ 1; the paper has 1 to 9.
         spread: the ranges go this many median absolute deviations each way, > 0; the paper has 10.
         quantile: of the clean samples' deviations, above which a sample is a suspect, in (0, 1).

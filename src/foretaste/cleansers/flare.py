@@ -37,9 +37,6 @@ class FLARE(OnVictim):
     Works on images and on feature vectors. Refused for networks without batch normalisation.
 
     Attributes:
-        net: the classifier's architecture, a key of ``foretaste.nets.NETS``; None is the one for the samples' kind.
-        width: the architecture's width, ≥ 1; None is its own.
-        epochs: passes over the inspected set in training, ≥ 1.
         components: dimensions to cluster in, ≥ 1.
         neighbours: samples whose distance is the measure of density, ≥ 2; the paper's UMAP has 40.
         smallest: share of the set that a cluster has at least, in (0, 0.5); the paper has 100 of 50,000 samples. It is

@@ -36,9 +36,6 @@ class PSBD(OnVictim):
     differ from it by chance alone.
 
     Attributes:
-        net: the classifier's architecture, a key of ``foretaste.nets.NETS``; None is the one for the samples' kind.
-        width: the architecture's width, ≥ 1; None is its own.
-        epochs: passes over the inspected set in training, ≥ 1.
         rates: dropout rates to choose from, each in (0, 1); the paper has 0.1 to 0.9.
         shifted: a rate is taken only if it shifts this share of the clean predictions, in (0, 1), unless none does.
         passes: with dropout, per sample, ≥ 1; the paper has 3.

@@ -38,9 +38,6 @@ class SCAn(OnVictim):
     Works on images and on feature vectors. With two classes none can be unusual, and nothing is ever flagged.
 
     Attributes:
-        net: the classifier's architecture, a key of ``foretaste.nets.NETS``; None is the one for the samples' kind.
-        width: the architecture's width, ≥ 1; None is its own.
-        epochs: passes over the inspected set in training, ≥ 1.
         anomaly: a class is condemned if its statistic is this many robust standard deviations above the median of the
             classes, > 0; the paper has e².
         iterations: of each of the two estimations at most, ≥ 1.

@@ -42,9 +42,6 @@ class SentiNet(OnVictim):
     image.
 
     Attributes:
-        net: the classifier's architecture, a key of ``foretaste.nets.NETS``; None is the one for the samples' kind.
-        width: the architecture's width, ≥ 1; None is its own.
-        epochs: passes over the inspected set in training, ≥ 1.
         threshold: the region is where Grad-CAM is above this share of its highest value, in (0, 1). The paper has 0.15;
             on small images, whose maps have a few places each way, that is nearly everything.
         overlays: clean images that a region is pasted onto, ≥ 1.

@@ -30,9 +30,6 @@ class SpectralSignatures(OnVictim):
     Works on images and on feature vectors.
 
     Attributes:
-        net: the classifier's architecture, a key of ``foretaste.nets.NETS``; None is the one for the samples' kind.
-        width: the architecture's width, ≥ 1; None is its own.
-        epochs: passes over the inspected set in training, ≥ 1.
         expected_rate: share of the whole set that is poison, in (0, 1), all of which may be in one class; None if
             nothing is known.
         multiple: with ``expected_rate``, this many times the expected poison goes from every class, but no more than

@@ -42,9 +42,6 @@ class SPECTRE(OnVictim):
     anything.
 
     Attributes:
-        net: the classifier's architecture, a key of ``foretaste.nets.NETS``; None is the one for the samples' kind.
-        width: the architecture's width, ≥ 1; None is its own.
-        epochs: passes over the inspected set in training, ≥ 1.
         dimensions: numbers of principal axes to try, each ≥ 1.
         alpha: how much the QUE scores prefer the directions of the largest excess variance, ≥ 0; the paper has 4.
         expected_rate: share of the whole set that is poison, in (0, 1); None if nothing is known.

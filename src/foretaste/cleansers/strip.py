@@ -32,9 +32,6 @@ class STRIP(OnVictim):
     Needs images.
 
     Attributes:
-        net: the classifier's architecture, a key of ``foretaste.nets.NETS``; None is the one for the samples' kind.
-        width: the architecture's width, ≥ 1; None is its own.
-        epochs: passes over the inspected set in training, ≥ 1.
         overlays: clean images to add to each sample, ≥ 1.
         false_alarm_rate: of the clean samples, in (0, 0.5), if their entropies are normal.
         substitute: samples of the inspected set that stand in for a missing clean set, ≥ 4.

@@ -27,19 +27,21 @@ from foretaste.bench.doors.door import (
     percent,
     share,
 )
+from foretaste.bench.methods import hyperparameters
 from foretaste.cleansers._base.victim import Victim
 from foretaste.cleansers.verdict import Verdict
 from foretaste.progress import OnProgress
 from foretaste.report.results import save_verdict
 from foretaste.report.summary import plain
 from foretaste.samples import Samples
+from foretaste.training import TrainingPlan
 
 
 @runtime_checkable
 class OnVictim(Protocol):
     """A method that looks into a classifier which it trains on the inspected set.
 
-    A specification that does not set its network has it train the one that the table is about.
+    A specification that does not set its network, or how that is trained, has it train the one that the table is about.
     """
 
     def victim(self, samples: Samples, seed: int, workdir: Path | None, on_progress: OnProgress) -> object:
@@ -103,7 +105,8 @@ class CleanserDoor:
             victim = method.victim(case.samples, case.cell.seed, case.workdir(), case.on_progress)
             if isinstance(victim, Victim):
                 victim.activations(case.samples, case.on_progress)
-        key = digest([case.cell.victim_key, {name: settings.get(name) for name in ("net", "width", "epochs")}])
+        names = ("net", *hyperparameters(TrainingPlan))
+        key = digest([case.cell.victim_key, {name: settings.get(name) for name in names}])
         seconds: float = case.once("training", key, lambda: Artefact({}, {"seconds": watch.wall})).facts["seconds"]
         return seconds
 

@@ -10,7 +10,7 @@ import math
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -37,28 +37,23 @@ LAYOUT = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnVictim:
+class OnVictim(TrainingPlan):
     """The hyperparameters that all methods share that look into a classifier trained on the inspected set.
 
     Attributes:
         net: the classifier's architecture, a key of ``foretaste.nets.NETS``; None is the one for the samples' kind.
-        width: the architecture's width, ≥ 1; None is its own.
-        epochs: passes over the inspected set in training, ≥ 1.
+
+    The other fields say how it is trained.
 
     Raises:
         UsageError: a value is out of range.
     """
 
     net: str | None = None
-    width: int | None = None
-    epochs: int = 10
-
-    def __post_init__(self) -> None:
-        self.plan()
 
     def plan(self) -> TrainingPlan:
         """Return how the classifier is trained."""
-        return TrainingPlan(epochs=self.epochs, width=self.width)
+        return TrainingPlan(**{field.name: getattr(self, field.name) for field in fields(TrainingPlan)})
 
     def victim(self, samples: Samples, seed: int, workdir: Path | None, on_progress: OnProgress = silent) -> Victim:
         """Return the classifier trained on the samples, from the cache if it was trained before.
