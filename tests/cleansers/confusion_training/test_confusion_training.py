@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from foretaste import training
+from foretaste import nets, training
 from foretaste.attacks import SIG, BadNets, Poisoned, poison_training_set
-from foretaste.cleansers.confusion_training import ConfusionTraining, scored
+from foretaste.cleansers.confusion_training import ConfusionTraining, base_model, scored
 from foretaste.cleansers.confusion_training.base_model import balanced, natural
 from foretaste.cleansers.confusion_training.evidence import Mark
 from foretaste.cleansers.confusion_training.run import Run, better_half
-from foretaste.cleansers.confusion_training.scored import Scored
-from foretaste.cleansers.confusion_training.views import LinearViews, ShapeView, confused
+from foretaste.cleansers.confusion_training.scored import Scored, class_evidence
+from foretaste.cleansers.confusion_training.views import VIEWS, LinearViews, ShapeView, confused
 from foretaste.cleansers.verdict import Verdict
 from foretaste.errors import UsageError
+from foretaste.nets import ConvNet
 from foretaste.progress import OnProgress, Progress, silent
 from foretaste.samples import Samples
 
@@ -186,6 +187,22 @@ def test_the_seed_decides_bit_for_bit(few: Samples, fewer: Samples) -> None:
     one, two, other = (TINY.inspect(few, fewer, seed=seed) for seed in (0, 0, 1))
     assert bits(one) == bits(two)
     assert one.scores.tobytes() != other.scores.tobytes()
+
+
+def test_the_base_model_is_of_the_architecture_that_was_asked_for(
+    few: Samples, fewer: Samples, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[str | None] = []
+
+    def watched(name: str | None, *arguments: Any, **options: Any) -> Any:
+        built.append(name)
+        return nets.build(name, *arguments, **options)
+
+    monkeypatch.setattr(base_model, "build", watched)
+    replace(TINY, net=ConvNet.name, rounds=1).inspect(few, fewer)
+    assert built == [ConvNet.name] * 2
+    with pytest.raises(UsageError, match="no net 'nonesuch'"):
+        replace(TINY, net="nonesuch").inspect(few, fewer)
 
 
 def test_the_number_of_threads_does_not_matter(few: Samples, fewer: Samples) -> None:
@@ -415,6 +432,25 @@ def test_a_sample_is_scored_for_its_label_and_against_the_base_models_answer() -
     # Only of a sample which disagrees with the base model may another answer have been denied.
     np.testing.assert_allclose(scored.scores[:, 0], np.array([2, 4, 2]) / 0.7, rtol=1e-6)
     assert scored.as_round("round 1", labels == 0, 1.0).losses[0] == pytest.approx(np.log(1 + 2 * np.exp(-3)), rel=1e-5)
+
+
+def test_a_condemned_class_of_which_nothing_is_flagged_says_why() -> None:
+    none = np.zeros(4, dtype=np.bool_)
+    mark = Mark(label=0, view=1, seeds=~none, n_samples=4, expected=1.0, p_value=1e-9, threshold=1e-3)
+    any_label = replace(mark, label=1, p_value=1.0)
+    scores = np.zeros((4, 3), dtype=np.float32)
+    labels = np.zeros(4, dtype=np.int64)
+    scored = Scored(labels=labels, outputs=[], marks=[mark, any_label], named=scores, denied=scores, disagree=none)
+    samples = Samples.from_arrays(np.zeros((4, 8, 8, 3), dtype=np.uint8), labels, ["stop"])
+    found, nothing = (class_evidence(scored, samples, flagged, VIEWS, 20.0)[0] for flagged in (~none, none))
+    assert (found.statistic, found.threshold, nothing.statistic) == (9.0, 3.0, 9.0)
+    assert found.condemned
+    assert not nothing.condemned
+    assert found.reason == (
+        f"of the 4 samples with the clearest mark by {VIEWS[1]}, 4 are labelled stop; the base model expects at "
+        "most 1.0, even if its odds are 20 times too low"
+    )
+    assert nothing.reason == f"{found.reason}; but none of them stands out from the rest of the class"
 
 
 def test_a_natural_look_is_not_excluded_as_a_whole(hills: Hills) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from foretaste.cleansers.confusion_training.evidence import Probabilities, calibrate
 from foretaste.cleansers.confusion_training.run import Run, Stream
-from foretaste.nets import CompactResNet, build
+from foretaste.nets import build
 from foretaste.progress import OnProgress
 from foretaste.samples import Labels, Mask
 from foretaste.training import (
@@ -69,7 +69,7 @@ def network(run: Run, number: int, member: int, excluded: Mask, on_progress: OnP
         return altered(net, images, labels, generator, method.base_noise)
 
     net = build(
-        CompactResNet.name,
+        method.net,
         samples.sample_shape,
         samples.classes,
         generator=draws(run.seed, Stream.BASE_WEIGHTS, number, member),

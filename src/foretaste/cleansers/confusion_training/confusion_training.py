@@ -46,6 +46,8 @@ class ConfusionTraining:
     Feature vectors are left to ``residual-trees``, which works by the same evidence.
 
     Attributes:
+        net: architecture of the base model's networks, a key of ``foretaste.nets.NETS``; None is ``compact-resnet``,
+            with which all of the project's figures were measured.
         rounds: rounds at most, ≥ 1; the last decides.
         folds: parts of the set that are judged by models that never saw them, ≥ 2.
         base_steps: steps of each network of the base model on 10,000 samples, ≥ 1. They grow with the cube root of the
@@ -63,8 +65,8 @@ class ConfusionTraining:
         lambda_: the loss of a view is ((λ − 1) · confusion + inspection) / λ; above 1. The paper's 20 is for a network
             that knows the classes; the views start from nothing.
         substitute: how many of the set's own samples stand in for a missing clean set, ≥ 1.
-        spread: a score of 1, from which on a sample is suspicious, is this many robust standard deviations of all
-            gains, > 0.
+        spread: a sample is suspicious if a view makes its label likelier by more than this many robust standard
+            deviations of all gains, > 0.
         label_noise: least share of labels that is taken to be random, in (0, 1).
         tolerance: factor by which the odds of the base model may be too low, ≥ 1. In sets without poison, of noisy,
             mixed or rare classes, it stays within 10.
@@ -77,6 +79,7 @@ class ConfusionTraining:
     name: ClassVar[str] = "confusion-training"
     summary: ClassVar[str] = "trains models that can learn nothing but the backdoor (arXiv:2205.13616)"
 
+    net: str | None = None
     rounds: int = 2
     folds: int = 3
     base_steps: int = 420

@@ -174,10 +174,12 @@ def class_evidence(
             statistic, threshold = 0.0 - math.log10(mark.p_value), -math.log10(mark.threshold)
             carried = "labelled other than the base model would" if mark is any_label else f"labelled {name}"
             reason = (
-                f"of the {mark.n_samples} samples that show a mark by {views[mark.view]} most clearly, "
-                f"{mark.observed} are {carried}; {mark.expected:.1f} would be if nothing but the looks counted, "
-                f"were the odds by looks {tolerance:g} times too low"
+                f"of the {mark.n_samples} samples with the clearest mark by {views[mark.view]}, {mark.observed} are "
+                f"{carried}; the base model expects at most {mark.expected:.1f}, even if its odds are {tolerance:g} "
+                "times too low"
             )
+            if mark.condemned and not n_flagged:
+                reason += "; but none of them stands out from the rest of the class"
         evidence.append(
             ClassEvidence(
                 label=label,
