@@ -44,7 +44,7 @@ def cleanse(
     out: Out,
     clean: Annotated[
         str | None,
-        typer.Option("--clean", metavar="C", help="Samples that you trust; a few hundred do.", show_default=False),
+        typer.Option("--clean", metavar="C", help="Trusted samples; a few hundred are enough.", show_default=False),
     ] = None,
     method: Annotated[
         str,

@@ -1,4 +1,4 @@
-"""``foretaste demo``: the whole story on synthetic traffic signs, without a download."""
+"""``foretaste demo``: the full pipeline on synthetic traffic signs, without a download."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def demo(
     ] = False,
     port: Annotated[int, typer.Option("--port", help="With --serve: port of the gateway.")] = 8080,
 ) -> int:
-    """Tell the whole story on synthetic traffic signs."""
+    """Run the full pipeline on synthetic traffic signs."""
     from rich.console import Console
     from rich.table import Table
 
@@ -86,7 +86,7 @@ def serve_attack(out: Path, port: int) -> None:
     try:
         from foretaste.gateway import demo as live
     except ModuleNotFoundError as error:
-        raise ForetasteError(f"demo --serve needs {error.name}: pip install foretaste[serve]") from None
+        raise ForetasteError(f"demo --serve needs {error.name}, of the extra foretaste[serve]") from None
     with bars(quiet=False) as show:
         backdoored = live.make(out / "served", on_progress=show)
     live.serve(backdoored, out / "served", port=port, announce=lambda line: say(line, err=True))

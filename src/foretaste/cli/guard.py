@@ -1,4 +1,4 @@
-"""``foretaste guard``: screen the inputs of a classifier that can only be asked."""
+"""``foretaste guard``: screen the inputs of a black-box classifier."""
 
 from __future__ import annotations
 
@@ -60,20 +60,18 @@ Model = Annotated[
 ]
 Clean = Annotated[
     str,
-    typer.Option("--clean", metavar="C", show_default=False, help="Images that you trust; a few hundred do."),
+    typer.Option("--clean", metavar="C", show_default=False, help="Trusted images; a few hundred are enough."),
 ]
 Timeout = Annotated[
     float | None,
-    typer.Option("--timeout", metavar="S", show_default=False, help="Seconds for one answer of an endpoint."),
+    typer.Option("--timeout", metavar="S", show_default=False, help="Seconds to wait for one answer of an endpoint."),
 ]
 Pace = Annotated[
     float | None,
-    typer.Option("--queries-per-second", metavar="N", show_default=False, help="Ask an endpoint no faster than this."),
+    typer.Option("--queries-per-second", metavar="N", show_default=False, help="Most queries a second to an endpoint."),
 ]
 
-guard = typer.Typer(
-    help="Screen the inputs of a classifier that can only be asked.", no_args_is_help=True, rich_markup_mode=None
-)
+guard = typer.Typer(help="Screen the inputs of a black-box classifier.", no_args_is_help=True, rich_markup_mode=None)
 
 guard.command(context_settings={"auto_envvar_prefix": PREFIX.removesuffix("_")})(serve)
 
@@ -84,7 +82,7 @@ def scan(
     model: Model,
     clean: Clean,
     out: Out,
-    method: Annotated[str, typer.Option("--method", metavar="NAME", help="How to look; see --list.")] = "neo",
+    method: Annotated[str, typer.Option("--method", metavar="NAME", help="The method; see --list.")] = "neo",
     false_alarm_rate: Annotated[
         float, typer.Option("--false-alarm-rate", metavar="R", help="Share of clean inputs that may be flagged.")
     ] = 0.01,
@@ -125,7 +123,7 @@ def scan(
         typer.Option(
             "--fail-on",
             metavar="|".join((*LEVELS, "SHARE")),
-            help="What makes the exit code 1: how much has to be found, or the share of flagged inputs, such as 1%.",
+            help="When the exit code is 1: at this level of finding, or if this share of the inputs is flagged (1%).",
         ),
     ] = "found",
     as_json: Json = False,

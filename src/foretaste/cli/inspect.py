@@ -12,7 +12,6 @@ from foretaste.cli.figures import line, share
 from foretaste.cli.gate import Gate
 from foretaste.cli.options import (
     MODELS,
-    FailOn,
     ImageColumn,
     Json,
     LabelColumn,
@@ -43,10 +42,10 @@ def inspect(
     clean: Annotated[
         str | None,
         typer.Option(
-            "--clean", metavar="C", show_default=False, help="Images that you trust, with labels; a few hundred do."
+            "--clean", metavar="C", show_default=False, help="Trusted images with labels; a few hundred are enough."
         ),
     ] = None,
-    method: Annotated[str, typer.Option("--method", metavar="NAME", help="How to look; see --list.")] = "all",
+    method: Annotated[str, typer.Option("--method", metavar="NAME", help="The method; see --list.")] = "all",
     null: Annotated[
         Path | None,
         typer.Option(
@@ -62,12 +61,14 @@ def inspect(
     ] = 0.05,
     timeout: Annotated[
         float | None,
-        typer.Option("--timeout", metavar="S", show_default=False, help="Seconds for one answer of an endpoint."),
+        typer.Option(
+            "--timeout", metavar="S", show_default=False, help="Seconds to wait for one answer of an endpoint."
+        ),
     ] = None,
     pace: Annotated[
         float | None,
         typer.Option(
-            "--queries-per-second", metavar="N", show_default=False, help="Ask an endpoint no faster than this."
+            "--queries-per-second", metavar="N", show_default=False, help="Most queries a second to an endpoint."
         ),
     ] = None,
     seed: Seed = 0,
@@ -77,7 +78,14 @@ def inspect(
     label_column: LabelColumn = None,
     on_bad: OnBad = "stop",
     sarif: Sarif = None,
-    fail_on: FailOn = "found",
+    fail_on: Annotated[
+        str,
+        typer.Option(
+            "--fail-on",
+            metavar="never|found",
+            help="Whether a backdoor makes the exit code 1: never, or if one is found; a share counts as found.",
+        ),
+    ] = "found",
     as_json: Json = False,
     listing: Annotated[
         bool, typer.Option("--list", help="List the methods.", callback=lister("foretaste.inspectors"), is_eager=True)

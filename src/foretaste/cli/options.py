@@ -43,7 +43,10 @@ Resize = Annotated[
 Split = Annotated[
     str | None,
     typer.Option(
-        "--split", metavar="NAME", help="Which part of a source that has parts, such as train.", show_default=False
+        "--split",
+        metavar="NAME",
+        help="Split of the main source to read, such as train; not of the clean or test set.",
+        show_default=False,
     ),
 ]
 ImageColumn = Annotated[
@@ -69,7 +72,7 @@ FailOn = Annotated[
     typer.Option(
         "--fail-on",
         metavar="never|found|SHARE",
-        help="What makes the exit code 1: nothing, whatever is found, or a share of flagged samples such as 1%.",
+        help="When the exit code is 1: never; if anything is found; or if this share of the samples is flagged (1%).",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as JSON, and nothing else.")]

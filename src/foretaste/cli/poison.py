@@ -60,8 +60,8 @@ def poison(
         float | None,
         typer.Option(
             "--rate",
-            help="Share of the samples to poison, or with --at test of the inputs that the attack can turn to stamp, "
-            f"above 0, at most 1.  [default for --at test: {TEST_RATE}]",
+            help="Share of the samples to poison or, with --at test, of the inputs whose label the attack can change "
+            f"to stamp; above 0, at most 1.  [default for --at test: {TEST_RATE}]",
             show_default=False,
         ),
     ] = None,

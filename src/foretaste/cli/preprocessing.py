@@ -33,7 +33,10 @@ Channels = Annotated[
 ClassNames = Annotated[
     Path | None,
     typer.Option(
-        "--class-names", metavar="FILE", show_default=False, help="The model's class names in its order, one a line."
+        "--class-names",
+        metavar="FILE",
+        show_default=False,
+        help="The model's class names in its order: one a line, or a JSON list.",
     ),
 ]
 

@@ -37,12 +37,15 @@ def repair(
     ] = None,
     clean: Annotated[
         str | None,
-        typer.Option("--clean", metavar="C", show_default=False, help="Samples that you trust; a few hundred do."),
+        typer.Option("--clean", metavar="C", show_default=False, help="Trusted samples; a few hundred are enough."),
     ] = None,
     test: Annotated[
         str | None,
         typer.Option(
-            "--test", metavar="T", show_default=False, help="Samples to compare on; the clean or training set without."
+            "--test",
+            metavar="T",
+            show_default=False,
+            help="Samples to compare on (default: the clean set, else the training set).",
         ),
     ] = None,
     truth: Annotated[

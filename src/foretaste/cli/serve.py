@@ -43,10 +43,17 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
 def serve(
     clean: Annotated[
         str,
-        typer.Option("--clean", metavar="C", show_default=False, help="Images that you trust; a few hundred do."),
+        typer.Option("--clean", metavar="C", show_default=False, help="Trusted images; a few hundred are enough."),
     ],
     model: Annotated[
-        str | None, typer.Option("--model", metavar="MODEL", show_default=False, help="A model to serve: a file.")
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="MODEL",
+            show_default=False,
+            help="A model to serve in place of --upstream: an .onnx file, a .safetensors file of foretaste train, or "
+            "module:attribute of a Python function.",
+        ),
     ] = None,
     upstream: Annotated[
         str | None,
@@ -60,7 +67,7 @@ def serve(
     channels: Channels = None,
     class_names: ClassNames = None,
     name: Annotated[str, typer.Option("--name", help="What a model given with --model is called.")] = "model",
-    method: Annotated[str, typer.Option("--method", metavar="NAME", help="How to look, as for guard scan.")] = "neo",
+    method: Annotated[str, typer.Option("--method", metavar="NAME", help="The method, as for guard scan.")] = "neo",
     false_alarm_rate: Annotated[
         float, typer.Option("--false-alarm-rate", metavar="R", help="Share of clean inputs that may be flagged.")
     ] = 0.01,
@@ -141,7 +148,7 @@ def serve(
         from foretaste.gateway import server
         from foretaste.gateway.settings import Settings as GatewaySettings
     except ModuleNotFoundError as error:
-        raise ForetasteError(f"guard serve needs {error.name}: pip install foretaste[serve]") from None
+        raise ForetasteError(f"guard serve needs {error.name}, of the extra foretaste[serve]") from None
     from foretaste import guards
     from foretaste.classifiers.class_names import read_class_names
     from foretaste.cli.fields import parse_settings

@@ -28,7 +28,7 @@ class Combined:
     """
 
     name: ClassVar[str] = "all"
-    summary: ClassVar[str] = "all that apply, under one false-alarm rate"
+    summary: ClassVar[str] = "mm-bd, neural-cleanse and debackdoor, as far as they apply, under one false-alarm rate"
     needs_weights: ClassVar[bool] = False
     fewest_clean: ClassVar[int] = 0
     fewest_classes: ClassVar[int] = 2
