@@ -27,8 +27,7 @@ class ClassEvidence:
         n_suspects: those that scored as suspects, whatever became of the class.
         n_flagged: those that were flagged; 0 unless the class is condemned.
         statistic: the figure that decided; higher is more suspicious.
-        threshold: the class is not condemned unless ``statistic`` reaches it, or most other classes carry one mark that
-            some of its samples carry, too.
+        threshold: the class is not condemned unless ``statistic`` reaches it.
         condemned: whether poison was found in the class.
         reason: one sentence for people.
     """
