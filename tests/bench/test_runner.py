@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from foretaste import cleansers, io
+from foretaste import cleansers, io, training
 from foretaste.bench import doors, results, runner, specification, tables
 from foretaste.bench.artefacts import Store
 from foretaste.bench.case import Case, DataSets
@@ -269,3 +269,20 @@ def test_a_method_that_looks_into_a_classifier_has_the_table_s_network_trained_o
     assert one.figures["victim_seconds"] == two.figures["victim_seconds"] != own.figures["victim_seconds"]
     assert (one.figures["victim_seconds"] or 0) > 0.2
     assert not list((place / "out/work").iterdir())
+
+
+def test_a_model_that_cannot_be_judged_is_not_trained(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held_out = np.load("test.npz")
+    of_others = held_out["y"] != 2
+    np.savez("test.npz", x=held_out["x"][of_others], y=held_out["y"][of_others])
+    head = (place / "spec.toml").read_text().replace('name = "badnets"\nrates = [0.1]\n', 'name = "tact"\n')
+    head = head.replace("size = 0.2, target = 1", "rate = 0.1, cover_rate = 0.1, source = 2, cover_classes = [1]")
+    (place / "spec.toml").write_text(head)
+    only(place, '[[cleansers]]\nname = "bench_methods:Corner"\n')
+
+    def train(*arguments: object, **named: object) -> None:
+        raise AssertionError("trained for nothing")
+
+    monkeypatch.setattr(training, "train", train)
+    [one] = run(place)[1].values()
+    assert one.failed == "none of the inputs is of a class that the attack turns"

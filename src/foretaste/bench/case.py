@@ -329,6 +329,7 @@ class Case:
         network = self.cell.network
 
         def train() -> Artefact:
+            self.trojaned  # noqa: B018, made before the training, which would be in vain if it cannot be
             watch = Stopwatch()
             work = self.store.workdir(f"model-{key}")
             with watch.running():
