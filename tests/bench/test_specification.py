@@ -1,10 +1,12 @@
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from foretaste import io
 from foretaste.bench import case, specification
 from foretaste.bench.case import DataSets
 from foretaste.bench.cell import DataSet
@@ -213,6 +215,33 @@ def test_paths_may_name_environment_variables(read: Read, tmp_path: Path, monkey
     assert read(HEAD.replace("train.npz", "$SETS/train.npz") + ATTACK + NET + DEFENCE).cells[0].key == here[0].key
     found = complaints(read, HEAD.replace("train.npz", "$NOWHERE/train.npz") + ATTACK + NET + DEFENCE)
     assert any("$NOWHERE/train.npz does not exist" in one for one in found)
+
+
+def test_a_named_set_is_taken_from_the_folder_that_the_environment_names_and_from_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = Samples.from_arrays(np.zeros((20, 4, 4, 3), np.uint8), np.arange(20) % 2)
+    sources: list[str] = []
+
+    def read(source: str, **options: object) -> SimpleNamespace:
+        sources.append(source)
+        return SimpleNamespace(samples=samples)
+
+    monkeypatch.setattr(io, "read", read)
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "test"):
+        Path(f"gtsrb-{split}.parquet").touch()
+    for folder, expected in (
+        (None, ["gtsrb", "gtsrb"]),
+        ("", ["gtsrb", "gtsrb"]),
+        (str(tmp_path), [str(tmp_path / "gtsrb-train.parquet"), str(tmp_path / "gtsrb-test.parquet")]),
+    ):
+        monkeypatch.delenv("FORETASTE_DATA", raising=False)
+        if folder is not None:
+            monkeypatch.setenv("FORETASTE_DATA", folder)
+        sources.clear()
+        DataSets().read(DataSet(label="gtsrb", source="gtsrb"))
+        assert sources == expected
 
 
 def test_files_that_are_no_specification_are_refused(tmp_path: Path) -> None:

@@ -142,10 +142,10 @@ def read_sets(data: DataSet, on_progress: OnProgress) -> tuple[Samples, Samples]
         test = os.path.expandvars(test)
     if source in NAMES and test is None:
         test = source
-        folder = Path(os.environ.get("FORETASTE_DATA", ""))
-        local = [folder / f"{source}-{split}.parquet" for split in io.named.SPLITS]
-        if all(path.exists() for path in local):
-            source, test = map(str, local)
+        if folder := os.environ.get("FORETASTE_DATA"):
+            local = [Path(folder) / f"{source}-{split}.parquet" for split in io.named.SPLITS]
+            if all(path.exists() for path in local):
+                source, test = map(str, local)
     loaded = io.read(source, resize=data.resize, on_progress=on_progress)
     whole = loaded.samples
     if isinstance(test, float):
