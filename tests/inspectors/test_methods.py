@@ -119,4 +119,5 @@ def test_a_null_of_clean_models_is_measured(trojaned_signs: "TrojanedSigns") -> 
     assert found.suspect_classes[0] == 2  # the three twins are one, so that anything above it stands out
     assert "3 clean models" in found.notes[-1]
     itself = inspect(trojaned_signs.twin, trojaned_signs.clean, method="mm-bd", null=null, seed=0)
-    assert itself.p_value == pytest.approx(0.5, abs=0.01)
+    own = diagnose(trojaned_signs.twin, trojaned_signs, "mm-bd").p_value
+    assert itself.p_value == pytest.approx(max(0.5, own), abs=0.01)

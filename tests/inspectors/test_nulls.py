@@ -43,13 +43,32 @@ def test_the_highest_of_several_is_exceeded_more_often() -> None:
 
 def test_with_enough_clean_models_p_values_are_conformal() -> None:
     null = np.arange(19, dtype=np.float64)
-    p_values, note = measured_p_values(np.array([30.0, 18.0, -1.0]), null, 0.05)
+    p_values, note = measured_p_values(np.array([30.0, 18.0, -1.0]), null, 0.05, np.ones(3))
     np.testing.assert_allclose(p_values, [1 / 20, 2 / 20, 1.0])
     assert "conformal" in note
 
 
 def test_with_few_clean_models_p_values_are_those_of_a_prediction_interval() -> None:
     null = np.array([1.0, 2.0, 3.0])
-    [p], note = measured_p_values(np.array([5.0]), null, 0.05)
+    [p], note = measured_p_values(np.array([5.0]), null, 0.05, np.zeros(1))
     assert p == pytest.approx(stats.t.sf((5 - 2) / np.sqrt(4 / 3), df=2))
     assert "normal" in note
+
+
+@pytest.mark.parametrize("n", [3, 18])
+@pytest.mark.parametrize("methods", [1, 3])
+def test_few_clean_models_keep_the_rate_where_most_scores_are_0(n: int, methods: int) -> None:
+    """Scores as those of ``all``: minus the logarithm of a p-value that was multiplied by the number of methods."""
+    rng = np.random.default_rng(0)
+    own = np.minimum(methods * rng.random((2000, n + 1, methods)).min(axis=2), 1.0)
+    scores = -np.log10(own)
+    p_values = [measured_p_values(scores[row, :1], scores[row, 1:], 0.05, own[row, :1])[0] for row in range(len(own))]
+    # Of 2000, 5 % are 100; three standard deviations of the count are 29.
+    assert (np.concatenate(p_values) <= 0.05).sum() <= 129
+
+
+def test_a_score_just_above_clean_models_without_any_spread_is_no_evidence() -> None:
+    [p], _ = measured_p_values(np.array([0.01]), np.zeros(3), 0.05, np.array([10**-0.01]))
+    assert p == pytest.approx(10**-0.01)
+    [p], _ = measured_p_values(np.array([6.0]), np.zeros(3), 0.05, np.array([1e-6]))
+    assert p == 1e-6

@@ -112,7 +112,8 @@ def inspect(
         clean: images that you trust, under the model's classes, or None for a method that needs none.
         method: the name of an inspector.
         weights: the model as a module, where ``model`` is a quicker way to ask it.
-        null: clean models of the same kind, at least 3, to measure p-values on; without them they are the method's own.
+        null: clean models of the same kind, at least 3, to measure p-values on; without them they are the method's own,
+            and with fewer than 1 / ``false_alarm_rate`` − 1 never less than those.
         false_alarm_rate: share of the clean models that may be called backdoored, in (0, 1).
         seed: where all random numbers come from, ≥ 0; same seed, same machine kind, same diagnosis.
         on_progress: called as the work goes on.
@@ -173,7 +174,7 @@ def apply(
             on_progress(Progress(phase=f"{inspector.name}: clean models", done=number, total=len(null)))
             scores.append(inspector.look(one, clean, seed=seed, on_progress=silent).score)
         statistics = np.array([entry.statistic for entry in finding.evidence])
-        p_values, note = measured_p_values(statistics, np.array(scores), false_alarm_rate)
+        p_values, note = measured_p_values(statistics, np.array(scores), false_alarm_rate, p_values)
         notes = (*notes, note)
     judged = [
         replace(entry, p_value=float(p), suspect=bool(p <= false_alarm_rate))

@@ -44,26 +44,29 @@ def highest_of(each: NDArray[np.float64], n: int) -> NDArray[np.float64]:
 
 
 def measured_p_values(
-    statistics: NDArray[np.float64], null: NDArray[np.float64], rate: float
+    statistics: NDArray[np.float64], null: NDArray[np.float64], rate: float, own: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], str]:
     """Return how often a clean model's score is as high as each statistic, and a note on how that is known.
 
     With n ≥ 1 / rate − 1 clean models it is the conformal p-value, which holds for any distribution of the scores:
     (1 + the null scores that are as high) / (n + 1). Fewer models cannot reach the rate that way; then the scores are
-    taken as normal, and the p-value is that of Student's prediction interval.
+    taken as normal, and the p-value is that of Student's prediction interval, but never less than the method's own. The
+    highest of several statistics has a longer tail than a normal value, and scores that are logarithms of p-values can
+    all be 0: the spread of so few makes the interval too narrow.
 
     Args:
         statistics: ``(M,)``.
         null: the clean models' scores, ``(n,)``, n ≥ 3.
         rate: the false-alarm rate, in (0, 1).
+        own: the method's own p-values, ``(M,)``.
     """
     n = len(null)
     if n + 1 >= 1 / rate:
         as_high = (null[None, :] >= statistics[:, None]).sum(axis=1)
         return (1 + as_high) / (n + 1), f"p-values are conformal, from {n} clean models"
     spread = max(float(null.std(ddof=1)), LEAST_SPREAD * abs(float(null.mean())), 1e-12) * np.sqrt(1 + 1 / n)
-    values = stats.t.sf((statistics - null.mean()) / spread, df=n - 1)
-    note = (
-        f"p-values take the scores of the {n} clean models as normal; {int(np.ceil(1 / rate)) - 1} would need no such"
+    values: NDArray[np.float64] = np.maximum(stats.t.sf((statistics - null.mean()) / spread, df=n - 1), own)
+    return values, (
+        f"p-values take the scores of the {n} clean models as normal, and are never less than the method's own; "
+        f"{int(np.ceil(1 / rate)) - 1} clean models would need no such assumption"
     )
-    return np.asarray(values, dtype=np.float64), f"{note} assumption"
