@@ -91,3 +91,14 @@ def test_too_few_classes_rates_and_null_models_are_refused(net: Net) -> None:
 def test_a_model_that_says_nothing_of_its_inputs_needs_clean_images() -> None:
     with pytest.raises(UsageError, match="give clean images"):
         subject_of(PythonCallable(brightness), None)
+
+
+@pytest.mark.parametrize(
+    "device",
+    ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"))],
+)
+def test_the_module_given_stays_on_its_device_and_in_training_mode(net: Net, device: str) -> None:
+    net.to(device).train()
+    inspect(net, method="final-layer")
+    assert all(module.training for module in net.modules())
+    assert net.head.weight.device.type == device

@@ -1,5 +1,8 @@
 """What repairs refuse, how they are found, and their parts."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,8 @@ from torch import nn
 
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.nets import Net, build
-from foretaste.repairs import REPAIRS, Repair, find, names, repair
+from foretaste.progress import OnProgress
+from foretaste.repairs import REPAIRS, Mended, Repair, find, names, repair
 from foretaste.repairs.abl import not_own
 from foretaste.repairs.anp import Neurons, prunable
 from foretaste.repairs.i_bau import IBAU
@@ -28,6 +32,21 @@ def samples(net: Net) -> Samples:
     with torch.no_grad():
         labels = net(torch.from_numpy(images)).argmax(dim=1).numpy()
     return Samples.from_arrays(images, labels, ["a", "b"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noting:
+    """Leaves the model as it is, and notes what it was given."""
+
+    name: ClassVar[str] = "noting"
+    summary: ClassVar[str] = "notes"
+    needs_training_set: ClassVar[bool] = False
+    fewest_clean: ClassVar[int] = 0
+
+    def mend(
+        self, net: nn.Module, *, train: Samples | None, clean: Samples | None, seed: int, on_progress: OnProgress
+    ) -> Mended:
+        return Mended(net=net, facts={"clean": clean})
 
 
 def test_names_and_protocol() -> None:
@@ -61,6 +80,25 @@ def test_nan_weights_are_refused(net: Net, samples: Samples) -> None:
         net.head.weight[0, 0] = torch.inf
     with pytest.raises(ForetasteError, match="NaN or infinite"):
         repair(net, method="fine-tuning", clean=samples)
+
+
+@pytest.mark.parametrize(
+    "device",
+    ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"))],
+)
+def test_the_module_given_stays_on_its_device_and_in_training_mode(net: Net, samples: Samples, device: str) -> None:
+    net.to(device).train()
+    repaired = repair(net, method="fine-tuning", clean=samples, epochs=1)
+    assert all(module.training for module in net.modules())
+    assert net.head.weight.device.type == device
+    assert not repaired.net.training
+
+
+def test_an_empty_set_is_none(net: Net, samples: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(REPAIRS, "noting", Noting)
+    assert repair(net, method="noting", clean=samples[:0]).facts == {"clean": None}
+    with pytest.raises(UsageError, match="works on the set that the model was trained on"):
+        repair(net, method="abl", train=samples[:0])
 
 
 def test_masked_and_changed_neurons_give_what_they_should(net: Net) -> None:

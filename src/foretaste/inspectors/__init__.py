@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -107,8 +108,8 @@ def inspect(
     >>> diagnosis.backdoored, diagnosis.suspect_classes
 
     Args:
-        model: a module that takes raw images ``(N, H, W, C)`` and returns logits, or a classifier that can only be
-            asked.
+        model: a module that takes raw images ``(N, H, W, C)`` and returns logits, which is left as it is, or a
+            classifier that can only be asked.
         clean: images that you trust, under the model's classes, or None for a method that needs none.
         method: the name of an inspector.
         weights: the model as a module, where ``model`` is a quicker way to ask it.
@@ -198,7 +199,7 @@ def apply(
 
 
 def subject_of(model: Classifier | nn.Module, clean: Samples | None, weights: nn.Module | None = None) -> Subject:
-    """Return a model as inspectors see it.
+    """Return a model as inspectors see it: its weights are a copy, on the CPU and in evaluation mode.
 
     Args:
         model: a module, or a classifier.
@@ -226,8 +227,9 @@ def subject_of(model: Classifier | nn.Module, clean: Samples | None, weights: nn
     if clean is not None and clean.classes != classes:
         raise UsageError("the clean set's classes are not those of the model")
     if weights is not None:
+        weights = deepcopy(weights).cpu().eval()
         with torch.no_grad():
-            n_logits = weights.eval()(torch.zeros((1, *shape))).shape[1]
+            n_logits = weights(torch.zeros((1, *shape))).shape[1]
         if n_logits != len(classes):
             raise UsageError(f"the model has {n_logits} classes, and the clean set {len(classes)}")
     return Subject(Counted(classifier), weights, shape, classes)

@@ -122,16 +122,19 @@ def apply(
         ForetasteError: the model has NaN weights, or the loss became infinite or NaN.
     """
     check_model(net)
+    # An empty set is none.
+    train, clean = (samples if samples is not None and len(samples) else None for samples in (train, clean))
     if mender.needs_training_set and train is None:
         raise UsageError(f"{mender.name} works on the set that the model was trained on; give it")
     n_clean = 0 if clean is None else len(clean)
     if n_clean < mender.fewest_clean:
         raise UsageError(f"{mender.name} needs {mender.fewest_clean} clean samples or more, not {n_clean}")
+    net = copy.deepcopy(net).cpu().eval()
     for name, samples in (("training", train), ("clean", clean)):
         if samples is not None:
             check_samples(net, samples, name)
     start = time.perf_counter()
-    mended = mender.mend(copy.deepcopy(net), train=train, clean=clean, seed=seed, on_progress=on_progress)
+    mended = mender.mend(net, train=train, clean=clean, seed=seed, on_progress=on_progress)
     return Repaired(
         net=mended.net.cpu().eval(),
         method=mender.name,

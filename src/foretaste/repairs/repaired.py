@@ -67,7 +67,8 @@ class Repair(Protocol):
         """Take the backdoor out.
 
         Args:
-            net: the model, which may be changed in place. It takes raw inputs and returns logits.
+            net: the model, on the CPU and in evaluation mode, which may be changed in place. It takes raw inputs and
+                returns logits.
             train: the set that it was trained on, or None if the method needs none.
             clean: trusted samples, at least ``fewest_clean``; None only if the method needs none.
             seed: where all random numbers come from.
