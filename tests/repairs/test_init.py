@@ -82,6 +82,11 @@ def test_nan_weights_are_refused(net: Net, samples: Samples) -> None:
         repair(net, method="fine-tuning", clean=samples)
 
 
+def test_a_repair_that_diverged_is_refused(net: Net, samples: Samples) -> None:
+    with pytest.raises(ForetasteError, match=r"i-bau left weights that are NaN or infinite: .* a lower learning rate"):
+        repair(net, method="i-bau", clean=samples, learning_rate=1e30)
+
+
 @pytest.mark.parametrize(
     "device",
     ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"))],

@@ -100,7 +100,7 @@ def repair(
     Raises:
         UsageError: there is no such repair or hyperparameter, a value is out of range, or the samples are too few, of
             other classes, or hardly known to the model.
-        ForetasteError: the model has NaN weights, or the loss became infinite or NaN.
+        ForetasteError: the model has NaN weights, or the loss or the weights became infinite or NaN.
     """
     mender = plugins.build(method, find(method), hyperparameters)
     return apply(mender, net, train=train, clean=clean, seed=seed, on_progress=on_progress)
@@ -119,9 +119,10 @@ def apply(
 
     Raises:
         UsageError: the samples are too few, of other classes, or hardly known to the model.
-        ForetasteError: the model has NaN weights, or the loss became infinite or NaN.
+        ForetasteError: the model has NaN weights, or the loss or the weights became infinite or NaN.
     """
-    check_model(net)
+    if not finite(net):
+        raise ForetasteError("the model has weights that are NaN or infinite")
     # An empty set is none.
     train, clean = (samples if samples is not None and len(samples) else None for samples in (train, clean))
     if mender.needs_training_set and train is None:
@@ -135,6 +136,11 @@ def apply(
             check_samples(net, samples, name)
     start = time.perf_counter()
     mended = mender.mend(net, train=train, clean=clean, seed=seed, on_progress=on_progress)
+    if not finite(mended.net):
+        raise ForetasteError(
+            f"{mender.name} left weights that are NaN or infinite: its loss grew without bound; a lower learning rate "
+            "may help"
+        )
     return Repaired(
         net=mended.net.cpu().eval(),
         method=mender.name,
@@ -145,14 +151,9 @@ def apply(
     )
 
 
-def check_model(net: nn.Module) -> None:
-    """Refuse a model whose weights are no numbers.
-
-    Raises:
-        ForetasteError: they are NaN or infinite.
-    """
-    if not all(bool(torch.isfinite(parameter).all()) for parameter in net.parameters()):
-        raise ForetasteError("the model has weights that are NaN or infinite")
+def finite(net: nn.Module) -> bool:
+    """Return whether all weights of a model are numbers, neither NaN nor infinite."""
+    return all(bool(torch.isfinite(parameter).all()) for parameter in net.parameters())
 
 
 def check_samples(net: nn.Module, samples: Samples, name: str) -> None:
