@@ -195,11 +195,14 @@ class OtherDoor:
     def find(self, name: str) -> type[Any]:
         return {"always-two": AlwaysTwo}[name]
 
-    def refuses(self, attack: type[Any] | None) -> str | None:
+    def refuses(self, attack: type[Any] | None, method: type[Any]) -> str | None:
         return None
 
     def refuses_samples(self, samples: Samples) -> str | None:
         return None
+
+    def fewest_clean(self, method: type[Any]) -> int:
+        return 0
 
     def prepare(self, method: Any, case: Case) -> None:
         pass

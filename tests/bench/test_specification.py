@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foretaste import io
+from foretaste import attacks, io
 from foretaste.bench import case, specification
 from foretaste.bench.case import DataSets
 from foretaste.bench.cell import DataSet
@@ -52,16 +52,16 @@ def test_the_cells_are_the_product_of_what_is_listed(read: Read) -> None:
         "seeds = [0, 7]\n" + HEAD + "limit = 40\n" + ATTACK + "rates = [0.05, 0.1]\n" + '[[attacks]]\nname = "none"\n'
     )
     text += NET + '[[networks]]\nname = "convnet"\nlabel = "wide"\nset = { width = 32 }\n'
-    text += DEFENCE + 'only = { networks = ["wide"] }\n[[guards]]\nname = "neo"\n'
+    text += DEFENCE + 'only = { networks = ["wide"] }\n[[inspectors]]\nname = "mm-bd"\n'
     wanted = read(text)
     assert len(wanted.cells) == 3 * 2 * (
         1 + 2
-    )  # attacks and rates x seeds x (cleansers on one network, guards on both)
+    )  # attacks and rates x seeds x (cleansers on one network, inspectors on both)
     assert len({cell.key for cell in wanted.cells}) == len(wanted.cells)
     assert {cell.rate for cell in wanted.cells} == {0.05, 0.1, None}
     assert wanted.cells[0].data.title == "train (40 of 60)"
     one = wanted.cells[0]
-    assert one.title() == "train (40 of 60), badnets 5 %, compact-resnet, neo, seed 0"
+    assert one.title() == "train (40 of 60), badnets 5 %, compact-resnet, mm-bd, seed 0"
 
 
 def test_names_follow_from_all_that_a_cell_depends_on_and_from_nothing_else(read: Read) -> None:
@@ -198,6 +198,20 @@ inputs = 0
         ("doors = 3\n" + HEAD + ATTACK + NET + DEFENCE, "the conditions of a door are a table"),
         (HEAD + ATTACK + NET + '[[cleansers]]\nname = "no.such:Thing"\n', "no.such:Thing cannot be found"),
         (HEAD + ATTACK + NET + '[[cleansers]]\nname = "json:dumps"\n', "json:dumps is no cleanser"),
+        (HEAD + '[[attacks]]\nname = "trojan-nn"\n' + NET + '[[repairs]]\nname = "abl"\n', "which abl starts from"),
+        (HEAD + '[[attacks]]\nname = "trojan-nn"\n' + NET + '[[repairs]]\nname = "retrain"\n', "which retrain starts"),
+        (
+            HEAD.replace("10", "0") + '[[attacks]]\nname = "trojan-nn"\n' + NET + '[[inspectors]]\nname = "mm-bd"\n',
+            "trojan-nn needs a clean set",
+        ),
+        (HEAD + ATTACK + NET + '[[repairs]]\nname = "nad"\n', "nad needs 20 clean samples or more, not 10"),
+        (HEAD + ATTACK + NET + '[[inspectors]]\nname = "debackdoor"\n', "debackdoor needs 40 clean samples or more"),
+        (HEAD + ATTACK + NET + '[[guards]]\nname = "strip"\n', "strip needs 20 clean samples or more, not 10"),
+        (HEAD + ATTACK + NET + '[[guards]]\nname = "all"\n', "all needs 40 clean samples or more, not 10"),
+        (
+            HEAD + '[[attacks]]\nname = "malware-constrained"\n' + NET + DEFENCE,
+            "malware-constrained cannot be tried on train: this attack works on feature vectors only",
+        ),
         (
             HEAD.replace("train", "features") + '[[attacks]]\nname = "none"\n[[networks]]\nname = "mlp"\n'
             '[[guards]]\nname = "strip"\n',
@@ -283,11 +297,34 @@ def test_lines_are_those_where_values_begin() -> None:
 def test_shipped_specifications_are_sound(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def drawn(data: DataSet, on_progress: OnProgress) -> tuple[Samples, Samples]:
         classes = {"cifar10": 10, "gtsrb": 43, "signs": 16}.get(data.source, 2)
-        shape, kind = ((20,), np.float32) if data.source.endswith(".csv") else ((32, 32, 3), np.uint8)
-        samples = Samples.from_arrays(np.zeros((3000, *shape), kind), np.arange(3000) % classes)
+        shape, kind = ((69,), np.float32) if data.source.endswith(".csv") else ((32, 32, 3), np.uint8)
+        # As in GTSRB, the first classes are larger than others: attacks that keep labels need enough of them.
+        labels = np.where(np.arange(3000) < 2000, np.arange(3000) % classes, np.arange(3000) % min(classes, 5))
+        samples = Samples.from_arrays(np.zeros((3000, *shape), kind), labels)
         return samples, samples
 
     monkeypatch.setattr(case, "read_sets", drawn)
     wanted = specification.read(specification.find(name), DataSets())
     assert wanted.title
     assert wanted.cells
+
+
+def test_an_attack_is_tried_on_the_set_with_its_imperfections(read: Read) -> None:
+    text = HEAD + '[[attacks]]\nname = "narcissus"\nrates = [0.3]\n' + NET + DEFENCE
+    [complaint] = complaints(read, text)
+    assert complaint.startswith("line 5: narcissus cannot be tried on train: the attack needs 18 samples to poison")
+    assert read(text + "[[imperfections]]\nimbalance = 10\n").cells  # leaves all of the target class, and fewer others
+    [complaint] = complaints(read, text + "[[imperfections]]\nclass_in_class = 0.9\n")
+    assert complaint.startswith("line 1: train, class in class 0.9: class_in_class 0.9 takes 54 samples")
+
+
+@pytest.mark.parametrize("name", sorted(attacks.ATTACKS))
+def test_an_attack_is_kept_from_samples_of_the_other_kind(read: Read, name: str) -> None:
+    attack = f'[[attacks]]\nname = "{name}"\nonly = {{ doors = ["repairs"] }}\n'
+    repair = '[[repairs]]\nname = "fine-tuning"\nset = { epochs = 1 }\n'
+    for source, net, works_on in (("train", "compact-resnet", "images"), ("features", "mlp", "feature vectors")):
+        head = HEAD.replace("train", source)
+        network = NET.replace("compact-resnet", net)
+        found = [one for one in complaints(read, head + attack + network + repair) if "works on" in one]
+        assert len(found) == (works_on != ("feature vectors" if name.startswith("malware") else "images"))
+        assert all(one.startswith(f"line 5: {name} cannot be tried on {source}: this attack works on") for one in found)

@@ -16,12 +16,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from foretaste import attacks, plugins
-from foretaste.attacks import Attack
-from foretaste.attacks._base.fitting import files
+from foretaste.attacks import Attack, Trainable, TrojansModel
+from foretaste.attacks._base.fitting import files, with_weights
 from foretaste.bench.case import DataSets, used
 from foretaste.bench.cell import Cell, Choice, DataSet, digest
 from foretaste.bench.doors import DOORS, Door, OnVictim
-from foretaste.bench.methods import hyperparameters, parsed, plain_settings
+from foretaste.bench.methods import built, hyperparameters, parsed, plain_settings
 from foretaste.bench.provenance import code_of
 from foretaste.bench.toml_lines import Path as Place
 from foretaste.bench.toml_lines import line_at, lines_of
@@ -30,6 +30,7 @@ from foretaste.errors import ForetasteError, UsageError
 from foretaste.imperfections import Imperfections
 from foretaste.nets import NETS, outline
 from foretaste.progress import OnProgress, silent
+from foretaste.samples import Samples
 from foretaste.training import TrainingPlan
 
 NO_ATTACK = "none"
@@ -135,6 +136,16 @@ class Entry:
     only: Only
     place: Place
     given: frozenset[str] = frozenset()
+
+    @property
+    def method(self) -> type[Any]:
+        """The kind of an entry that has one: all do but networks and the set as it is."""
+        assert self.kind is not None
+        return self.kind
+
+    def takes(self, data: DataSet) -> bool:
+        """Return whether it applies to a data set."""
+        return self.only.data is None or data.label in self.only.data
 
     def on(self, network: Choice) -> Choice:
         """Return the method as it is tried on a network: a classifier that it trains itself is that network, too."""
@@ -380,7 +391,8 @@ def compiled(checker: Checker, sets: DataSets, on_progress: OnProgress) -> Speci
     check_restrictions(checker, entries, {one.label for _, one in data}, {one.choice.label for one in networks})
     check_combinations(checker, attackers, doors, defences)
     whole = [(place, counted(checker, one, place, sets, on_progress)) for place, one in data]
-    check_samples(checker, whole, sets, attackers, networks, doors, defences)
+    check_samples(checker, whole, sets, networks, doors, defences)
+    check_attacks(checker, whole, sets, attackers, imperfections, 0 if head is None else head.seeds[0])
     if checker.problems or head is None or resources_ is None:
         return None
     cells = tuple(
@@ -468,14 +480,23 @@ def check_combinations(
 ) -> None:
     """Complain of attacks that a door's methods cannot be tried on."""
     for attack, (name, door) in product(attackers, doors.items()):
-        meet = defences[name] and (attack.only.doors is None or name in attack.only.doors)
-        kind: type[Attack] | None = attack.kind
-        if meet and (reason := door.refuses(kind)) is not None:
-            others = [other for other in DOORS if other != name]
-            checker.complain(
-                attack.place,
-                f"{attack.choice.name} {reason}; keep it from the {name} by only = {{ doors = {others} }}",
-            )
+        if attack.only.doors is not None and name not in attack.only.doors:
+            continue
+        others = [other for other in DOORS if other != name]
+        for defence, _ in defences[name]:
+            if meet(attack, defence) and (reason := door.refuses(attack.kind, defence.method)) is not None:
+                checker.complain(
+                    attack.place,
+                    f"{attack.choice.name} {reason}; keep it from the {name} by only = {{ doors = {others} }}",
+                )
+
+
+def meet(one: Entry, other: Entry) -> bool:
+    """Return whether two entries meet on a data set and a network."""
+    return all(
+        mine is None or theirs is None or not set(mine).isdisjoint(theirs)
+        for mine, theirs in ((one.only.data, other.only.data), (one.only.networks, other.only.networks))
+    )
 
 
 def counted(checker: Checker, data: DataSet, place: Place, sets: DataSets, on_progress: OnProgress) -> DataSet | None:
@@ -500,34 +521,79 @@ def check_samples(
     checker: Checker,
     data: Sequence[tuple[Place, DataSet | None]],
     sets: DataSets,
-    attackers: Sequence[Entry],
     networks: Sequence[Entry],
     doors: Mapping[str, Door],
     defences: Mapping[str, Sequence[tuple[Entry, bool]]],
 ) -> None:
-    """Complain of targets that are no class, and of networks and doors that do not take a data set's samples."""
+    """Complain of networks and doors that do not take a data set's samples, and of clean sets that are too small."""
     for place, one in data:
         if one is None:
             continue
         train, _ = sets.read(one)
-
-        def meets(entry: Entry, label: str = one.label) -> bool:
-            return entry.only.data is None or label in entry.only.data
-
-        for attack in filter(meets, attackers):
-            for role in ("target", "source"):
-                number = attack.choice.settings.get(role)
-                if type(number) is int and number >= len(train.classes):
-                    reason = f"{role} {number} is not one of the {len(train.classes)} classes of {one.label}"
-                    checker.complain((*attack.place, "set", role), reason)
-        for network in filter(meets, networks):
+        for network in (entry for entry in networks if entry.takes(one)):
             try:
                 outline(network.choice.name, train.sample_shape, train.classes, network.choice.settings["width"])
             except UsageError as error:
                 checker.complain((*network.place, "name"), str(error))
         for name, door in doors.items():
-            if any(meets(entry) for entry, _ in defences[name]) and (reason_ := door.refuses_samples(train)):
-                checker.complain(place, f"{one.label} {reason_}; restrict the {name} to other data by only")
+            met = [entry for entry, _ in defences[name] if entry.takes(one)]
+            if met and (reason := door.refuses_samples(train)):
+                checker.complain(place, f"{one.label} {reason}; restrict the {name} to other data by only")
+            for entry in met:
+                if one.clean < (fewest := door.fewest_clean(entry.method)):
+                    reason = f"{entry.choice.label} needs {fewest} clean samples or more, not {one.clean}"
+                    checker.complain((*place, "clean"), reason)
+
+
+def check_attacks(
+    checker: Checker,
+    data: Sequence[tuple[Place, DataSet | None]],
+    sets: DataSets,
+    attackers: Sequence[Entry],
+    imperfections: Sequence[Choice],
+    seed: int,
+) -> None:
+    """Complain of attacks that a data set does not fit, as it is before they poison it."""
+    for (place, one), imperfection in product(data, imperfections):
+        met = [] if one is None else [entry for entry in attackers if entry.kind is not None and entry.takes(one)]
+        if one is None or not met:
+            continue
+        train, _ = sets.used(one)
+        label = ", ".join(filter(None, (one.label, imperfection.label)))
+        try:
+            base = Imperfections(**imperfection.settings).apply(train, seed).samples
+        except UsageError as error:
+            checker.complain(place, f"{label}: {error}")
+            continue
+        for entry in met:
+            attack: Attack = built(entry.method, entry.choice.settings)
+            if not one.clean and isinstance(attack, TrojansModel):
+                reason = f"{entry.choice.label} needs a clean set, to train the model on with"
+                checker.complain((*place, "clean"), reason)
+            numbers = {role: getattr(attack, role, None) for role in ("target", "source")}
+            absent = {role: n for role, n in numbers.items() if type(n) is int and n >= len(train.classes)}
+            for role, number in absent.items():
+                reason = f"{role} {number} is not one of the {len(train.classes)} classes of {one.label}"
+                checker.complain((*entry.place, "set", role), reason)
+            if not absent and (misfit := misfit_of(attack, base)) is not None:
+                checker.complain(entry.place, f"{entry.choice.label} cannot be tried on {label}: {misfit}")
+
+
+def misfit_of(attack: Attack, samples: Samples) -> str | None:
+    """Say why an attack cannot be tried on a training set, as far as that shows before anything is trained."""
+    try:
+        if isinstance(attack, TrojansModel):
+            # Its check wants the model. Of an empty trained part it complains, too, but not as of wrong samples.
+            with_weights(attack, {}).stamp(samples.inputs[:1], np.random.default_rng(0))
+        elif isinstance(attack, Trainable):
+            attack.check(samples)
+        else:
+            attack.stamp(samples.inputs[:1], np.random.default_rng(0))
+    except UsageError as error:
+        return str(error)
+    except Exception:  # whatever a third party's attack may raise; its cells will say so
+        return None
+    return None
 
 
 def within(value: Any, place: Place) -> Place:

@@ -37,6 +37,7 @@ class Combined:
     name: ClassVar[str] = "all"
     summary: ClassVar[str] = "all guards under one false-alarm rate; those that need scores only where there are some"
     needs_scores: ClassVar[bool] = False
+    fewest_clean: ClassVar[int] = 2 * FEWEST
 
     methods: tuple[str, ...] = ("neo", "strip", "scale-up", "teco")
 
@@ -60,8 +61,8 @@ class Combined:
             ForetasteError: the classifier fails.
         """
         check_clean(classifier, clean, false_alarm_rate)
-        if len(clean) < 2 * FEWEST:
-            raise UsageError(f"the clean set has {len(clean)} images; {self.name} needs {2 * FEWEST} or more")
+        if len(clean) < self.fewest_clean:
+            raise UsageError(f"the clean set has {len(clean)} images; {self.name} needs {self.fewest_clean} or more")
         reference, unseen = split(clean, np.random.default_rng(seed), part=2)
         asked = Counted(classifier)
         has_scores = asked.classify(np.asarray(reference.inputs[:1])).scores is not None

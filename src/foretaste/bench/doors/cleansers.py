@@ -78,7 +78,7 @@ class CleanserDoor:
         """Return the cleanser of this name."""
         return cleansers.find(name)
 
-    def refuses(self, attack: type[Attack] | None) -> str | None:
+    def refuses(self, attack: type[Attack] | None, method: type[Any]) -> str | None:
         """Refuse attacks on models, which leave no training set."""
         if attack is not None and issubclass(attack, TrojansModel):
             return "leaves a backdoored model and no training set to cleanse"
@@ -87,6 +87,10 @@ class CleanserDoor:
     def refuses_samples(self, samples: Samples) -> str | None:
         """Take all samples."""
         return None
+
+    def fewest_clean(self, method: type[Any]) -> int:
+        """Return 0: cleansers do without a clean set, but for few, which say so."""
+        return 0
 
     def prepare(self, method: Any, case: Case) -> None:
         """Train the classifier that the method looks into, if it does, unless another method had the same trained."""

@@ -67,12 +67,16 @@ class Door(Protocol):
         """
         ...
 
-    def refuses(self, attack: type[Attack] | None) -> str | None:
-        """Say in half a sentence why its methods cannot be tried on an attack; None if they can."""
+    def refuses(self, attack: type[Attack] | None, method: type[Any]) -> str | None:
+        """Say in half a sentence why one of its methods cannot be tried on an attack; None if it can."""
         ...
 
     def refuses_samples(self, samples: Samples) -> str | None:
         """Say in half a sentence why its methods cannot be tried on samples; None if they can."""
+        ...
+
+    def fewest_clean(self, method: type[Any]) -> int:
+        """Return how many clean samples one of its methods needs at least."""
         ...
 
     def prepare(self, method: Any, case: Case) -> None:

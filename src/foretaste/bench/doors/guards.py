@@ -62,13 +62,17 @@ class GuardDoor:
         """Return the guard of this name."""
         return guards.find(name)
 
-    def refuses(self, attack: type[Attack] | None) -> str | None:
+    def refuses(self, attack: type[Attack] | None, method: type[Any]) -> str | None:
         """Take all attacks."""
         return None
 
     def refuses_samples(self, samples: Samples) -> str | None:
         """Refuse feature vectors."""
         return "has feature vectors, and guards screen images" if samples.images is None else None
+
+    def fewest_clean(self, method: type[Any]) -> int:
+        """Return what every guard needs, unless the method says that it needs more."""
+        return max(guards.FEWEST, getattr(method, "fewest_clean", 0))
 
     def prepare(self, method: Any, case: Case) -> None:
         """Train the model that is guarded."""

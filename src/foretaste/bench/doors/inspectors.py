@@ -60,13 +60,17 @@ class InspectorDoor:
         """Return the inspector of this name."""
         return inspectors.find(name)
 
-    def refuses(self, attack: type[Attack] | None) -> str | None:
+    def refuses(self, attack: type[Attack] | None, method: type[Any]) -> str | None:
         """Take all attacks."""
         return None
 
     def refuses_samples(self, samples: Samples) -> str | None:
         """Refuse feature vectors."""
         return "has feature vectors, and inspectors judge classifiers of images" if samples.images is None else None
+
+    def fewest_clean(self, method: type[Inspector]) -> int:
+        """Return what the method says."""
+        return method.fewest_clean
 
     def prepare(self, method: Any, case: Case) -> None:
         """Train the model, and have the method look at the clean ones."""

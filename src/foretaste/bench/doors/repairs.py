@@ -42,13 +42,19 @@ class RepairDoor:
         """Return the repair of this name."""
         return repairs.find(name)
 
-    def refuses(self, attack: type[Attack] | None) -> str | None:
-        """Take all attacks."""
+    def refuses(self, attack: type[Attack] | None, method: type[Repair]) -> str | None:
+        """Refuse attacks on models, which leave no training set, to methods that start from it."""
+        if attack is not None and issubclass(attack, TrojansModel) and method.needs_training_set:
+            return f"leaves a backdoored model and no training set, which {method.name} starts from"
         return None
 
     def refuses_samples(self, samples: Samples) -> str | None:
         """Take all samples."""
         return None
+
+    def fewest_clean(self, method: type[Repair]) -> int:
+        """Return what the method says."""
+        return method.fewest_clean
 
     def prepare(self, method: Any, case: Case) -> None:
         """Train the model that is repaired."""
