@@ -1,5 +1,7 @@
 """An ONNX file as a torch module: the same answers, gradients, and weights that go back."""
 
+import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from foretaste.classifiers import open_weights
+from foretaste.classifiers import open_classifier, open_weights
 from foretaste.classifiers.onnx_module import OnnxModule
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.nets import build
@@ -81,6 +83,13 @@ def common(path: Path, last: str = "Softmax") -> Path:
     return write(path, nodes, weights)
 
 
+def state(path: Path, preprocessing: dict[str, Any]) -> None:
+    """Write a preprocessing into a file's metadata."""
+    model = onnx.load(path)
+    helper.set_model_props(model, {"preprocessing": json.dumps(preprocessing)})
+    onnx.save(model, path)
+
+
 def test_what_train_writes_is_read_with_gradients_and_classes(tmp_path: Path) -> None:
     net = build(
         "compact-resnet", (SIDE, SIDE, 3), ["a", "b", "c"], generator=torch.Generator().manual_seed(0), width=4
@@ -122,6 +131,49 @@ def test_changed_weights_go_back_into_the_graph(tmp_path: Path) -> None:
     np.testing.assert_allclose(logits.softmax(1).numpy(), changed, rtol=1e-4, atol=1e-6)
     before, after = (onnx.load(one) for one in (path, tmp_path / "changed.onnx"))
     assert [node.op_type for node in before.graph.node] == [node.op_type for node in after.graph.node]
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"scale": 2},
+        {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+        {"mean": [0.5], "std": [0.25], "channels": "bgr"},
+    ],
+)
+def test_pixels_are_preprocessed_as_the_file_states_it_before_a_repair_and_after(
+    tmp_path: Path, stated: dict[str, Any]
+) -> None:
+    path = common(tmp_path / "model.onnx")
+    state(path, stated)
+    module, images = OnnxModule(path), pixels(3)
+    moved = torch.from_numpy(images).float().requires_grad_()
+    logits = module(moved)
+    scores = open_classifier(path).classify(images).scores
+    np.testing.assert_allclose(logits.softmax(1).detach().numpy(), scores, rtol=1e-4, atol=1e-6)
+    [slope] = torch.autograd.grad(logits[:, 0].sum(), [moved])
+    assert slope.abs().sum() > 0
+
+    copy.deepcopy(module).export(tmp_path / "repaired.onnx")  # a repair works on a copy
+    assert onnx.load(tmp_path / "repaired.onnx").metadata_props == onnx.load(path).metadata_props
+    torch.testing.assert_close(OnnxModule(tmp_path / "repaired.onnx")(moved), logits)
+
+
+def test_an_input_of_bytes_gets_them_in_the_order_that_is_stated(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["f"], ["g"]),
+        helper.make_node("MatMul", ["g", "w"], ["y"]),
+    ]
+    weights = {"w": np.random.default_rng(0).normal(size=(3 * SIDE * SIDE, 4)).astype(np.float32)}
+    path = write(tmp_path / "model.onnx", nodes, weights, TensorProto.UINT8)
+    state(path, {"channels": "bgr"})
+    images = pixels(3)
+    logits = OnnxModule(path)(torch.from_numpy(images)).detach().numpy()
+    np.testing.assert_allclose(logits, open_classifier(path).classify(images).scores, rtol=1e-4)
+    state(path, {"scale": 2})
+    with pytest.raises(UsageError, match="takes the pixels as they are"):
+        OnnxModule(path)
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:

@@ -1,14 +1,15 @@
 """An ONNX file as a torch module, with gradients: for methods that look into a model, and for repairing it.
 
 Convolutions, linear layers and batch normalisations become torch's own modules, whose parameters can be trained and
-written back into the graph; everything else is computed as the graph says it. So the preprocessing and the classes of
-a model that was repaired are those of the file.
+written back into the graph; everything else is computed as the graph says it. The metadata stays, so the preprocessing
+and the classes of a model that was repaired are those of the file.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from foretaste.classifiers.layout import Declared, Layout, choose_output
 from foretaste.classifiers.onnx import read_classes, read_model
+from foretaste.classifiers.preprocessing import METADATA_KEY, from_metadata
 from foretaste.errors import UsageError
 from foretaste.io.atomic import atomic_path
 from foretaste.sanitising import shown
@@ -45,8 +47,8 @@ ELEMENTS = {
 class OnnxModule(nn.Module):
     """Computes what an ONNX graph does, on raw pixel values.
 
-    It takes ``(N, H, W, C)``, uint8 or float32 in [0, 255], and returns logits ``float32 (N, K)``: where the graph ends
-    in a softmax, what goes into it.
+    It takes ``(N, H, W, C)``, uint8 or float32 in [0, 255], does to them what the file's metadata states (see
+    ``OnnxModel``), and returns logits ``float32 (N, K)``: where the graph ends in a softmax, what goes into it.
 
     Args:
         path: the file.
@@ -57,8 +59,8 @@ class OnnxModule(nn.Module):
 
     Raises:
         UsageError: there is no such file, or it fixes how many images it takes at a time, uses an operator that is not
-            known here, or one weight twice.
-        ForetasteError: it is not ONNX, or does not take images and answer with scores.
+            known here, or one weight twice, or states a preprocessing that does not go with its input.
+        ForetasteError: it is not ONNX, does not take images and answer with scores, or its metadata is damaged.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -68,13 +70,13 @@ class OnnxModule(nn.Module):
         graph = self._model.graph
         constants = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
         inputs = [declared(one) for one in graph.input if one.name not in constants]
-        self._layout = Layout.of(inputs, source)
+        metadata = {entry.key: entry.value for entry in self._model.metadata_props}
+        self._layout = Layout.of(inputs, source).preprocessed(from_metadata(metadata.get(METADATA_KEY), source))
         if self._layout.batch is not None:
             raise UsageError(
                 f"{source} takes {self._layout.batch} images at a time, which cannot be read into torch here"
             )
         self._output = choose_output([declared(one) for one in graph.output], source).name
-        metadata = {entry.key: entry.value for entry in self._model.metadata_props}
         self.classes = read_classes(metadata.get("classes"))
         self.sample_shape = self._layout.sample_shape
         unknown = sorted({node.op_type for node in graph.node} - OPERATORS.keys() - LAYERS.keys() - {"Constant"})
@@ -120,7 +122,10 @@ class OnnxModule(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of raw pixel values ``(N, H, W, C)``."""
-        given = images.float() if self._layout.dtype == np.uint8 else images.float() / 255
+        way = self._layout.preprocessing
+        given = way.order(images).float()
+        if self._layout.dtype != np.uint8:
+            given = way.scaled(given, partial(torch.tensor, dtype=torch.float32, device=given.device))
         values: dict[str, Tensor | None] = {"": None}
         values |= {name: getattr(self, f"constant_{number}") for number, name in enumerate(self._constants)}
         values[self._layout.name] = given.permute(0, 3, 1, 2) if self._layout.channels_first else given

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -54,9 +55,24 @@ class Preprocessing:
         """Whether it changes more than the order of the colours, which only a model that takes floats allows."""
         return self != Preprocessing(channels=self.channels)
 
-    def order(self, images: Images) -> Images:
-        """Return images ``uint8 (N, H, W, C)`` with their colours in the model's order."""
-        return images[..., ::-1] if self.channels == "bgr" else images
+    def order(self, images: Any) -> Any:
+        """Return images ``(N, H, W, C)``, an array or a tensor, with their colours in the model's order."""
+        return images if self.channels == "rgb" else images[..., list(range(images.shape[3]))[::-1]]
+
+    def scaled(self, pixels: Any, array: Callable[[tuple[float, ...]], Any]) -> Any:
+        """Return the model's numbers for pixel values in the model's order of colours.
+
+        Args:
+            pixels: ``float32 (N, H, W, C)`` in [0, 255], an array or a tensor.
+            array: makes a ``float32`` one of the same kind.
+
+        Raises:
+            UsageError: ``mean`` or ``std`` has a number per channel, and the images have another number of channels.
+        """
+        most = max(len(self.mean), len(self.std))
+        if most > 1 and pixels.shape[3] != most:
+            raise UsageError(f"mean and std are for {most} channels, and the images have {pixels.shape[3]}")
+        return (pixels / 255 * self.scale - array(self.mean)) / array(self.std)
 
     def apply(self, images: Images) -> NDArray[np.float32]:
         """Return the model's numbers ``float32 (N, H, W, C)`` for images ``uint8 (N, H, W, C)``.
@@ -64,13 +80,10 @@ class Preprocessing:
         Raises:
             UsageError: ``mean`` or ``std`` has a number per channel, and the images have another number of channels.
         """
-        most = max(len(self.mean), len(self.std))
-        if most > 1 and images.shape[3] != most:
-            raise UsageError(f"mean and std are for {most} channels, and the images have {images.shape[3]}")
-        values = self.order(images).astype(np.float32) / np.float32(255)
-        mean, std = (np.array(per_channel, dtype=np.float32) for per_channel in (self.mean, self.std))
-        scaled: NDArray[np.float32] = (values * np.float32(self.scale) - mean) / std
-        return scaled
+        values: NDArray[np.float32] = self.scaled(
+            self.order(images).astype(np.float32), partial(np.array, dtype=np.float32)
+        )
+        return values
 
     @property
     def options(self) -> str:
