@@ -5,10 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
 import foretaste
 from foretaste import guards, plugins
 from foretaste.classifiers.classifier import Classifier
+from foretaste.classifiers.torch_module import TorchModule
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.guards import GUARDS, Guard
 from foretaste.guards.guard import GuardMethod, Screener
@@ -33,6 +36,24 @@ def test_a_guard_screens(corners: Classifier, clean: Samples, trojaned: Images) 
     assert screening.trojaned.all()
     assert screening.queries.tolist() == [11] * len(trojaned)
     assert len(guard.screen(trojaned[:0])) == 0
+
+
+class Halves(nn.Module):
+    """Tells which half of an image is lighter, 0 the upper or 1 the lower."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        rows = images.float().mean(dim=(2, 3))
+        return torch.stack([half.mean(dim=1) for half in rows.chunk(2, dim=1)], dim=1)
+
+
+@pytest.mark.parametrize("name", GUARDS)
+def test_every_guard_screens_no_images_at_all(name: str) -> None:
+    classifier = TorchModule(Halves())  # as most classifiers do, it tells no scores of no images
+    pixels = np.random.default_rng(0).integers(0, 256, (80, 28, 28, 1), dtype=np.uint8)
+    clean = Samples.from_arrays(pixels, classifier.classify(pixels).labels)
+    screener = GUARDS[name]().calibrate(classifier, clean, false_alarm_rate=0.1, seed=0)
+    screening = screener.screen(pixels[:0])
+    assert [len(array) for array in vars(screening).values()] == [0] * 6
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ class Scored:
 
 
 Score = Callable[[Images], Scored]
-"""Scores inputs ``uint8 (N, H, W, C)``, N ≥ 0, each by itself: the others with it change nothing."""
+"""Scores inputs ``uint8 (N, H, W, C)``, N ≥ 1, each by itself: the others with it change nothing."""
 
 
 class ThresholdScreener:
@@ -96,11 +96,12 @@ class ThresholdScreener:
 
     def _in_chunks(self, images: Images, phase: str, on_progress: OnProgress) -> Scored:
         """Score the images, so many at a time."""
+        if len(images) == 0:  # of which a classifier tells no scores
+            return Scored(np.empty(0, dtype=np.int64), np.empty(0), np.empty(0, dtype=np.int64))
         parts = []
-        for start in range(0, max(len(images), 1), self._chunk):
+        for start in range(0, len(images), self._chunk):
             parts.append(self._score(np.asarray(images[start : start + self._chunk])))
-            if len(images):
-                on_progress(Progress(phase=phase, done=min(start + self._chunk, len(images)), total=len(images)))
+            on_progress(Progress(phase=phase, done=min(start + self._chunk, len(images)), total=len(images)))
         return Scored(
             np.concatenate([part.labels for part in parts]),
             np.concatenate([part.scores for part in parts]),
