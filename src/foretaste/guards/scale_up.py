@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from foretaste.classifiers.classifier import Classifier
 from foretaste.errors import UsageError
 from foretaste.guards import check_clean
-from foretaste.guards.threshold_screener import BATCH, Scored, ThresholdScreener, split
+from foretaste.guards.threshold_screener import Scored, ThresholdScreener, chunk_size, split
 from foretaste.progress import OnProgress, silent
 from foretaste.samples import Images, Labels, Samples
 
@@ -67,7 +67,10 @@ class ScaleUp:
             own, others = labels[: len(images)], labels[len(images) :].reshape(len(self.factors), len(images))
             return own, (others == own).mean(axis=0)
 
-        normal = ClassNorms.of(*consistency(np.asarray(reference.images)))
+        chunk = chunk_size(clean.sample_shape, len(self.factors) + 1)
+        starts = range(0, len(reference), chunk)
+        told, kept = zip(*(consistency(np.asarray(reference.images[at : at + chunk])) for at in starts), strict=True)
+        normal = ClassNorms.of(np.concatenate(told), np.concatenate(kept))
 
         def score(images: Images) -> Scored:
             labels, kept = consistency(images)
@@ -79,7 +82,7 @@ class ScaleUp:
             unseen,
             name=self.name,
             false_alarm_rate=false_alarm_rate,
-            chunk=max(BATCH // (len(self.factors) + 1), 1),
+            chunk=chunk,
             on_progress=on_progress,
         )
 

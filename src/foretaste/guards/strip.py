@@ -12,7 +12,7 @@ from scipy.special import entr, softmax
 from foretaste.classifiers.classifier import Classifier
 from foretaste.errors import UsageError
 from foretaste.guards import check_clean
-from foretaste.guards.threshold_screener import BATCH, Scored, ThresholdScreener, split
+from foretaste.guards.threshold_screener import Scored, ThresholdScreener, chunk_size, split
 from foretaste.progress import OnProgress, silent
 from foretaste.samples import Images, Samples
 
@@ -75,7 +75,7 @@ class STRIP:
             unseen,
             name=self.name,
             false_alarm_rate=false_alarm_rate,
-            chunk=max(BATCH // len(overlays), 1),
+            chunk=chunk_size(clean.sample_shape, len(overlays)),
             on_progress=on_progress,
         )
 

@@ -10,7 +10,7 @@ import numpy as np
 from foretaste.classifiers.classifier import Classifier
 from foretaste.guards import check_clean
 from foretaste.guards.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from foretaste.guards.threshold_screener import BATCH, Scored, ThresholdScreener
+from foretaste.guards.threshold_screener import Scored, ThresholdScreener, chunk_size
 from foretaste.progress import OnProgress, silent
 from foretaste.samples import Images, Samples
 
@@ -62,6 +62,6 @@ class TeCo:
             clean,
             name=self.name,
             false_alarm_rate=false_alarm_rate,
-            chunk=max(BATCH // len(CORRUPTIONS), 1),
+            chunk=chunk_size(clean.sample_shape, len(CORRUPTIONS)),
             on_progress=on_progress,
         )

@@ -16,7 +16,15 @@ from foretaste.progress import OnProgress, Progress, silent
 from foretaste.samples import Images, Labels, Samples
 
 BATCH = 2048
-"""Changed images that a guard makes and asks about at a time, which bounds the memory that it takes."""
+"""Changed images that a guard makes and asks about at a time, at most."""
+MOST_PIXELS = 2**21
+"""They have at most this many pixels together, which bounds the memory that they take: 2,048 images of 32×32."""
+
+
+def chunk_size(sample_shape: tuple[int, ...], copies: int) -> int:
+    """Return how many inputs of a shape a guard scores at a time that makes so many changed images of each, ≥ 1."""
+    height, width, _ = sample_shape
+    return max(min(BATCH, MOST_PIXELS // (height * width)) // copies, 1)
 
 
 def split(clean: Samples, rng: Generator, *, part: int = 4) -> tuple[Samples, Samples]:
