@@ -246,6 +246,14 @@ def test_an_attack_on_a_model_gives_guards_the_model_that_it_made(place: Path) -
     assert one.failed is None
     assert one.n_poison == 0
     assert one.figures["tpr"] is None or 0 <= one.figures["tpr"] <= 1
+    # What the attack learnt is found in the cache again, when the benchmark has lost it.
+    [learnt] = (place / "cache/attacks").iterdir()
+    for path in (place / "out/artefacts").glob("poisoned-*"):
+        path.unlink()
+    forget_cells(place)
+    assert [record.failed for record in run(place)[1].values()] == [None]
+    assert list((place / "cache/attacks").iterdir()) == [learnt]
+    assert not list((place / "out/work").iterdir())
 
 
 def test_a_method_that_leaves_one_class_has_no_model_after(place: Path) -> None:

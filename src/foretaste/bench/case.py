@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -227,8 +226,7 @@ class Case:
         attack, watch = self._untrained_attack(), Stopwatch()
         with watch.running():
             if isinstance(attack, TrojansModel):
-                with self._given_model(attack) as given:
-                    attack = attacks.fitted(given, self._trusted(), self.cell.seed, self.on_progress)
+                attack = attacks.fitted(self._with_model(attack), self._trusted(), self.cell.seed, self.on_progress)
                 rows = np.empty(0, dtype=np.int64)
                 found = {"rows": rows, "inputs": self.base.inputs[rows], "labels": self.base.labels[rows]}
                 poison = cover = np.zeros(len(self.base), dtype=np.bool_)
@@ -254,14 +252,16 @@ class Case:
             raise UsageError("an attack on a model needs a clean set, to train the model on with")
         return self.clean
 
-    @contextmanager
-    def _given_model(self, attack: Any) -> Iterator[Any]:
-        """Give an attack on a model one that was trained on the unpoisoned set, as a file, until the block ends."""
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / "model.safetensors"
-            save(self.unpoisoned(self.cell.seed).victim.net, path)
-            given = replace(attack, model=path)
-            yield given if attack.weights is None else with_weights(given, attack.weights)
+    def _with_model(self, attack: Any) -> Any:
+        """Return an attack on a model with one that was trained on the unpoisoned set, as a file.
+
+        The file is in the same place each time, for that is part of the name under which the attack's trained part is
+        cached; it stays there until the work on the set is forgotten, for other workers may read it.
+        """
+        path = self.workdir() / f"model-{self.cell.victim_key}.safetensors"
+        save(self.unpoisoned(self.cell.seed).victim.net, path)
+        given = replace(attack, model=path)
+        return given if attack.weights is None else with_weights(given, attack.weights)
 
     @cached_property
     def attack(self) -> Attack | None:
@@ -310,8 +310,7 @@ class Case:
         """The model that is trained on the set, or that the attack made. Methods share it, and change only copies."""
         attack: object = self.attack
         if isinstance(attack, TrojansModel):
-            with self._given_model(attack) as given:
-                net, facts = given.trojaned(), self._poisoned.facts
+            net, facts = self._with_model(attack).trojaned(), self._poisoned.facts
             return Model(net, *self.judge(net), facts["seconds"], facts["cpu_seconds"])
         return self._trained(self.cell.victim_key, self.samples)
 
