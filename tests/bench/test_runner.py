@@ -214,7 +214,7 @@ class OtherDoor:
         accuracy, success = case.judge(net)
         return {"accuracy": accuracy, "attack_success": success}
 
-    def effort(self, n_samples: int) -> doors.Effort:
+    def effort(self, method: type[Any], n_samples: int) -> doors.Effort:
         return doors.Effort(samples=n_samples)
 
     def goodness(self, figures: Any) -> float | None:

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from foretaste.bench.artefacts import Store
+from foretaste.bench.cell import Choice
 from foretaste.bench.timings import Timings
 
 from .conftest import Finished
@@ -34,6 +35,33 @@ def test_what_is_not_known_here_is_taken_from_elsewhere_or_named(finished: Finis
     assert expected.seconds == pytest.approx(2 * 200 * 0.5)
     assert expected.foreign
     assert expected.unknown == ("bench_methods:Corner",)
+
+
+def test_a_victim_that_an_attack_made_of_a_model_says_nothing_of_trainings(finished: Finished, tmp_path: Path) -> None:
+    record = finished.records["badnets", "corner", False]
+    attack = Choice(label="trojan-nn", name="trojan-nn", settings={})
+    trojaned = record.cell.model_copy(update={"attack": attack})
+    timings = Timings({"train/compact-resnet": 0.5, "cleansers/bench_methods:Corner": 0.0}, {})
+    told = timings.with_record(record.model_copy(update={"cell": trojaned}))
+    assert told.own["train/compact-resnet"] == 0.5
+    # What is trained is the model of the unpoisoned set, which is there already, and then the model after.
+    assert timings.expect([trojaned], Store(str(finished.folder / "out"))).seconds == pytest.approx(200 * 0.5)
+    assert timings.expect([trojaned], Store(str(tmp_path))).seconds == pytest.approx(2 * 200 * 0.5)
+
+
+@pytest.mark.parametrize(("name", "samples"), [("abl", 200), ("retrain", 200), ("nad", 1)])
+def test_repairs_that_start_from_the_training_set_take_longer_the_larger_it_is(
+    finished: Finished, name: str, samples: int
+) -> None:
+    cell = finished.records["badnets", "corner", False].cell
+    defence = Choice(label=name, name=name, settings={})
+    repair = cell.model_copy(update={"door": "repairs", "conditions": {}, "defence": defence})
+    record = finished.records["badnets", "corner", False].model_copy(update={"cell": repair, "figures": {"seconds": 6}})
+    timings = Timings({}, {}).with_record(record)
+    assert timings.own == {f"repairs/{name}": 6 / samples}
+    twice = repair.model_copy(update={"data": cell.data.model_copy(update={"used": 400})})
+    store = Store(str(finished.folder / "out"))
+    assert timings.expect([twice], store).seconds == pytest.approx(12 if samples > 1 else 6)
 
 
 def test_timings_are_kept_in_the_cache_and_a_damaged_file_is_none(

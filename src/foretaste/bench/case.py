@@ -172,6 +172,11 @@ def content(*parts: Samples) -> str:
     return hashed.hexdigest()[:24]
 
 
+def trojans_model(cell: Cell) -> bool:
+    """Return whether the victim is made by the attack, of a model that was trained on the unpoisoned set."""
+    return cell.attack is not None and issubclass(attacks.find(cell.attack.name), TrojansModel)
+
+
 class Case:
     """What a cell's defence is given to work with, and judged on.
 
@@ -219,8 +224,8 @@ class Case:
     @cached_property
     def _poisoned(self) -> Artefact:
         # What an attack on a model learns depends on the model, too.
-        model = self.cell.attack is not None and issubclass(attacks.find(self.cell.attack.name), TrojansModel)
-        return self.once("poisoned", self.cell.victim_key if model else self.cell.set_key, self._poison)
+        key = self.cell.victim_key if trojans_model(self.cell) else self.cell.set_key
+        return self.once("poisoned", key, self._poison)
 
     def _poison(self) -> Artefact:
         attack, watch = self._untrained_attack(), Stopwatch()

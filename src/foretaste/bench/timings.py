@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 from foretaste.bench.artefacts import Store, artefact_name
+from foretaste.bench.case import trojans_model
 from foretaste.bench.cell import Cell
 from foretaste.bench.doors import MODEL_SECONDS, Effort, opened
 from foretaste.bench.records import Record
@@ -68,7 +69,8 @@ class Timings:
         cell, own = record.cell, dict(self.own)
         if (seconds := record.figures.get("seconds")) is not None:
             own[f"{cell.door}/{cell.defence.name}"] = seconds / effort(cell).samples
-        if (seconds := record.figures.get(MODEL_SECONDS)) is not None:
+        # Those of a victim that an attack made of a trained model say nothing of other trainings.
+        if (seconds := record.figures.get(MODEL_SECONDS)) is not None and not trojans_model(cell):
             own[f"train/{cell.network.name}"] = seconds / (cell.data.used * cell.network.settings["epochs"])
         return Timings(own, self.shipped)
 
@@ -78,7 +80,8 @@ class Timings:
         trained: set[str] = set()
         for cell in cells:
             passes = cell.data.used * cell.network.settings["epochs"]
-            key, needed = cell.victim_key, effort(cell)
+            trained_on = cell.model_copy(update={"attack": None}) if trojans_model(cell) else cell
+            key, needed = trained_on.victim_key, effort(cell)
             trainings = needed.trainings
             if needed.model and key not in trained:
                 trainings += not store.exists(artefact_name("model", key))
@@ -99,4 +102,5 @@ class Timings:
 
 def effort(cell: Cell) -> Effort:
     """Return what a cell's method has to do."""
-    return opened(cell.door, cell.conditions).effort(cell.data.used)
+    door = opened(cell.door, cell.conditions)
+    return door.effort(door.find(cell.defence.name), cell.data.used)

@@ -163,7 +163,7 @@ class CleanserDoor:
         }
         return Artefact({"scores": verdict.scores, "flagged": verdict.flagged}, facts)
 
-    def effort(self, n_samples: int) -> Effort:
+    def effort(self, method: type[Any], n_samples: int) -> Effort:
         """Judge all of the training set, and train a model on what is left."""
         return Effort(samples=n_samples, model=self.retrain, trainings=int(self.retrain))
 

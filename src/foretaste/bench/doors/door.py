@@ -93,8 +93,8 @@ class Door(Protocol):
         """
         ...
 
-    def effort(self, n_samples: int) -> Effort:
-        """Return what one method has to do on a training set of this size, to tell how long it will take."""
+    def effort(self, method: type[Any], n_samples: int) -> Effort:
+        """Return what a method has to do on a training set of this size, to tell how long it will take."""
         ...
 
     def goodness(self, figures: Mapping[str, float | None]) -> float | None:

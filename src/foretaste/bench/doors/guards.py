@@ -142,7 +142,7 @@ class GuardDoor:
         images[carrying] = stamped[np.cumsum(victims)[rows[carrying]] - 1]
         return inputs, images, carrying
 
-    def effort(self, n_samples: int) -> Effort:
+    def effort(self, method: type[Any], n_samples: int) -> Effort:
         """Screen the inputs."""
         return Effort(samples=self.inputs)
 

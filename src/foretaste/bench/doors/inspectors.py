@@ -131,7 +131,7 @@ class InspectorDoor:
 
         return case.once("diagnosis", case.cell.key, inspect).facts
 
-    def effort(self, n_samples: int) -> Effort:
+    def effort(self, method: type[Any], n_samples: int) -> Effort:
         """Judge one model; the clean ones are those of a trial without an attack, and count there."""
         return Effort(samples=1)
 

@@ -90,9 +90,9 @@ class RepairDoor:
         }
         return Artefact({}, {"figures": figures})
 
-    def effort(self, n_samples: int) -> Effort:
-        """Repair one model; how long that takes follows from the clean set, whatever the training set's size."""
-        return Effort(samples=1)
+    def effort(self, method: type[Repair], n_samples: int) -> Effort:
+        """Repair one model, from the training set if the method starts from that; else its size changes nothing."""
+        return Effort(samples=n_samples if method.needs_training_set else 1)
 
     def goodness(self, figures: Mapping[str, float | None]) -> float | None:
         """Return the share of the accuracy that was kept, minus the attack's success."""
