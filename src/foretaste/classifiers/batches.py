@@ -36,8 +36,12 @@ def check_images(images: Images, shape: tuple[int | None, ...] | None, source: s
 
 def batch_size(images: Images, limit: int) -> int:
     """Return how many such images ``(N, H, W, C)`` go into one batch: at least one, at most ``limit``."""
-    _, height, width, _ = images.shape
-    return max(1, min(limit, MOST_PIXELS // max(1, int(height * width))))
+    return most_at_once(images.shape[1:], limit)
+
+
+def most_at_once(shape: tuple[int, ...], limit: int) -> int:
+    """Return how many images of a shape ``(H, W, C)`` go into one batch: at least one, at most ``limit``."""
+    return max(1, min(limit, MOST_PIXELS // max(1, shape[0] * shape[1])))
 
 
 def in_batches(images: Images, size: int, ask: Callable[[Images], Answers]) -> Answers:

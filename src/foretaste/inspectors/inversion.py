@@ -1,6 +1,6 @@
 """Trigger inversion: for each label the smallest mask, and the pattern under it, that force the label on clean images.
 
-All labels are optimised side by side, so that each step is one batch through the model.
+Labels are optimised side by side, as many as go through the model in one batch.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from foretaste.classifiers.batches import most_at_once
 from foretaste.guards.trigger import Trigger
 from foretaste.inspectors.diagnosis import Reconstruction, Subject
 from foretaste.progress import OnProgress, Progress
@@ -20,7 +21,7 @@ from foretaste.samples import Images, Samples
 from foretaste.training import draws
 
 AT_ONCE = 1024
-"""Images in one step at most, which bounds the memory that it takes."""
+"""Images that go through the model at a time at most; of large ones fewer, which bounds the memory that it takes."""
 HARD = 0.5
 """A pixel with at least this much opacity belongs to the trigger with hard edges."""
 WORTH_KEEPING = 0.75
@@ -98,7 +99,8 @@ def invert(
         phase: what progress reports call it.
         on_progress: called as the work goes on.
     """
-    per_step = max(AT_ONCE // images, 1)
+    at_once = most_at_once(clean.sample_shape, AT_ONCE)
+    per_step = max(at_once // images, 1)
     found: list[Inverted] = []
     for start in range(0, len(targets), per_step):
         some = torch.tensor(targets[start : start + per_step])
@@ -106,7 +108,7 @@ def invert(
         search = _Search(clean.sample_shape, some, learning_rate, success, cost, generator)
         for step in range(steps):
             batch = torch.from_numpy(clean.inputs[_rows(clean, images, generator)]).float()
-            search.step(model, batch)
+            search.step(model, batch, at_once)
             done = start * steps + (step + 1) * len(some)
             on_progress(Progress(phase=phase, done=done, total=len(targets) * steps))
         found += search.results()
@@ -141,27 +143,32 @@ class _Search:
         self.best = torch.full((n,), math.inf)
         self.kept = [torch.sigmoid(self.mask).detach(), 255 * torch.sigmoid(self.pattern).detach()]
 
-    def step(self, model: nn.Module, batch: Tensor) -> None:
-        """Make one step on a batch ``float32 (B, H, W, C)``."""
+    def step(self, model: nn.Module, batch: Tensor, at_once: int) -> None:
+        """Make one step on a batch ``float32 (B, H, W, C)``, so many images at a time, one per target at least."""
         n, b = len(self.targets), len(batch)
-        mask, pattern = torch.sigmoid(self.mask), 255 * torch.sigmoid(self.pattern)
-        stamped = (1 - mask[:, None]) * batch[None] + (mask * pattern)[:, None]
-        logits = model(stamped.flatten(0, 1)).unflatten(0, (n, b))
-        wanted = self.targets[:, None].expand(n, b)
-        losses = nn.functional.cross_entropy(logits.transpose(1, 2), wanted, reduction="none").mean(dim=1)
-        sizes = mask.sum(dim=(1, 2, 3))
-        turned = (logits.detach().argmax(dim=2) == wanted).float().mean(dim=1)
+        turned, gradients = torch.zeros(n), [torch.zeros_like(self.mask), torch.zeros_like(self.pattern)]
+        for part in torch.split(batch, max(at_once // n, 1)):
+            mask, pattern = torch.sigmoid(self.mask), 255 * torch.sigmoid(self.pattern)
+            stamped = (1 - mask[:, None]) * part[None] + (mask * pattern)[:, None]
+            logits = model(stamped.flatten(0, 1)).unflatten(0, (n, len(part)))
+            wanted = self.targets[:, None].expand(n, len(part))
+            losses = nn.functional.cross_entropy(logits.transpose(1, 2), wanted, reduction="none").mean(dim=1)
+            sizes = mask.sum(dim=(1, 2, 3))
+            share = len(part) / b
+            turned += share * (logits.detach().argmax(dim=2) == wanted).float().mean(dim=1)
+            total = share * (losses + self.cost * sizes).sum()
+            for gradient, more in zip(gradients, torch.autograd.grad(total, [self.mask, self.pattern]), strict=True):
+                gradient += more
+        mask, pattern, sizes = mask.detach(), pattern.detach(), sizes.detach()
         # One batch says little: a trigger counts that has worked for some steps.
         self.rate = 0.8 * self.rate + 0.2 * turned
         works = self.rate >= self.success
-        smaller = works & (sizes.detach() < self.best)
-        self.best = torch.where(smaller, sizes.detach(), self.best)
+        smaller = works & (sizes < self.best)
+        self.best = torch.where(smaller, sizes, self.best)
         never = torch.isinf(self.best)
         for kept, now in zip(self.kept, (mask, pattern), strict=True):
-            kept[smaller | never] = now.detach()[smaller | never]
-        self.optimizer.zero_grad(set_to_none=True)
-        total = (losses + self.cost * sizes).sum()
-        self.mask.grad, self.pattern.grad = torch.autograd.grad(total, [self.mask, self.pattern])
+            kept[smaller | never] = now[smaller | never]
+        self.mask.grad, self.pattern.grad = gradients
         self.optimizer.step()
         self.cost = torch.where(works, self.cost * 1.2, self.cost / 1.1).clamp(1e-5, 10.0)
 

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
+from foretaste.classifiers.batches import most_at_once
 from foretaste.inspectors.diagnosis import Evidence, Finding, Subject
 from foretaste.progress import OnProgress, Progress
 from foretaste.samples import Samples
@@ -76,18 +77,20 @@ class MMBD:
         assert model is not None
         generator = draws(seed, 51)
         largest = np.full(k, 1e-6)
+        parts = torch.split(torch.arange(k), most_at_once(subject.sample_shape, k))
         for start in range(self.starts):
-            pixels = torch.randn((k, *subject.sample_shape), generator=generator).requires_grad_()
-            optimizer = torch.optim.Adam([pixels], lr=self.learning_rate)
-            own = torch.eye(k, dtype=torch.bool)
-            for step in range(self.steps):
-                logits = model(255 * torch.sigmoid(pixels))
-                margins = logits[own] - logits.masked_fill(own, -torch.inf).amax(dim=1)
-                largest = np.maximum(largest, margins.detach().double().numpy())
-                [pixels.grad] = torch.autograd.grad(-margins.sum(), [pixels])
-                optimizer.step()
-                done, total = start * self.steps + step + 1, self.starts * self.steps
-                on_progress(Progress(phase=self.name, done=done, total=total))
+            for number, labels in enumerate(parts):
+                pixels = torch.randn((len(labels), *subject.sample_shape), generator=generator).requires_grad_()
+                optimizer = torch.optim.Adam([pixels], lr=self.learning_rate)
+                own = torch.eye(k, dtype=torch.bool)[labels]
+                for step in range(self.steps):
+                    logits = model(255 * torch.sigmoid(pixels))
+                    margins = logits[own] - logits.masked_fill(own, -torch.inf).amax(dim=1)
+                    largest[labels] = np.maximum(largest[labels], margins.detach().double().numpy())
+                    [pixels.grad] = torch.autograd.grad(-margins.sum(), [pixels])
+                    optimizer.step()
+                    done = (start * len(parts) + number) * self.steps + step + 1
+                    on_progress(Progress(phase=self.name, done=done, total=self.starts * len(parts) * self.steps))
         return largest
 
 
