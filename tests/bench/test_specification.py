@@ -223,6 +223,12 @@ def test_impossible_combinations_are_refused(read: Read, text: str, reason: str)
     assert any(reason in one for one in complaints(read, text))
 
 
+def test_a_rate_that_is_there_twice_is_one_mistake(read: Read) -> None:
+    assert complaints(read, HEAD + ATTACK + "rates = [0.1, 0.2, 0.1]\n" + NET + DEFENCE) == [
+        "line 7: a rate is there twice"
+    ]
+
+
 def test_paths_may_name_environment_variables(read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     here = read(HEAD + ATTACK + NET + DEFENCE).cells
     monkeypatch.setenv("SETS", str(tmp_path))

@@ -273,7 +273,10 @@ class Checker:
             if table.rates is not None and "rate" not in hyperparameters(kind):
                 self.complain((*place, "rates"), f"the attack {table.name} has no rate")
             else:
-                for rate in [{}] if table.rates is None else [{"rate": rate} for rate in table.rates]:
+                rates = list(dict.fromkeys(table.rates or []))
+                if table.rates is not None and len(rates) < len(table.rates):
+                    self.complain((*place, "rates"), "a rate is there twice")
+                for rate in [{"rate": rate} for rate in rates] or [{}]:
                     label = table.label or table.name
                     given = {**(settings or {}), **rate}
                     if (one := self.method(kind, given, place, name=table.name, label=label)) and settings is not None:
