@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from foretaste import cli
+from foretaste.bench import on_ray, runner
+from foretaste.bench.records import Record
 from foretaste.errors import ForetasteError
 from foretaste.guards.strip import STRIP
 
@@ -93,3 +95,36 @@ def test_bad_input_is_refused_before_anything_runs(place: Path, capsys: pytest.C
     assert cli.main(["bench", "run", "nowhere.toml", "--out", "out"]) == 4
     assert cli.main(["bench", "report", "nowhere"]) == 4
     assert "holds no plan.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "address"),
+    [
+        ("--ray spec.toml --out out", "local"),
+        ("spec.toml --out out --ray", "local"),
+        ("spec.toml --ray --out out", "local"),
+        ("--ray local spec.toml --out out", "local"),
+        ("--ray auto spec.toml --out out", "auto"),
+        ("spec.toml --ray head:6379 --out out", "head:6379"),
+        ("--ray ray://head:10001 spec.toml --out out", "ray://head:10001"),
+        ("--ray=elsewhere spec.toml --out out", "elsewhere"),
+        ("spec.toml --out out", None),
+    ],
+)
+def test_the_address_of_a_cluster_may_be_left_out(
+    place: Path, arguments: str, address: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str | None] = []
+
+    def on_cluster(wanted: object, store: object, address: str, **more: object) -> list[Record]:
+        ran.append(address)
+        return []
+
+    def here(*what: object, **more: object) -> list[Record]:
+        ran.append(None)
+        return []
+
+    monkeypatch.setattr(on_ray, "run", on_cluster)
+    monkeypatch.setattr(runner, "run", here)
+    assert cli.main(["bench", "run", *arguments.split()]) == 0
+    assert ran == [address]

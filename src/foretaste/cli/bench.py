@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from foretaste.cli.output import check_writable, say
 from foretaste.errors import ForetasteError
@@ -32,7 +34,22 @@ Folder = Annotated[
 ]
 
 
-@bench.command()
+ADDRESS = re.compile(r"local|auto|.+://.+|[^/\\]+:\d+")
+"""What follows ``--ray`` and is an address, as Ray takes it; anything else is a specification."""
+
+
+class RayAlone(TyperCommand):
+    """A command whose option ``--ray`` may stand without an address, which typer has no means for."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments, with "local" behind each ``--ray`` that no address follows."""
+        given = []
+        for word, following in zip(args, [*args[1:], ""], strict=True):
+            given += [word, "local"] if word == "--ray" and not ADDRESS.fullmatch(following) else [word]
+        return super().parse_args(ctx, given)
+
+
+@bench.command(cls=RayAlone)
 def run(
     spec: Annotated[
         str,
@@ -52,9 +69,10 @@ def run(
         str | None,
         typer.Option(
             "--ray",
-            metavar="ADDRESS",
+            metavar="[ADDRESS]",
             show_default=False,
-            help="Spread the cells over a Ray cluster; 'local' starts one on this machine. Needs foretaste[ray].",
+            help="Spread the cells over the Ray cluster at this address (auto, HOST:PORT, ray://HOST:PORT); without "
+            "one, or with 'local', over one that is started on this machine. Needs foretaste[ray].",
         ),
     ] = None,
 ) -> int:
