@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 from statistics import stdev
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +15,9 @@ from foretaste.bench.results import Figure
 from foretaste.errors import ForetasteError, UsageError
 
 from .conftest import Finished
+
+if TYPE_CHECKING:
+    from tests.conftest import CheckJson
 
 
 def other_commit(place: Path, n: int = 1) -> None:
@@ -138,6 +142,23 @@ def test_the_page_is_self_contained_escapes_and_links_to_the_cells(place: Path, 
     assert re.search(r'\s<span class="failed" title="unexpected ZeroDivisionError[^"]*">0 failed', html)
     assert '<td class="n empty" data-label="TPR, %">–</td>' in html
     assert html.count('<tr class="oracle">') == 1
+
+
+def test_json_files_name_their_schema(finished: Finished, check_json: "CheckJson") -> None:
+    out = finished.folder / "out"
+    for path in (out / "plan.json", *(out / "cells").glob("*.json")):
+        value = json.loads(path.read_text())
+        assert value["schema"] == f"urn:foretaste:bench-{'plan' if path.name == 'plan.json' else 'cell'}:1"
+        check_json(value)
+
+
+def test_what_was_written_before_schemas_had_names_is_read(place: Path) -> None:
+    expected = results.gather(Store("out"))
+    for path in (place / "out/plan.json", *(place / "out/cells").glob("*.json")):
+        value = json.loads(path.read_text())
+        del value["schema"]
+        path.write_text(json.dumps(value))
+    assert results.gather(Store("out")) == expected
 
 
 def test_a_folder_without_results_is_refused(place: Path) -> None:

@@ -13,6 +13,10 @@ from foretaste.bench.cell import Cell, Plain
 from foretaste.errors import ForetasteError, UsageError
 
 PLAN = "plan.json"
+PLAN_SCHEMA = "urn:foretaste:bench-plan:1"
+"""The schema of ``plan.json``, in ``docs/schemas``."""
+CELL_SCHEMA = "urn:foretaste:bench-cell:1"
+"""The schema of a cell's file, likewise. What was written before these had names has none."""
 
 
 class Plan(Plain):
@@ -23,6 +27,8 @@ class Plan(Plain):
         specification: its hash.
         cells: the cells.
     """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
     title: str
     specification: str
@@ -72,7 +78,7 @@ def write_record(store: Store, record: Record) -> None:
     Raises:
         ForetasteError: it cannot be written.
     """
-    store.write(record_name(record.cell.key), as_json(record))
+    store.write(record_name(record.cell.key), as_json(record, CELL_SCHEMA))
 
 
 def read_record(store: Store, key: str) -> Record | None:
@@ -93,7 +99,7 @@ def write_plan(store: Store, plan: Plan) -> None:
     Raises:
         ForetasteError: it cannot be written.
     """
-    store.write(PLAN, as_json(plan))
+    store.write(PLAN, as_json(plan, PLAN_SCHEMA))
 
 
 def read_plan(store: Store) -> Plan:
@@ -115,7 +121,7 @@ def read_plan(store: Store) -> Plan:
         ) from None
 
 
-def as_json(value: Plain) -> bytes:
-    """Return a value as indented JSON."""
-    plain: Any = value.model_dump(mode="json")
+def as_json(value: Plain, schema: str) -> bytes:
+    """Return a value as indented JSON that names its schema."""
+    plain: dict[str, Any] = {"schema": schema} | value.model_dump(mode="json")
     return (json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
