@@ -253,6 +253,11 @@ class Case:
         return attack
 
     def _trusted(self) -> Samples:
+        """Return what an attack on a model trains it on with: the clean set that the defence is given, too.
+
+        Its ``rate`` of these very images gets the trigger and the target label. So such a victim has learnt the images
+        that the defence takes for unseen, a part of them under a wrong label, with the trigger.
+        """
         if self.clean is None:
             raise UsageError("an attack on a model needs a clean set, to train the model on with")
         return self.clean
