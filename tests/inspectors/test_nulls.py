@@ -16,6 +16,17 @@ def test_values_that_are_all_equal_have_no_outlier() -> None:
     assert anomaly_indices(np.full(8, 0.3)).tolist() == [0.0] * 8
 
 
+def test_values_at_a_bound_do_not_make_the_spread_small() -> None:
+    values = np.array([-7.0] * 5 + [-6.5, -6.0, -3.0])
+    known = values > -7
+    # The median is −7, and the known values' deviations are 0.5, 1 and 4.
+    np.testing.assert_allclose(anomaly_indices(values, known)[5:], np.array([0.5, 1, 4]) / 1.4826)
+    assert anomaly_indices(values, known)[:5].tolist() == [0.0] * 5
+    normal = np.random.default_rng(0).normal(size=20)
+    np.testing.assert_array_equal(anomaly_indices(normal, np.full(20, True)), anomaly_indices(normal))
+    assert anomaly_indices(np.full(8, -7.0), np.full(8, False)).tolist() == [0.0] * 8
+
+
 @pytest.mark.parametrize("k", [8, 16, 43])
 def test_p_values_of_outliers_keep_their_rate_on_normal_values(k: int) -> None:
     rng = np.random.default_rng(0)

@@ -8,6 +8,8 @@ import torch
 
 from foretaste.attacks import stamp_inputs
 from foretaste.cleansers.verdict import ClassEvidence, Verdict
+from foretaste.inspectors.inversion import Inverted
+from foretaste.inspectors.neural_cleanse import NeuralCleanse
 from foretaste.nets import Net
 from foretaste.repairs import repair, retrain
 from foretaste.repairs.anp import prunable
@@ -112,3 +114,18 @@ def test_retrain_trains_on_what_passed(trojaned_signs: "TrojanedSigns", monkeypa
     assert repaired.facts["condemned classes"] == [trojaned_signs.clean.classes[2]]
     assert attack_success(repaired.net, trojaned_signs) < 0.2
     assert accuracy_of(repaired.net, trojaned_signs.clean) > 0.4
+
+
+def test_no_trigger_is_unlearned_where_none_was_found(
+    trojaned_signs: "TrojanedSigns", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    height, width, channels = trojaned_signs.clean.sample_shape
+    mask = np.full((height, width, 1), 0.1, dtype=np.float32)
+    pattern = np.zeros((height, width, channels), dtype=np.float32)
+    none = [Inverted(label, mask, pattern, False) for label in range(len(trojaned_signs.clean.classes))]
+    monkeypatch.setattr(NeuralCleanse, "invert", lambda *_: none)
+    repaired = repair(trojaned_signs.net, method="neural-cleanse", clean=trojaned_signs.clean, seed=0)
+    assert repaired.facts == {"unlearned": []}
+    assert "none was unlearned" in repaired.notes[0]
+    after = repaired.net.state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in trojaned_signs.net.state_dict().items())

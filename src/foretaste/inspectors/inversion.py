@@ -26,6 +26,8 @@ HARD = 0.5
 """A pixel with at least this much opacity belongs to the trigger with hard edges."""
 WORTH_KEEPING = 0.75
 """Share of the clean images that a trigger with hard edges must turn for a registry to hold it, as NEO asks it."""
+REMEMBERED = 0.8
+"""Weight of the steps before in the running share of images that a trigger turns: one batch says little."""
 SHOWN = 6
 """Images before and after that a reconstruction keeps."""
 
@@ -38,7 +40,8 @@ class Inverted:
         target: the label.
         mask: ``float32 (H, W, 1)``, opacity in [0, 1].
         pattern: ``float32 (H, W, C)``, pixel values in [0, 255].
-        succeeded: whether it ever reached the success rate that was asked for; if not, it is the last one.
+        succeeded: whether it ever reached the success rate that was asked for; if not, it is the last one, and no
+            trigger.
     """
 
     target: int
@@ -48,8 +51,8 @@ class Inverted:
 
     @property
     def size(self) -> float:
-        """The sum of the mask, in pixels."""
-        return float(self.mask.sum())
+        """The sum of the mask, in pixels; all pixels if there is no trigger: it would have to be larger than any."""
+        return float(self.mask.sum()) if self.succeeded else float(self.mask.size)
 
     def stamp(self, images: Images) -> Images:
         """Return copies of the images ``uint8 (N, H, W, C)``, each with the trigger."""
@@ -93,7 +96,7 @@ def invert(
         steps: of Adam, ≥ 1.
         images: per target and step, ≥ 1.
         learning_rate: of Adam, > 0.
-        success: share of the images that a trigger must turn, in (0, 1].
+        success: share of the images that a trigger must turn, in (0, 0.999].
         cost: first weight of the mask's size in the loss, per pixel, > 0.
         seed: where all random numbers come from.
         phase: what progress reports call it.
@@ -139,7 +142,7 @@ class _Search:
         self.pattern = torch.randn((n, height, width, channels), generator=generator).requires_grad_()
         self.optimizer = torch.optim.Adam([self.mask, self.pattern], lr=learning_rate, betas=(0.5, 0.9))
         self.cost = torch.full((n,), cost)
-        self.rate = torch.zeros(n)
+        self.rate, self.steps = torch.zeros(n), 0
         self.best = torch.full((n,), math.inf)
         self.kept = [torch.sigmoid(self.mask).detach(), 255 * torch.sigmoid(self.pattern).detach()]
 
@@ -160,8 +163,8 @@ class _Search:
             for gradient, more in zip(gradients, torch.autograd.grad(total, [self.mask, self.pattern]), strict=True):
                 gradient += more
         mask, pattern, sizes = mask.detach(), pattern.detach(), sizes.detach()
-        # One batch says little: a trigger counts that has worked for some steps.
-        self.rate = 0.8 * self.rate + 0.2 * turned
+        self.steps += 1
+        self.rate = REMEMBERED * self.rate + (1 - REMEMBERED) * turned
         works = self.rate >= self.success
         smaller = works & (sizes < self.best)
         self.best = torch.where(smaller, sizes, self.best)
@@ -175,8 +178,11 @@ class _Search:
     def results(self) -> list[Inverted]:
         """Return the smallest triggers that worked."""
         masks, patterns = (tensor.numpy() for tensor in self.kept)
+        # The running share begins at 0, which it has not left behind after a few steps.
+        share = self.rate / (1 - REMEMBERED**self.steps)
+        succeeded = torch.isfinite(self.best) | (share >= self.success)
         return [
-            Inverted(int(target), masks[row], patterns[row], bool(torch.isfinite(self.best[row])))
+            Inverted(int(target), masks[row], patterns[row], bool(succeeded[row]))
             for row, target in enumerate(self.targets)
         ]
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from foretaste.inspectors.diagnosis import Evidence, Finding, Subject
 from foretaste.inspectors.inversion import Inverted, confirm, invert
@@ -24,15 +25,16 @@ class NeuralCleanse:
 
     The statistic is the paper's anomaly index: how many robust standard deviations (median absolute deviation) a
     label's mask is smaller than the labels' median. Sizes are compared on a logarithmic scale, on which those of clean
-    labels are about normal; on the paper's linear scale a mask of size 0 can be no outlier where sizes vary much.
+    labels are about normal; on the paper's linear scale a mask of size 0 can be no outlier where sizes vary much. A
+    label for which no trigger is found counts with the size of the whole image, so that it is no suspect.
 
     Attributes:
         steps: of Adam per label, ≥ 1. The paper takes a thousand at a third of the rate; the order of the masks changes
             little after the first hundred.
         images: clean images per label and step, ≥ 1.
         learning_rate: of Adam, > 0.
-        success: share of the clean images that a trigger must turn, in (0, 1]; the paper's 0.99 asks for more images
-            than a step has.
+        success: share of the clean images that a trigger must turn, in (0, 0.999]; the paper's 0.99 asks for more
+            images than a step has. It is a running mean over the steps, which never quite gets to 1.
         cost: first weight of the mask's size in the loss, per pixel, > 0; it adapts itself.
 
     Raises:
@@ -55,7 +57,7 @@ class NeuralCleanse:
         check(self.steps >= 1, "steps must be 1 or more")
         check(self.images >= 1, "images must be 1 or more")
         check(self.learning_rate > 0, "learning_rate must be above 0")
-        check(0 < self.success <= 1, "success must be in (0, 1]")
+        check(0 < self.success <= 0.999, "success must be in (0, 0.999]")
         check(self.cost > 0, "cost must be above 0")
 
     def look(self, subject: Subject, clean: Samples | None, *, seed: int, on_progress: OnProgress) -> Finding:
@@ -63,7 +65,7 @@ class NeuralCleanse:
         assert clean is not None
         inverted = self.invert(subject, clean, list(range(len(subject.classes))), seed, on_progress)
         sizes = np.array([one.size for one in inverted])
-        indices = anomaly_indices(-np.log(sizes))
+        indices = size_anomalies(inverted)
         p_values = outlier_p_values(indices)
         evidence = tuple(
             Evidence(
@@ -72,14 +74,16 @@ class NeuralCleanse:
                 p_value=float(p),
                 reason=f"a trigger of {one.size:.1f} pixels forces it; the classes' median is {np.median(sizes):.1f}"
                 if one.succeeded
-                else f"no trigger of less than {one.size:.1f} pixels was found to force it",
+                else "no trigger was found that forces it",
             )
             for one, index, p in zip(inverted, indices, p_values, strict=True)
         )
         tried = {int(indices.argmax()), *np.flatnonzero(p_values <= RECONSTRUCTED).tolist()}
         return Finding(
             evidence=evidence,
-            reconstructions=tuple(confirm(inverted[label], subject, clean, seed) for label in sorted(tried)),
+            reconstructions=tuple(
+                confirm(inverted[label], subject, clean, seed) for label in sorted(tried) if inverted[label].succeeded
+            ),
         )
 
     def invert(
@@ -100,3 +104,9 @@ class NeuralCleanse:
             phase=self.name,
             on_progress=on_progress,
         )
+
+
+def size_anomalies(inverted: list[Inverted]) -> NDArray[np.float64]:
+    """Return how much smaller the trigger of each label is than the labels' median, as anomaly indices ``(K,)``."""
+    found = np.array([one.succeeded for one in inverted])
+    return anomaly_indices(-np.log([one.size for one in inverted]), found)

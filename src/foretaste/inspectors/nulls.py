@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from foretaste.samples import Mask
+
 MAD_OF_NORMAL = 1.4826
 """Makes the median absolute deviation of normal values their standard deviation."""
 MAD_EFFICIENCY = 0.37
@@ -21,10 +23,18 @@ LEAST_SPREAD = 1e-3
 """Standard deviation of clean models' scores at least, as a share of their mean: they are not known any better."""
 
 
-def anomaly_indices(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return how far each of the K values lies above their median, in robust standard deviations, ``(K,)``."""
+def anomaly_indices(values: NDArray[np.float64], known: Mask | None = None) -> NDArray[np.float64]:
+    """Return how far each of the K values lies above their median, in robust standard deviations, ``(K,)``.
+
+    Args:
+        values: ``(K,)``.
+        known: ``bool (K,)``, which of them are known; None if all are. The others are lower, and all stand at one
+            bound: that they are equal must not make the spread small.
+    """
     deviations = values - np.median(values)
     spread = MAD_OF_NORMAL * float(np.median(np.abs(deviations)))
+    if known is not None and known.any():
+        spread = max(spread, MAD_OF_NORMAL * float(np.median(np.abs(deviations[known]))))
     # Values of which most are equal have no spread: one that stands out then does so without bound.
     indices: NDArray[np.float64] = deviations / max(spread, 1e-12)
     return indices

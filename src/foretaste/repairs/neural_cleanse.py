@@ -12,8 +12,8 @@ from foretaste.classifiers.torch_module import TorchModule
 from foretaste.errors import UsageError
 from foretaste.inspectors import subject_of
 from foretaste.inspectors.inversion import Inverted
-from foretaste.inspectors.neural_cleanse import NeuralCleanse
-from foretaste.inspectors.nulls import anomaly_indices, outlier_p_values
+from foretaste.inspectors.neural_cleanse import NeuralCleanse, size_anomalies
+from foretaste.inspectors.nulls import outlier_p_values
 from foretaste.progress import OnProgress
 from foretaste.repairs.repaired import Mended
 from foretaste.repairs.tuning import tune
@@ -26,7 +26,7 @@ class UnlearnTrigger:
     """Invert triggers, stamp them on clean images under their true labels, and fine-tune (Wang et al., S&P 2019).
 
     The triggers are those of the labels that stand out; if none does, that of the most suspicious one, and a note says
-    so.
+    so. Where no label has a trigger, the model stays as it is, and a note says that.
 
     Attributes:
         share: of the clean images that carry a trigger while the model is tuned, in (0, 1]; the paper's 0.2.
@@ -67,7 +67,10 @@ class UnlearnTrigger:
         subject = subject_of(TorchModule(net), clean, net)
         labels = list(range(len(subject.classes)))
         inverted = NeuralCleanse().invert(subject, clean, labels, seed, on_progress)
-        indices = anomaly_indices(-np.log([one.size for one in inverted]))
+        if not any(one.succeeded for one in inverted):
+            note = "no trigger was found that forces a label, so none was unlearned: the model is as it was"
+            return Mended(net=net, facts={"unlearned": []}, notes=(note,))
+        indices = size_anomalies(inverted)
         suspects = np.flatnonzero(outlier_p_values(indices) <= self.false_alarm_rate).tolist()
         notes: tuple[str, ...] = ()
         if not suspects:
