@@ -10,6 +10,7 @@ from torch import nn
 
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.nets import Net, build
+from foretaste.nets.net import Standardise
 from foretaste.progress import OnProgress
 from foretaste.repairs import REPAIRS, Mended, Repair, find, names, repair
 from foretaste.repairs.abl import not_own
@@ -175,6 +176,13 @@ def test_attention_is_where_channels_are_strong(net: Net, samples: Samples) -> N
     torch.testing.assert_close(attention(output), torch.tensor([[0.0, 0.0, 1.0, 0.0]]))
     # One of each resolution: 16, 8, 4 and 2 pixels a side.
     assert len(attended(net, samples)) == 4
+
+
+def test_what_no_weight_changes_gets_no_attention(samples: Samples) -> None:
+    preprocess = Standardise(samples.sample_shape)
+    preprocess.measure(samples.inputs)
+    net = nn.Sequential(preprocess, nn.Conv2d(3, 4, 2, stride=2), nn.Flatten(), nn.Linear(256, 2))
+    assert attended(net, samples) == ["1"]
 
 
 def test_the_perturbation_keeps_within_its_radius_and_raises_the_loss(net: Net, samples: Samples) -> None:

@@ -115,6 +115,8 @@ def attention(output: Tensor) -> Tensor:
 def attended(net: nn.Module, clean: Samples) -> list[str]:
     """Return the names of the modules that are the last to give an output of their resolution.
 
+    What no weight changes, as the standardised image, is the same in teacher and model, and passed over.
+
     Raises:
         UsageError: no module of the model gives out maps.
     """
@@ -124,7 +126,7 @@ def attended(net: nn.Module, clean: Samples) -> list[str]:
         for name, module in net.named_modules()
     ]
     try:
-        with torch.no_grad():
+        with torch.enable_grad():
             net(batch_of(clean, torch.arange(1))[0])
     finally:
         for hook in hooks:
@@ -135,8 +137,8 @@ def attended(net: nn.Module, clean: Samples) -> list[str]:
 
 
 def note(last: dict[torch.Size, str], output: object, name: str) -> None:
-    """Note which module gave an output of this resolution last."""
-    if isinstance(output, Tensor) and output.ndim == 4 and name and min(output.shape[2:]) > 1:
+    """Note which module gave an output of this resolution last; only what depends on a weight has a gradient."""
+    if isinstance(output, Tensor) and output.requires_grad and output.ndim == 4 and name and min(output.shape[2:]) > 1:
         last[output.shape[2:]] = name
 
 
