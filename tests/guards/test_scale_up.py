@@ -46,7 +46,7 @@ def test_norms_are_those_of_the_class_and_of_all_where_there_is_little_to_go_by(
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1, 3], [2000, 2000, 1])
     values = np.concatenate([rng.normal(0.2, 0.1, 2000), rng.normal(0.8, 0.2, 2000), [0.5]])
-    norms = ClassNorms.of(labels, values)
+    norms = ClassNorms.of(labels, values, ScaleUp().prior)
     assert norms.mean[:2] == pytest.approx([0.2, 0.8], abs=0.02)
     assert norms.std[:2] == pytest.approx([0.1, 0.2], abs=0.01)
     assert norms.mean[[2, 4]] == pytest.approx(values.mean())
@@ -56,7 +56,7 @@ def test_norms_are_those_of_the_class_and_of_all_where_there_is_little_to_go_by(
 
 
 def test_values_that_are_all_the_same_can_be_standardised() -> None:
-    norms = ClassNorms.of(np.zeros(5, np.int64), np.ones(5))
+    norms = ClassNorms.of(np.zeros(5, np.int64), np.ones(5), 5)
     assert norms.standardise(np.array([0]), np.ones(1)) == 0
 
 
@@ -64,3 +64,21 @@ def test_values_that_are_all_the_same_can_be_standardised() -> None:
 def test_a_field_out_of_range_is_bad_usage(factors: tuple[int, ...]) -> None:
     with pytest.raises(UsageError, match="one or more numbers above 1"):
         ScaleUp(factors=factors)
+
+
+@pytest.mark.parametrize("prior", [0, -1, float("inf"), float("nan")])
+def test_a_prior_is_a_number_above_0(prior: float) -> None:
+    with pytest.raises(UsageError, match="prior must be a number above 0"):
+        ScaleUp(prior=prior)
+
+
+def test_the_larger_the_prior_the_nearer_the_classes_are_to_all(
+    silent_corners: Classifier, clean: Samples, fresh: Images
+) -> None:
+    own, whole, plain = (
+        method.calibrate(silent_corners, clean, false_alarm_rate=0.05, seed=0).screen(fresh)
+        for method in (ScaleUp(), ScaleUp(prior=1e6), ScaleUp(standardise=False))
+    )
+    # The norms of all change every score alike.
+    assert np.corrcoef(whole.scores, plain.scores)[0, 1] == pytest.approx(1)
+    assert np.corrcoef(own.scores, plain.scores)[0, 1] < 0.999

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,9 +15,6 @@ from foretaste.guards import check_clean
 from foretaste.guards.threshold_screener import Scored, ThresholdScreener, chunk_size, split
 from foretaste.progress import OnProgress, silent
 from foretaste.samples import Images, Labels, Samples
-
-PRIOR = 5.0
-"""Images that the clean set as a whole counts for in each class's mean and spread, so that small classes have one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +29,8 @@ class ScaleUp:
         factors: what the pixel values are multiplied by, each > 1; one question per input for each, and one more.
         standardise: whether the consistency is compared with that of clean images of the same predicted class (the
             paper's data-limited variant) or taken as it is (its data-free one).
+        prior: images that the clean set as a whole counts for in each class's mean and spread, > 0, so that small
+            classes have one.
 
     Raises:
         UsageError: a field is out of range.
@@ -42,10 +42,13 @@ class ScaleUp:
 
     factors: tuple[int, ...] = (3, 5, 7, 9, 11)
     standardise: bool = True
+    prior: float = 5.0
 
     def __post_init__(self) -> None:
         if not self.factors or min(self.factors) <= 1:
             raise UsageError("factors must be one or more numbers above 1")
+        if not 0 < self.prior < math.inf:
+            raise UsageError(f"prior must be a number above 0, not {self.prior:g}")
 
     def calibrate(
         self,
@@ -70,7 +73,7 @@ class ScaleUp:
         chunk = chunk_size(clean.sample_shape, len(self.factors) + 1)
         starts = range(0, len(reference), chunk)
         told, kept = zip(*(consistency(np.asarray(reference.images[at : at + chunk])) for at in starts), strict=True)
-        normal = ClassNorms.of(np.concatenate(told), np.concatenate(kept))
+        normal = ClassNorms.of(np.concatenate(told), np.concatenate(kept), self.prior)
 
         def score(images: Images) -> Scored:
             labels, kept = consistency(images)
@@ -98,14 +101,14 @@ class ClassNorms:
     std: NDArray[np.float64]
 
     @classmethod
-    def of(cls, labels: Labels, values: NDArray[np.float64]) -> ClassNorms:
-        """Measure them; the fewer images a class has, the nearer its norms are to those of all."""
+    def of(cls, labels: Labels, values: NDArray[np.float64], prior: float) -> ClassNorms:
+        """Measure them; all images together count for ``prior`` more in each class, > 0."""
         places = int(labels.max()) + 2
-        weight = np.bincount(labels, minlength=places) + PRIOR
-        mean = (np.bincount(labels, values, places) + PRIOR * values.mean()) / weight
+        weight = np.bincount(labels, minlength=places) + prior
+        mean = (np.bincount(labels, values, places) + prior * values.mean()) / weight
         squares = np.bincount(labels, (values - mean[labels]) ** 2, places)
         # The small number stands in for the spread of a quantity that is the same for all clean images.
-        return cls(mean, np.sqrt((squares + PRIOR * values.var()) / weight + 1e-6))
+        return cls(mean, np.sqrt((squares + prior * values.var()) / weight + 1e-6))
 
     def standardise(self, labels: Labels, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return by how many standard deviations each value is above its class's mean: ``(N,)``."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from foretaste.calibration import Threshold, conformal_threshold
 from foretaste.classifiers.classifier import Answers
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.guards.neo import NEO, NEOScreener, Registry, learn, load, save
@@ -238,6 +239,21 @@ def test_twenty_clean_images_do(world: Any, clean: Samples, inputs: Samples) -> 
     np.testing.assert_array_equal(screening.corrected, inputs.labels)
 
 
+@pytest.mark.parametrize(("fields", "expected"), [({}, 0.8), ({"confidence": 0.5}, 0.5)])
+def test_the_threshold_keeps_the_rate_on_so_many_clean_sets(
+    world: Any, clean: Samples, fields: dict[str, float], expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    def threshold(scores: Any, rate: float, confidence: float) -> Threshold:
+        asked.append(confidence)
+        return conformal_threshold(scores, rate, confidence)
+
+    monkeypatch.setattr("foretaste.guards.neo.neo.conformal_threshold", threshold)
+    NEO(calibration=20, **fields).calibrate(world.Backdoored(), clean, false_alarm_rate=0.2, seed=3)  # type: ignore[arg-type]
+    assert asked == [expected]
+
+
 def test_a_classifier_of_other_classes_is_refused(world: Any, clean: Samples) -> None:
     shifted = clean.with_labels((clean.labels + 1) % 6)
     with pytest.raises(ForetasteError, match="are its classes"):
@@ -245,7 +261,17 @@ def test_a_classifier_of_other_classes_is_refused(world: Any, clean: Samples) ->
 
 
 @pytest.mark.parametrize(
-    "fields", [{"largest": 0}, {"trigger_rate": 0.5}, {"alpha": 0}, {"beta": 1}, {"queries": 3}, {"search_budget": -1}]
+    "fields",
+    [
+        {"largest": 0},
+        {"trigger_rate": 0.5},
+        {"alpha": 0},
+        {"beta": 1},
+        {"queries": 3},
+        {"search_budget": -1},
+        {"confidence": -0.1},
+        {"confidence": 1},
+    ],
 )
 def test_fields_out_of_range_are_refused(fields: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=next(iter(fields))):

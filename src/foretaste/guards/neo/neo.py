@@ -28,10 +28,6 @@ from foretaste.samples import Labels, Samples
 OBJECT_RATES = {Effect.FORCES: 0.2, Effect.MOVES: 0.3}
 """Share of clean references that an object is taken to turn until the clean set says better."""
 
-CONFIDENCE = 0.8
-"""Share of the clean sets of which each by itself keeps the false-alarm rate. A trigger's score grows with every
-question, so that a higher threshold costs questions and hardly any detection."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class NEO:
@@ -47,6 +43,9 @@ class NEO:
         search_budget: questions per image that searching may cost on average, ≥ 0; None searches every image. At 0 only
             known triggers are looked for.
         calibration: clean images that are searched in order to calibrate, at most, ≥ 20.
+        confidence: share of the clean sets, in [0, 1), of which each by itself is to keep the false-alarm rate; 0 keeps
+            it on average over clean sets. A trigger's score grows with every question, so that the higher threshold
+            costs questions and hardly any detection.
 
     Raises:
         UsageError: a field is out of range.
@@ -63,6 +62,7 @@ class NEO:
     queries: int = 64
     search_budget: float | None = None
     calibration: int = 300
+    confidence: float = 0.8
 
     def __post_init__(self) -> None:
         for holds, complaint in (
@@ -76,6 +76,7 @@ class NEO:
                 "search_budget must be a number of 0 or more",
             ),
             (self.calibration >= 20, f"calibration must be 20 or more, not {self.calibration}"),
+            (0 <= self.confidence < 1, f"confidence must be in [0, 1), not {self.confidence:g}"),
         ):
             if not holds:
                 raise UsageError(complaint)
@@ -139,7 +140,7 @@ class NEO:
         rates = {effect: object_rate(searched, effect) for effect in Effect}
         tests = self.tests(rates, -math.inf)
         scores = np.array([suspicion(asked.result, tests) for asked in searched])
-        threshold = conformal_threshold(scores, false_alarm_rate, CONFIDENCE)
+        threshold = conformal_threshold(scores, false_alarm_rate, self.confidence)
         return NEOScreener(
             classifier,
             State(

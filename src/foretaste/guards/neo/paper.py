@@ -105,7 +105,7 @@ class NEOPaperScreener:
         """Screen inputs ``uint8 (N, H, W, C)``, any N ≥ 0, of the clean set's shape, in their order.
 
         Until a trigger is found, each image is searched. From then on each is covered where triggers were found, and
-        is trojaned if that changes its label. The score is the share of clean images that the patch turned, or 1.
+        is trojaned if that changes its label. The score is the share of clean images that the patch turned.
 
         Raises:
             UsageError: the images are of another shape.
