@@ -43,10 +43,13 @@ class Neurons:
 class ANP:
     """Adversarial Neuron Pruning (Wu and Wang 2021, arXiv:2110.14430).
 
-    An adversary changes each neuron's weight and bias by a share of up to ``strength`` so that clean samples get wrong
+    An adversary changes each neuron's weight and bias by a share of ``strength`` so that clean samples get wrong
     labels; a mask per neuron is trained to withstand it. Neurons are pruned in the order of their masks, as many as the
     accuracy on the clean samples allows; which threshold of the mask parts them depends on network and data. The
     neurons are the channels of batch normalisation, or of the convolutions where a model has none.
+
+    The changes are ± ``strength``, with the signs of the gradient at a random start within ± ``strength`` / 10. In each
+    step a start is drawn, the same for all layers of one width; once the signs are known it is dropped.
 
     Attributes:
         steps: of the mask, ≥ 1; the paper takes 2,000.
