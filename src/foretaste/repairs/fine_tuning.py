@@ -16,7 +16,7 @@ from foretaste.training import check
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuning:
-    """Train all weights further on the clean set, as the first half of Fine-Pruning's pair (arXiv:1805.12185).
+    """Train all weights further on the clean set, as Fine-Pruning does it after the pruning (arXiv:1805.12185).
 
     Attributes:
         epochs: passes over the clean set, ≥ 1.

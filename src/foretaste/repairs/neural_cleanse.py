@@ -29,7 +29,8 @@ class UnlearnTrigger:
     so. Where no label has a trigger, the model stays as it is, and a note says that.
 
     Attributes:
-        share: of the clean images that carry a trigger while the model is tuned, in (0, 1]; the paper's 0.2.
+        share: of the clean images that carry one trigger while the model is tuned, in (0, 1]; the paper's 0.2. Each
+            trigger has images of its own draw, of other labels than its target.
         epochs: passes over the clean set, ≥ 1.
         learning_rate: the highest, > 0.
         batch_size: samples per step, ≥ 2.
@@ -91,7 +92,10 @@ class UnlearnTrigger:
         return Mended(net=net, facts=facts, notes=notes)
 
     def stamped(self, clean: Samples, triggers: list[Inverted], seed: int) -> Samples:
-        """Return the clean images, a share of which carries each of the triggers, under their true labels."""
+        """Return the clean images, a share of which carries each of the triggers, under their true labels.
+
+        The images are drawn for each trigger by itself, so some may carry several.
+        """
         images = np.array(clean.inputs)
         rng = np.random.default_rng([seed, 71])
         for trigger in triggers:
