@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from foretaste.classifiers.python_callable import PythonCallable
 from foretaste.errors import ForetasteError, UsageError
 from foretaste.inspectors import INSPECTORS, Inspector, find, inspect, names, subject_of
+from foretaste.inspectors.final_layer import last_linear
 from foretaste.nets import Net, build
 from foretaste.samples import Images, Labels, Samples
 
@@ -102,3 +104,9 @@ def test_the_module_given_stays_on_its_device_and_in_training_mode(net: Net, dev
     inspect(net, method="final-layer")
     assert all(module.training for module in net.modules())
     assert net.head.weight.device.type == device
+
+
+@pytest.mark.parametrize("model", [nn.Flatten(), nn.Sequential(nn.Flatten(), nn.Linear(768, 5))])
+def test_a_model_without_a_last_layer_of_the_classes_is_refused_in_the_name_of_the_method(model: nn.Module) -> None:
+    with pytest.raises(UsageError, match="fine-pruning needs a model that ends in a linear layer"):
+        last_linear(model, 4, "fine-pruning")

@@ -34,7 +34,9 @@ class FinalLayer:
 
     def look(self, subject: Subject, clean: Samples | None, *, seed: int, on_progress: OnProgress) -> Finding:
         """Compare the labels' mean weights; see ``Inspector``."""
-        weights = head_of(subject).weight.detach().double().numpy()
+        assert subject.weights is not None
+        head = last_linear(subject.weights, len(subject.classes), self.name)
+        weights = head.weight.detach().double().numpy()
         means = weights.mean(axis=1)
         indices = anomaly_indices(means)
         p_values = outlier_p_values(indices)
@@ -51,14 +53,18 @@ class FinalLayer:
         )
 
 
-def head_of(subject: Subject) -> nn.Linear:
+def last_linear(model: nn.Module, n_classes: int, method: str) -> nn.Linear:
     """Return the last linear layer, whose outputs are the logits.
+
+    Args:
+        model: the model.
+        n_classes: how many classes it has.
+        method: what asks for it, for messages.
 
     Raises:
         UsageError: the model ends in something else.
     """
-    assert subject.weights is not None
-    linear = [module for module in subject.weights.modules() if isinstance(module, nn.Linear)]
-    if not linear or linear[-1].out_features != len(subject.classes):
-        raise UsageError("final-layer needs a model that ends in a linear layer with one output per class")
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    if not linear or linear[-1].out_features != n_classes:
+        raise UsageError(f"{method} needs a model that ends in a linear layer with one output per class")
     return linear[-1]

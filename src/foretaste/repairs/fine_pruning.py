@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from foretaste.errors import UsageError
+from foretaste.inspectors.final_layer import last_linear
 from foretaste.progress import OnProgress
 from foretaste.repairs.repaired import Mended
 from foretaste.repairs.tuning import batch_of, prune_most, tune
@@ -56,7 +56,7 @@ class FinePruning:
     ) -> Mended:
         """Prune, then train on; see ``Repair``."""
         assert clean is not None
-        head = last_linear(net, len(clean.classes))
+        head = last_linear(net, len(clean.classes), self.name)
         order = np.argsort(activity(net, head, clean), kind="stable")
         whole = head.weight.detach().clone()
 
@@ -84,18 +84,6 @@ class FinePruning:
             before_step=stay_cut,
         )
         return Mended(net=net, facts={"features": len(order), "pruned": count})
-
-
-def last_linear(net: nn.Module, n_classes: int) -> nn.Linear:
-    """Return the linear layer whose outputs are the logits.
-
-    Raises:
-        UsageError: the model ends in something else.
-    """
-    linear = [module for module in net.modules() if isinstance(module, nn.Linear)]
-    if not linear or linear[-1].out_features != n_classes:
-        raise UsageError("fine-pruning needs a model that ends in a linear layer with one output per class")
-    return linear[-1]
 
 
 def activity(net: nn.Module, head: nn.Linear, clean: Samples) -> NDArray[np.float64]:
