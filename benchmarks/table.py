@@ -94,9 +94,9 @@ def share(value: float | None) -> str:
     return "–" if value is None else f"{value:.2%}".replace("%", " %")
 
 
-def measured(file: str = "ablate.json") -> list[dict[str, Any]]:
+def measured() -> list[dict[str, Any]]:
     """Return what ``ablate.py`` measured."""
-    return list(json.loads((HERE / "results" / file).read_text())["cases"].values())
+    return list(json.loads((HERE / "results" / "ablate.json").read_text())["cases"].values())
 
 
 def grouped(cases: Iterable[dict[str, Any]], *by: str) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
@@ -107,14 +107,14 @@ def grouped(cases: Iterable[dict[str, Any]], *by: str) -> dict[tuple[Any, ...], 
     return groups
 
 
-def found(file: str) -> Iterator[str]:
+def found() -> Iterator[str]:
     """Yield the table of what Confusion Training finds: one line per data set, attack and clean set, over seeds."""
     yield (
         "| data | attack | images, poison | clean set | seeds | TPR (worst) | AUROC | clean flagged | cover flagged "
         "| processor time |"
     )
     yield "|---|---|---|---|---|---|---|---|---|---|"
-    cases = [case for case in measured(file) if case["variant"] == "default" and case["poison"]]
+    cases = [case for case in measured() if case["variant"] == "default" and case["poison"]]
     for (cell, one_in, clean), rows in sorted(grouped(cases, "cell", "one_in", "clean").items(), key=found_order):
         data, attack = cell.split("-", 1)
         rates = [row["tpr"] for row in rows]
@@ -167,9 +167,9 @@ def quiet() -> Iterator[str]:
         )
 
 
-def ablation(file: str) -> Iterator[str]:
+def ablation() -> Iterator[str]:
     """Yield the table of what each step buys: TPR and clean images flagged with it turned off, and processor time."""
-    cases = measured(file)
+    cases = measured()
     if all(case["variant"] == "default" for case in cases):
         yield "Not measured with this version."
         return
@@ -208,33 +208,38 @@ def grown() -> Iterator[str]:
         )
 
 
-def compared() -> Iterator[str]:
-    """Yield the matrix of the cleansers: TPR and, in brackets, FPR, one line per method, one column per attack.
+def compared(file: str) -> Iterator[str]:
+    """Yield the matrix of the cleansers: TPR and, in brackets, FPR, one line per method, one column per set.
 
     The mean AUROC, over the attacks, is of the ranking, which a threshold may not do justice to.
     """
-    with (HERE / "results" / "comparison.csv").open(newline="") as file:
-        cases = [case for case in csv.DictReader(file) if not case["failed"]]
-    attacks = list(dict.fromkeys(attack_of(case) for case in cases))
-    yield f"| method | {' | '.join(attacks)} | mean AUROC | mean time |"
-    yield "|---" * (len(attacks) + 3) + "|"
+    if not (HERE / "results" / file).exists():
+        yield "Not measured."
+        return
+    with (HERE / "results" / file).open(newline="") as lines:
+        cases = [case for case in csv.DictReader(lines) if not case["failed"]]
+    sets = list(dict.fromkeys(set_of(case) for case in cases))
+    ranked = any(case["auroc"] for case in cases)
+    yield f"| method | {' | '.join(sets)} |{' mean AUROC |' if ranked else ''} mean time |"
+    yield "|---" * (len(sets) + 2 + ranked) + "|"
     for (method, oracle), rows in grouped(cases, "method", "oracle").items():
-        by_attack = {attack_of(row): row for row in rows}
+        by_set = {set_of(row): row for row in rows}
         entries = []
-        for attack in attacks:
-            row = by_attack.get(attack)
+        for name in sets:
+            row = by_set.get(name)
             false = "" if row is None else f"({share(float(row['fpr']))})"
             entries.append("–" if row is None else f"{share(float(row['tpr']))} {false}" if row["tpr"] else false)
-        auroc, seconds = (mean(float(row[key]) for row in rows if row[key]) for key in ("auroc", "seconds"))
-        name = f"{method}{' (oracle)' if oracle == 'yes' else ''}"
-        yield f"| {name} | {' | '.join(entries)} | {number(auroc, 3)} | {seconds:.0f} s |"
+        if ranked:
+            entries.append(number(mean(float(row["auroc"]) for row in rows if row["auroc"]), 3))
+        seconds = mean(float(row["seconds"]) for row in rows)
+        yield f"| {method}{' (oracle)' if oracle == 'yes' else ''} | {' | '.join(entries)} | {seconds:.0f} s |"
 
 
-def attack_of(case: dict[str, Any]) -> str:
+def set_of(case: dict[str, Any]) -> str:
     """Name what was done to a set of the matrix."""
-    return (
-        f"{case['attack']} {float(case['rate']):.0%}".replace("%", " %") if case["rate"] else case["attack"] or "none"
-    )
+    if not case["attack"]:
+        return case["imperfections"] or "none"
+    return f"{case['attack']} {float(case['rate']):.0%}".replace("%", " %")
 
 
 def inspected() -> Iterator[str]:
@@ -297,12 +302,12 @@ def attacks() -> Iterator[str]:
 
 
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
-    "found": partial(found, "ablate.json"),
+    "found": found,
     "quiet": quiet,
-    "ablation": partial(ablation, "ablate.json"),
-    "ablation before": partial(ablation, "ablate-before.json"),
+    "ablation": ablation,
     "growth": grown,
-    "compared": compared,
+    "compared": partial(compared, "comparison.csv"),
+    "compared quiet": partial(compared, "comparison-quiet.csv"),
     "attacks": attacks,
     "inspectors": inspected,
     "repairs": repaired,
