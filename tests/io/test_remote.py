@@ -197,7 +197,7 @@ def test_progress_is_told(memory: Any) -> None:
 
 def test_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fsspec", None)
-    with pytest.raises(UsageError, match=r"cannot be opened here: pip install foretaste\[remote\]"):
+    with pytest.raises(UsageError, match=r"cannot be opened here: it needs the extra foretaste\[remote\]"):
         io.load("memory://bucket/train.parquet")
 
 

@@ -91,7 +91,7 @@ def open_weights(model: str | Path) -> nn.Module | None:
         model: what a user names as a model, as for ``open_classifier``.
 
     Returns:
-        The module: a ``Net`` or an ``OnnxModule``; None for a model that can only be asked.
+        The module: a ``Net`` or an ``OnnxModule``; None for a black-box model.
 
     Raises:
         UsageError: there is no such file, or an ONNX file uses what cannot be read into torch.

@@ -30,7 +30,7 @@ class Answers:
 
 @runtime_checkable
 class Classifier(Protocol):
-    """A model that can only be asked."""
+    """A black-box model: one that answers queries, and no more."""
 
     @property
     def classes(self) -> tuple[str, ...] | None:

@@ -146,7 +146,7 @@ def open_model(model: str) -> Net | OnnxModule:
     """Return a model with its weights.
 
     Raises:
-        UsageError: it can only be asked, or is an ONNX file that cannot be read into torch.
+        UsageError: it is a black box, or an ONNX file that cannot be read into torch.
         ForetasteError: it cannot be read.
     """
     from foretaste.classifiers import open_weights

@@ -1,4 +1,4 @@
-"""Guards screen the inputs of a classifier that can only be asked."""
+"""Guards screen the inputs of a black-box classifier."""
 
 from __future__ import annotations
 

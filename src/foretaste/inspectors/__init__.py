@@ -109,7 +109,7 @@ def inspect(
 
     Args:
         model: a module that takes raw images ``(N, H, W, C)`` and returns logits, which is left as it is, or a
-            classifier that can only be asked.
+            black-box classifier.
         clean: images that you trust, under the model's classes, or None for a method that needs none.
         method: the name of an inspector.
         weights: the model as a module, where ``model`` is a quicker way to ask it.
@@ -244,7 +244,7 @@ def check(inspector: Inspector, subject: Subject, clean: Samples | None) -> None
     """
     name = inspector.name
     if inspector.needs_weights and subject.weights is None:
-        raise UsageError(f"{name} needs the model's weights, and this model can only be asked; take debackdoor")
+        raise UsageError(f"{name} needs the model's weights, and this model is a black box; take debackdoor")
     n_classes, fewest = len(subject.classes), inspector.fewest_classes
     if n_classes < fewest:
         raise UsageError(f"{name} compares classes and needs {fewest} or more; the model has {n_classes}")

@@ -64,7 +64,7 @@ class Combined:
 def lack(part: Inspector, subject: Subject, clean: Samples | None) -> str:
     """Return what an inspector would need and has not, or an empty text."""
     if part.needs_weights and subject.weights is None:
-        return "the model can only be asked"
+        return "the model is a black box"
     if len(subject.classes) < part.fewest_classes:
         return f"it compares {part.fewest_classes} classes or more, and the model has {len(subject.classes)}"
     n_clean = 0 if clean is None else len(clean)

@@ -106,7 +106,7 @@ def _understandable(address: str) -> Iterator[None]:
             raise ForetasteError(f"cannot read {name}: {public_address(described(reason))}") from error
         raise UsageError(f"{name} does not exist") from None
     except ImportError as error:
-        needed = "pip install foretaste[remote]" if error.name in ("fsspec", "huggingface_hub") else str(error)
+        needed = "it needs the extra foretaste[remote]" if error.name in ("fsspec", "huggingface_hub") else str(error)
         raise UsageError(f"{name} cannot be opened here: {needed}") from None
     except Exception as error:  # each file system has errors of its own
         raise ForetasteError(f"cannot read {name}: {public_address(described(error))}") from error
