@@ -7,7 +7,9 @@ that fsspec can write to, so that the machines of a cluster need no common disk.
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ from safetensors.numpy import load, save
 
 from foretaste.errors import ForetasteError
 from foretaste.io.atomic import atomic_path, remove_unfinished, writing
+from foretaste.io.cache import ABANDONED_AFTER
 
 FACTS = "facts"
 """The array of an artefact's file that is the facts, as the bytes of their JSON."""
@@ -150,18 +153,33 @@ class Store:
         Raises:
             ForetasteError: it cannot be made.
         """
-        kept = self._work(key)
+        kept = self._workplace / key
         with writing(kept):
             kept.mkdir(parents=True, exist_ok=True)
+            os.utime(kept)  # what a killed run left long ago is gone on with, not swept away
         return kept
 
     def forget(self, key: str) -> None:
         """Remove such a folder, when nobody needs it any more."""
-        shutil.rmtree(self._work(key), ignore_errors=True)
+        shutil.rmtree(self._workplace / key, ignore_errors=True)
 
-    def _work(self, key: str) -> Path:
-        root = Path(gettempdir()) / "foretaste-bench" if self.remote else Path(self.root) / "work"
-        return root / key
+    def sweep(self) -> None:
+        """Remove such folders of a remote place in which nothing has changed for a day.
+
+        A run on a cluster leaves them on machines that whoever started it cannot reach; other workers on this machine,
+        of that run or another, are at work in theirs.
+        """
+        for folder in self._workplace.glob("*") if self.remote else ():
+            try:
+                changed = max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+            except OSError:  # another worker was quicker, or is at work there
+                continue
+            if time.time() - changed > ABANDONED_AFTER:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    @property
+    def _workplace(self) -> Path:
+        return Path(gettempdir()) / "foretaste-bench" if self.remote else Path(self.root) / "work"
 
     def tidy(self) -> None:
         """Remove the half-written files that killed runs left; nobody else may be writing."""

@@ -105,11 +105,15 @@ def collected(ray: Any, specification: Specification, store: Store, on_record: O
 def case_of(cell: str, root: str, here: str) -> Case:
     """Return the case of a cell that came as JSON, with the data sets that this worker has read already.
 
+    What earlier runs left on this machine is removed.
+
     Paths of data and modules of methods are relative to the folder in which the run was started.
     """
     if Path(here).is_dir():
         os.chdir(here)
-    return Case(Cell.model_validate_json(cell), Store(root), WORKERS_DATA)
+    store = Store(root)
+    store.sweep()
+    return Case(Cell.model_validate_json(cell), store, WORKERS_DATA)
 
 
 WORKERS_DATA = DataSets()
