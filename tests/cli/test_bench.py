@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from foretaste import cli
-from foretaste.bench import on_ray, runner
+from foretaste.bench import on_ray, runner, specification
 from foretaste.bench.records import Record
 from foretaste.errors import ForetasteError
 from foretaste.guards.strip import STRIP
@@ -128,3 +128,12 @@ def test_the_address_of_a_cluster_may_be_left_out(
     monkeypatch.setattr(runner, "run", here)
     assert cli.main(["bench", "run", *arguments.split()]) == 0
     assert ran == [address]
+
+
+def test_help_and_guide_name_every_shipped_specification(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", "run", "--help"]) == 0
+    told = capsys.readouterr().out
+    guide = (Path(__file__).parents[2] / "docs" / "bench.md").read_text(encoding="utf-8")
+    for name in specification.shipped():
+        assert name in told
+        assert f"| `{name}` |" in guide

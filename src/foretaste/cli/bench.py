@@ -57,7 +57,7 @@ def run(
             metavar="SPEC",
             show_default=False,
             help="The specification, a TOML file, or one that is shipped: quick.toml, cleansers.toml, quiet.toml, "
-            "attacks.toml, malware.toml, models.toml, guards.toml, published.toml.",
+            "rates.toml, attacks.toml, malware.toml, models.toml, guards.toml, published.toml.",
         ),
     ],
     out: Folder,
