@@ -89,6 +89,7 @@ ATTACKS: dict[str, Callable[[int], Attack]] = {
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "one round": {"rounds": 1},
+    "two rounds": {"rounds": 2},
     "no tolerance": {"tolerance": 1.0},
     "no noise in the base model": {"base_noise": 0.0},
     "long base model": {"base_steps": 840},

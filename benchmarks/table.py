@@ -94,9 +94,9 @@ def share(value: float | None) -> str:
     return "–" if value is None else f"{value:.2%}".replace("%", " %")
 
 
-def measured() -> list[dict[str, Any]]:
+def measured(file: str = "ablate.json") -> list[dict[str, Any]]:
     """Return what ``ablate.py`` measured."""
-    return list(json.loads((HERE / "results" / "ablate.json").read_text())["cases"].values())
+    return list(json.loads((HERE / "results" / file).read_text())["cases"].values())
 
 
 def grouped(cases: Iterable[dict[str, Any]], *by: str) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
@@ -167,9 +167,9 @@ def quiet() -> Iterator[str]:
         )
 
 
-def ablation() -> Iterator[str]:
+def ablation(file: str) -> Iterator[str]:
     """Yield the table of what each step buys: TPR and clean images flagged with it turned off, and processor time."""
-    cases = measured()
+    cases = measured(file) if (HERE / "results" / file).exists() else []
     if all(case["variant"] == "default" for case in cases):
         yield "Not measured with this version."
         return
@@ -304,7 +304,8 @@ def attacks() -> Iterator[str]:
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
     "found": found,
     "quiet": quiet,
-    "ablation": ablation,
+    "ablation": partial(ablation, "ablate.json"),
+    "rounds": partial(ablation, "ablate-rounds.json"),
     "growth": grown,
     "compared": partial(compared, "comparison.csv"),
     "compared quiet": partial(compared, "comparison-quiet.csv"),

@@ -31,6 +31,7 @@ TARGET = 3
 SMALL = ConfusionTraining(folds=2, network_steps=40, batch_size=128)
 """Seconds on a thousand images of 16 pixels."""
 TINY = ConfusionTraining(
+    rounds=2,
     folds=2,
     base_steps=4,
     view_steps=4,
@@ -331,6 +332,7 @@ def test_any_size_and_colour_will_do(hills: Hills, side: int, channels: int) -> 
         {"smallest_distilled": 0},
         {"turns": -1},
         {"base_noise": -1.0},
+        {"missed": -0.1},
         {"view_steps": 0},
         {"network_steps": 0},
         {"batch_size": 3},
@@ -490,3 +492,35 @@ def test_a_round_goes_on_from_the_suspects_of_the_one_before() -> None:
     samples = Samples.from_arrays(images, scored.labels, ["one"])
     assert np.array_equal(SMALL.suspects(scored, samples, np.zeros(1000, dtype=np.bool_)), learnt)
     assert np.array_equal(SMALL.suspects(scored, samples, poison), poison)
+
+
+def test_another_round_follows_where_poison_was_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    poison = np.arange(400) < 150
+    mark = Mark(label=0, view=0, seeds=np.arange(400) < 50, n_samples=60, expected=1.0, p_value=1e-9, threshold=1e-3)
+    excluded: list[Any] = []
+
+    def score(method: ConfusionTraining, run: Run, number: int, before: Any) -> Scored:
+        # The second base model learnt 90 of the 150 that the first one doubted, and the views show them faintly.
+        excluded.append(before)
+        shown = poison & (np.arange(400) < (60 if number < 2 else 150))
+        named = rng.normal(np.where(shown, 8.0, np.where(poison, 1.5, 0.0))[:, None], 0.2, (400, 3)).astype(np.float32)
+        return Scored(
+            labels=np.zeros(400, dtype=np.int64),
+            outputs=[rng.normal(size=(400, 2)).astype(np.float32)],
+            marks=[mark, replace(mark, label=1, p_value=1.0)],
+            named=named,
+            denied=np.zeros_like(named),
+            disagree=poison if number == 0 else shown,
+        )
+
+    monkeypatch.setattr(ConfusionTraining, "score", score)
+    images = rng.integers(0, 256, (400, 8, 8, 3), dtype=np.uint8)
+    samples = Samples.from_arrays(images, np.zeros(400, dtype=np.int64), ["one"])
+    verdict = ConfusionTraining(turns=0).inspect(samples, None)
+    assert [int(one.sum()) for one in excluded] == [0, 60, 150]
+    assert np.array_equal(verdict.flagged, poison)
+    for stopped in ({"missed": 2.0}, {"rounds": 2}):
+        excluded.clear()
+        assert replace(ConfusionTraining(turns=0), **stopped).inspect(samples, None).flagged.sum() == 60
+        assert [int(one.sum()) for one in excluded] == [0, 60]

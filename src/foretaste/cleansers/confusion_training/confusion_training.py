@@ -48,7 +48,9 @@ class ConfusionTraining:
     Attributes:
         net: architecture of the base model's networks, a key of ``foretaste.nets.NETS``; None is ``compact-resnet``,
             with which all of the project's figures were measured.
-        rounds: rounds at most, ≥ 1; the last decides.
+        rounds: rounds at most, ≥ 1; the last decides. After the second, one follows only where poison was missed.
+        missed: that is so if, for each suspect in the condemned classes, more samples than this, ≥ 0, score high there,
+            were doubted by the first base model, and are no suspects. The next base model is trained without them, too.
         folds: parts of the set that are judged by models that never saw them, ≥ 2.
         base_steps: steps of each network of the base model on 10,000 samples, ≥ 1. They grow with the cube root of the
             set: in many passes over a small set the networks would learn rare marks, and a large one takes fewer.
@@ -80,7 +82,8 @@ class ConfusionTraining:
     summary: ClassVar[str] = "trains models that can learn nothing but the backdoor (arXiv:2205.13616)"
 
     net: str | None = None
-    rounds: int = 2
+    rounds: int = 4
+    missed: float = 0.25
     folds: int = 3
     base_steps: int = 420
     shift: int = 3
@@ -114,6 +117,7 @@ class ConfusionTraining:
         check(self.folds >= 2, "folds must be 2 or more")
         check(self.batch_size >= 4, "batch_size must be 4 or more")
         check(self.base_noise >= 0, "base_noise must be 0 or more")
+        check(self.missed >= 0, "missed must be 0 or more")
         check(self.lambda_ > 1, "lambda_ must be above 1")
         check(self.spread > 0, "spread must be above 0")
         check(self.tolerance >= 1, "tolerance must be 1 or more")
@@ -144,11 +148,19 @@ class ConfusionTraining:
         for number in range(self.rounds):
             began, before = time.perf_counter(), excluded
             scored = self.score(run, number, before)
-            excluded = self.suspects(scored, samples, before)
-            rounds.append(scored.as_round(f"round {number + 1}", excluded, time.perf_counter() - began))
+            suspects = excluded = self.suspects(scored, samples, before)
+            rounds.append(scored.as_round(f"round {number + 1}", suspects, time.perf_counter() - began))
+            if number == 0:
+                doubted = scored.disagree
+            else:
+                # Later base models are better, but what was not excluded from them they may have learnt as natural.
+                missed = scored.accused & scored.suspicious & doubted & ~suspects
+                if np.count_nonzero(missed & ~before) <= self.missed * np.count_nonzero(suspects & scored.accused):
+                    break
+                excluded = suspects | missed
             if np.array_equal(excluded, before):
                 break
-        odds = self.poison_log_odds(run, scored, excluded)
+        odds = self.poison_log_odds(run, scored, suspects)
         # Poison with right labels is what the base model expects, so only its pattern can condemn a class.
         alone = carriers & ~np.isin(samples.labels, samples.labels[odds > 0])
         odds[alone] = CERTAIN

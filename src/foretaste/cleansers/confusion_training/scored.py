@@ -84,6 +84,11 @@ class Scored:
         """The marks that were found."""
         return [mark for mark in self.marks if mark.condemned]
 
+    @property
+    def accused(self) -> Mask:
+        """Which samples carry a condemned label, ``bool (N,)``."""
+        return np.isin(self.labels, [mark.label for mark in self.condemned])
+
     def members(self, mark: Mark) -> Mask:
         """Return the samples among which the carriers of a mark are poison, ``bool (N,)``."""
         return self.disagree if self.is_any_label(mark) else self.labels == mark.label
