@@ -150,6 +150,7 @@ def test_pixels_are_preprocessed_as_the_file_states_it_before_a_repair_and_after
     moved = torch.from_numpy(images).float().requires_grad_()
     logits = module(moved)
     scores = open_classifier(path).classify(images).scores
+    assert scores is not None
     np.testing.assert_allclose(logits.softmax(1).detach().numpy(), scores, rtol=1e-4, atol=1e-6)
     [slope] = torch.autograd.grad(logits[:, 0].sum(), [moved])
     assert slope.abs().sum() > 0
@@ -170,7 +171,9 @@ def test_an_input_of_bytes_gets_them_in_the_order_that_is_stated(tmp_path: Path)
     state(path, {"channels": "bgr"})
     images = pixels(3)
     logits = OnnxModule(path)(torch.from_numpy(images)).detach().numpy()
-    np.testing.assert_allclose(logits, open_classifier(path).classify(images).scores, rtol=1e-4)
+    scores = open_classifier(path).classify(images).scores
+    assert scores is not None
+    np.testing.assert_allclose(logits, scores, rtol=1e-4)
     state(path, {"scale": 2})
     with pytest.raises(UsageError, match="takes the pixels as they are"):
         OnnxModule(path)

@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -501,7 +501,7 @@ def test_two_processes_come_to_the_verdict_of_one(launch: "Launch", small_signs:
     clean = small_signs(100, 9)
     for name, samples in (("set", poisoned.samples), ("clean", clean)):
         np.savez(tmp_path / f"{name}.npz", x=samples.inputs, y=samples.labels)
-    quick = {"folds": 2, "base_steps": 545, "view_steps": 80, "network_steps": 30}
+    quick: dict[str, Any] = {"folds": 2, "base_steps": 545, "view_steps": 80, "network_steps": 30}
     settings = [f"--set={name}={value}" for name, value in quick.items()]
     out = tmp_path / "out"
     run = launch(
