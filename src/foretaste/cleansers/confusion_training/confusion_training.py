@@ -83,7 +83,7 @@ class ConfusionTraining:
 
     net: str | None = None
     rounds: int = 4
-    missed: float = 0.25
+    missed: float = 1.0
     folds: int = 3
     base_steps: int = 420
     shift: int = 3
