@@ -107,14 +107,14 @@ def grouped(cases: Iterable[dict[str, Any]], *by: str) -> dict[tuple[Any, ...], 
     return groups
 
 
-def found() -> Iterator[str]:
+def found(file: str) -> Iterator[str]:
     """Yield the table of what Confusion Training finds: one line per data set, attack and clean set, over seeds."""
     yield (
         "| data | attack | images, poison | clean set | seeds | TPR (worst) | AUROC | clean flagged | cover flagged "
         "| processor time |"
     )
     yield "|---|---|---|---|---|---|---|---|---|---|"
-    cases = [case for case in measured() if case["variant"] == "default" and case["poison"]]
+    cases = [case for case in measured(file) if case["variant"] == "default" and case["poison"]]
     for (cell, one_in, clean), rows in sorted(grouped(cases, "cell", "one_in", "clean").items(), key=found_order):
         data, attack = cell.split("-", 1)
         rates = [row["tpr"] for row in rows]
@@ -167,9 +167,9 @@ def quiet() -> Iterator[str]:
         )
 
 
-def ablation(file: str) -> Iterator[str]:
+def ablation() -> Iterator[str]:
     """Yield the table of what each step buys: TPR and clean images flagged with it turned off, and processor time."""
-    cases = measured(file) if (HERE / "results" / file).exists() else []
+    cases = measured()
     if all(case["variant"] == "default" for case in cases):
         yield "Not measured with this version."
         return
@@ -302,10 +302,10 @@ def attacks() -> Iterator[str]:
 
 
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
-    "found": found,
+    "found": partial(found, "ablate.json"),
     "quiet": quiet,
-    "ablation": partial(ablation, "ablate.json"),
-    "rounds": partial(ablation, "ablate-rounds.json"),
+    "ablation": ablation,
+    "rounds": partial(found, "ablate-rounds.json"),
     "growth": grown,
     "compared": partial(compared, "comparison.csv"),
     "compared quiet": partial(compared, "comparison-quiet.csv"),
