@@ -494,17 +494,19 @@ def test_a_round_goes_on_from_the_suspects_of_the_one_before() -> None:
     assert np.array_equal(SMALL.suspects(scored, samples, poison), poison)
 
 
-def test_another_round_follows_where_poison_was_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_further_rounds_follow_where_poison_was_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     poison = np.arange(400) < 150
     mark = Mark(label=0, view=0, seeds=np.arange(400) < 50, n_samples=60, expected=1.0, p_value=1e-9, threshold=1e-3)
     excluded: list[Any] = []
 
     def score(method: ConfusionTraining, run: Run, number: int, before: Any) -> Scored:
-        # The second base model learnt 90 of the 150 that the first one doubted, and the views show them faintly.
+        # The second base model learnt 90 of the 150 that the first one doubted, and the views show 70 of them faintly;
+        # the third one learnt 30.
         excluded.append(before)
-        shown = poison & (np.arange(400) < (60 if number < 2 else 150))
-        named = rng.normal(np.where(shown, 8.0, np.where(poison, 1.5, 0.0))[:, None], 0.2, (400, 3)).astype(np.float32)
+        shown = poison & (np.arange(400) < (60, 60, 120, 150)[number])
+        faint = poison & (np.arange(400) < (130, 130, 150, 150)[number])
+        named = rng.normal(np.where(shown, 8.0, np.where(faint, 2.0, 0.0))[:, None], 0.2, (400, 3)).astype(np.float32)
         return Scored(
             labels=np.zeros(400, dtype=np.int64),
             outputs=[rng.normal(size=(400, 2)).astype(np.float32)],
@@ -518,7 +520,7 @@ def test_another_round_follows_where_poison_was_missed(monkeypatch: pytest.Monke
     images = rng.integers(0, 256, (400, 8, 8, 3), dtype=np.uint8)
     samples = Samples.from_arrays(images, np.zeros(400, dtype=np.int64), ["one"])
     verdict = ConfusionTraining(turns=0).inspect(samples, None)
-    assert [int(one.sum()) for one in excluded] == [0, 60, 150]
+    assert [int(one.sum()) for one in excluded] == [0, 60, 130, 150]
     assert np.array_equal(verdict.flagged, poison)
     for stopped in ({"missed": 2.0}, {"rounds": 2}):
         excluded.clear()

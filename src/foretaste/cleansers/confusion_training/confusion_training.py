@@ -48,9 +48,9 @@ class ConfusionTraining:
     Attributes:
         net: architecture of the base model's networks, a key of ``foretaste.nets.NETS``; None is ``compact-resnet``,
             with which all of the project's figures were measured.
-        rounds: rounds at most, ≥ 1; the last decides. After the second, one follows only where poison was missed.
+        rounds: rounds at most, ≥ 1; the last decides. After the second, others follow only where poison was missed.
         missed: that is so if, for each suspect in the condemned classes, more samples than this, ≥ 0, score high there,
-            were doubted by the first base model, and are no suspects. The next base model is trained without them, too.
+            were doubted by the first base model, and are no suspects. Later base models are trained without them, too.
         folds: parts of the set that are judged by models that never saw them, ≥ 2.
         base_steps: steps of each network of the base model on 10,000 samples, ≥ 1. They grow with the cube root of the
             set: in many passes over a small set the networks would learn rare marks, and a large one takes fewer.
@@ -155,7 +155,8 @@ class ConfusionTraining:
             else:
                 # Later base models are better, but what was not excluded from them they may have learnt as natural.
                 missed = scored.accused & scored.suspicious & doubted & ~suspects
-                if np.count_nonzero(missed & ~before) <= self.missed * np.count_nonzero(suspects & scored.accused):
+                many = self.missed * np.count_nonzero(suspects & scored.accused)
+                if number == 1 and np.count_nonzero(missed & ~before) <= many:
                     break
                 excluded = suspects | missed
             if np.array_equal(excluded, before):
