@@ -83,17 +83,17 @@ def draw_groups() -> DrawGroups:
 
 @dataclass(frozen=True)
 class Scene:
-    """A poisoned set of small signs, some clean ones, and a folder where the classifier trained on it is kept."""
+    """A poisoned set, some clean samples, and a folder where the classifier trained on it is kept.
+
+    Attributes:
+        victim: hyperparameters of the classifier.
+    """
 
     samples: Samples
     poison: Mask
     clean: Samples
     workdir: Path
-
-    @property
-    def victim(self) -> dict[str, Any]:
-        """The hyperparameters of the classifier."""
-        return {"net": "compact-resnet", "width": 8, "epochs": 40}
+    victim: dict[str, Any]
 
 
 @pytest.fixture(scope="session")
@@ -112,9 +112,10 @@ def few_signs() -> tuple[Samples, Samples]:
     return draw(1600, 0), draw(640, 1)
 
 
-def scene(signs: tuple[Samples, Samples], attack: Attack, folder: Path) -> Scene:
-    poisoned = poison_training_set(signs[0], attack, 0)
-    return Scene(poisoned.samples, poisoned.poison, signs[1], folder)
+def scene(sets: tuple[Samples, Samples], attack: Attack, folder: Path, **victim: Any) -> Scene:
+    poisoned = poison_training_set(sets[0], attack, 0)
+    settings = {"net": "compact-resnet", "width": 8, "epochs": 40} | victim
+    return Scene(poisoned.samples, poisoned.poison, sets[1], folder, settings)
 
 
 @pytest.fixture(scope="session")
@@ -139,3 +140,17 @@ def all_to_all_scene(few_signs: tuple[Samples, Samples], tmp_path_factory: pytes
 def untargeted_scene(few_signs: tuple[Samples, Samples], tmp_path_factory: pytest.TempPathFactory) -> Scene:
     """Return signs of which 15 % carry a patch and any other class's label."""
     return scene(few_signs, BadNetsUntargeted(rate=0.15, size=0.3), tmp_path_factory.mktemp("untargeted"))
+
+
+@pytest.fixture(scope="session")
+def hill_scenes(hills: Hills, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scene]:
+    """Return sets of which 15 % carry a patch that a small network learns well on any machine, by attack."""
+    attacks = {
+        "badnets": BadNets(rate=0.15, target=0, size=0.3),
+        "all-to-all": BadNetsAllToAll(rate=0.15, size=0.3),
+        "untargeted": BadNetsUntargeted(rate=0.15, size=0.3),
+    }
+    sets = hills(600), hills(240, 1)
+    return {
+        name: scene(sets, attack, tmp_path_factory.mktemp(name), epochs=20, shift=0) for name, attack in attacks.items()
+    }

@@ -58,13 +58,19 @@ def test_the_rate_shifts_clean_samples_and_others_less(
     assert PSBD().choose(measured) == chosen
 
 
-def test_badnets_ranks_high(badnets_scene: "Scene") -> None:
-    one = badnets_scene
-    method = PSBD(**one.victim, rates=(0.2, 0.4, 0.6))
-    verdict = method.inspect(one.samples, one.clean, seed=0, workdir=one.workdir, on_progress=silent)
-    assert verdict.compare(one.poison).auroc > 0.7
-    assert "the dropout rate is 0." in verdict.notes[-1]
-    assert verdict.flagged.sum() == sum(entry.n_flagged for entry in verdict.classes)
+def test_badnets_ranks_high_and_all_to_all_low(hill_scenes: dict[str, "Scene"]) -> None:
+    ranks: dict[str, list[float]] = {"badnets": [], "all-to-all": []}
+    for name, some in ranks.items():
+        one = hill_scenes[name]
+        method = PSBD(**one.victim, rates=(0.2, 0.4, 0.6))
+        for seed in range(3):
+            verdict = method.inspect(one.samples, one.clean, seed=seed, workdir=one.workdir, on_progress=silent)
+            some.append(verdict.compare(one.poison).auroc)
+            assert "the dropout rate is 0." in verdict.notes[-1]
+            assert verdict.flagged.sum() == sum(entry.n_flagged for entry in verdict.classes)
+    # 0.79 on average, with a deviation of 0.05 from one classifier to the next, and 0.31 ± 0.02.
+    assert np.mean(ranks["badnets"]) > 0.7
+    assert np.mean(ranks["all-to-all"]) < 0.5
 
 
 @pytest.mark.parametrize(
