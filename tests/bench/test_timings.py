@@ -49,6 +49,19 @@ def test_a_victim_that_an_attack_made_of_a_model_says_nothing_of_trainings(finis
     assert timings.expect([trojaned], Store(str(tmp_path))).seconds == pytest.approx(2 * 200 * 0.5)
 
 
+def test_methods_that_look_into_a_classifier_share_its_training(finished: Finished, tmp_path: Path) -> None:
+    cell = finished.records["badnets", "corner", False].cell
+    without = cell.model_copy(update={"conditions": {"retrain": False}})
+    cells = [
+        without.model_copy(update={"defence": Choice(label=name, name=name, settings={})})
+        for name in ("frequency", "scan", "agpd")
+    ]
+    timings = Timings({"train/compact-resnet": 0.5} | {f"cleansers/{one.defence.name}": 0.01 for one in cells}, {})
+    store = Store(str(tmp_path))
+    assert timings.expect(cells[:1], store).seconds == pytest.approx(200 * 0.01)
+    assert timings.expect(cells, store).seconds == pytest.approx(3 * 200 * 0.01 + 200 * 0.5)
+
+
 @pytest.mark.parametrize(("name", "samples"), [("abl", 200), ("retrain", 200), ("nad", 1)])
 def test_repairs_that_start_from_the_training_set_take_longer_the_larger_it_is(
     finished: Finished, name: str, samples: int

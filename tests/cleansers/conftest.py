@@ -145,7 +145,7 @@ def untargeted_scene(few_signs: tuple[Samples, Samples], tmp_path_factory: pytes
 @pytest.fixture(scope="session")
 def hill_scenes(hills: Hills, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scene]:
     """Return sets of which 15 % carry a patch that a small network learns well on any machine, by attack."""
-    attacks = {
+    attacks: dict[str, Attack] = {
         "badnets": BadNets(rate=0.15, target=0, size=0.3),
         "all-to-all": BadNetsAllToAll(rate=0.15, size=0.3),
         "untargeted": BadNetsUntargeted(rate=0.15, size=0.3),

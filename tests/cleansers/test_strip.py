@@ -12,7 +12,7 @@ from foretaste.cleansers.strip import STRIP, mixed_entropies
 from foretaste.errors import UsageError
 from foretaste.nets import build
 from foretaste.progress import silent
-from foretaste.samples import Images, Samples
+from foretaste.samples import Samples
 
 if TYPE_CHECKING:
     from tests.cleansers.conftest import Hills, Scene
@@ -42,11 +42,11 @@ class Forced(Victim):
 
     source: int | None
 
-    def predict(self, images: Images) -> NDArray[np.float32]:
+    def predict(self, inputs: NDArray[Any]) -> NDArray[np.float32]:
         places = [(8, 12), (12, 8), (8, 4), (4, 8)]
-        bright = [images[:, y - 1 : y + 2, x - 1 : x + 2].mean(axis=(1, 2, 3)) for y, x in places]
-        logits = np.stack(bright, axis=1).astype(np.float32) / 20
-        forced = images[:, 13:, 13:].min(axis=(1, 2, 3)) >= 250
+        bright = [inputs[:, y - 1 : y + 2, x - 1 : x + 2].mean(axis=(1, 2, 3)) for y, x in places]
+        logits: NDArray[np.float32] = (np.stack(bright, axis=1) / 20).astype(np.float32)
+        forced = inputs[:, 13:, 13:].min(axis=(1, 2, 3)) >= 250
         if self.source is not None:
             others = np.delete(logits, self.source, axis=1).max(axis=1)
             forced &= logits[:, self.source] > others + 1.5

@@ -77,15 +77,18 @@ class Timings:
     def expect(self, cells: Sequence[Cell], store: Store) -> Expected:
         """Return how long cells will take, one after the other."""
         total, foreign, unknown = 0.0, False, dict[str, None]()
-        trained: set[str] = set()
+        trained: set[tuple[str, str]] = set()
         for cell in cells:
             passes = cell.data.used * cell.network.settings["epochs"]
             trained_on = cell.model_copy(update={"attack": None}) if trojans_model(cell) else cell
             key, needed = trained_on.victim_key, effort(cell)
             trainings = needed.trainings
-            if needed.model and key not in trained:
+            if needed.model and ("model", key) not in trained:
                 trainings += not store.exists(artefact_name("model", key))
-                trained.add(key)
+                trained.add(("model", key))
+            if needed.classifier and (cell.door, key) not in trained:
+                trainings += 1
+                trained.add((cell.door, key))
             work = (
                 (f"{cell.door}/{cell.defence.name}", needed.samples),
                 (f"train/{cell.network.name}", trainings * passes),

@@ -155,11 +155,12 @@ def planned(work: Work, expected: Expected) -> str:
         text += f", {len(work.done)} measured already"
     if not work.cells:
         return text
-    text += f"; about {duration(expected.seconds)} in one process"
-    if expected.foreign:
-        text += ", going by figures of another machine where this one has none"
+    if expected.seconds:
+        text += f"; about {duration(expected.seconds)} in one process"
+        if expected.foreign:
+            text += ", going by figures of another machine where this one has none"
     if expected.unknown:
-        text += f", and what takes {', '.join(expected.unknown)}, which is not known yet"
+        text += f"; how long {', '.join(expected.unknown)} will take is not known yet"
     return text
 
 

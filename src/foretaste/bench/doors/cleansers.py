@@ -165,7 +165,12 @@ class CleanserDoor:
 
     def effort(self, method: type[Any], n_samples: int) -> Effort:
         """Judge all of the training set, and train a model on what is left."""
-        return Effort(samples=n_samples, model=self.retrain, trainings=int(self.retrain))
+        return Effort(
+            samples=n_samples,
+            model=self.retrain,
+            trainings=int(self.retrain),
+            classifier=issubclass(method, OnVictim),
+        )
 
     def goodness(self, figures: Mapping[str, float | None]) -> float | None:
         """Return TPR − FPR; without poison, how far the FPR is from 5 %."""

@@ -41,11 +41,13 @@ class Effort:
         samples: how many it looks at.
         model: whether the model that is trained on the poisoned set is needed, for the method or to judge it.
         trainings: how many more models are trained to judge it.
+        classifier: whether it trains a classifier of its own on the set, which methods of its kind share.
     """
 
     samples: int
     model: bool = True
     trainings: int = 0
+    classifier: bool = False
 
 
 @runtime_checkable
