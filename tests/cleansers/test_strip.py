@@ -73,6 +73,8 @@ def test_a_trigger_that_works_on_any_class_is_flagged_but_not_one_for_a_single_c
     # 1 % is asked for, of entropies that are normal; these are not quite.
     assert detection.fpr < 0.1
     assert detection.tpr == 1 if source is None else detection.tpr < 0.1
+    again = STRIP().inspect(samples, clean, seed=0, workdir=None, on_progress=silent)
+    assert np.array_equal(verdict.scores, again.scores)
 
 
 def test_samples_of_the_set_stand_in_for_a_clean_set(badnets_scene: "Scene") -> None:
